@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The kernels of one instruction set. Each family is one header with a struct of function pointers, and one source that
+// is compiled once per instruction set inside namespace TM_ISA_NAMESPACE, where it defines `void fill(Family&)`.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "kernels/gemm.h"
+
+// X(type, member): a new family is one line here, and its name in CMakeLists.txt.
+#define TM_CPU_KERNEL_FAMILIES(X) X(GemmKernels, gemm)
+
+namespace turbomind::cpu {
+
+enum class Isa { kPortable, kAvx2, kAvx512 };  // ascending
+
+struct KernelTable {
+  Isa isa;
+#define TM_CPU_FAMILY_MEMBER(type, member) type member;
+  TM_CPU_KERNEL_FAMILIES(TM_CPU_FAMILY_MEMBER)
+#undef TM_CPU_FAMILY_MEMBER
+};
+
+std::string_view isa_name(Isa isa);
+
+// What was compiled in and this processor has, ascending; never empty.
+std::vector<Isa> available_isas();
+
+KernelTable make_kernel_table(Isa isa);
+
+}  // namespace turbomind::cpu

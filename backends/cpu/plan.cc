@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plan.h"
+
+#include <algorithm>
+#include <string>
+
+namespace turbomind::cpu {
+namespace {
+
+void require(bool condition, const std::string& message) {
+  if (!condition) throw abi::Error(TM_INVALID_ARGUMENT, "plan: " + message);
+}
+
+}  // namespace
+
+Plan::Plan(Context&, const tm_plan_limits& limits) : limits_(limits) {
+  require(limits.max_tokens >= 0 && limits.max_seqs >= 0 && limits.max_blocks_per_seq >= 0,
+          "limits must not be negative");
+  require(limits.max_blocks_per_seq == 0 || limits.block_size > 0, "block_size must be positive");
+  cu_seqlens_q_.reserve(limits.max_seqs + 1);
+  cu_seqlens_q_.push_back(0);
+  context_lens_.reserve(limits.max_seqs);
+  block_table_.resize(limits.max_seqs * limits.max_blocks_per_seq);
+}
+
+void Plan::update(Stream&, const tm_step_meta& meta) {
+  check(meta);
+  num_seqs_ = meta.num_seqs;
+  num_tokens_ = meta.num_tokens;
+  cu_seqlens_q_.assign(meta.cu_seqlens_q, meta.cu_seqlens_q + meta.num_seqs + 1);
+  has_blocks_ = meta.block_table != nullptr && meta.context_lens != nullptr;
+  context_lens_.clear();
+  if (has_blocks_) {
+    context_lens_.assign(meta.context_lens, meta.context_lens + meta.num_seqs);
+    copy_block_table(meta);
+  }
+}
+
+void Plan::check(const tm_step_meta& meta) const {
+  require(meta.num_seqs >= 0 && meta.num_seqs <= limits_.max_seqs,
+          "num_seqs " + std::to_string(meta.num_seqs) + " is beyond max_seqs " + std::to_string(limits_.max_seqs));
+  require(meta.num_tokens >= 0 && meta.num_tokens <= limits_.max_tokens,
+          "num_tokens " + std::to_string(meta.num_tokens) + " is beyond max_tokens " +
+              std::to_string(limits_.max_tokens));
+  require(meta.cu_seqlens_q != nullptr, "cu_seqlens_q is NULL");
+  require(meta.cu_seqlens_q[0] == 0 && meta.cu_seqlens_q[meta.num_seqs] == meta.num_tokens,
+          "cu_seqlens_q must run from 0 to num_tokens");
+  for (int64_t seq = 0; seq < meta.num_seqs; ++seq) {
+    const int32_t length = meta.cu_seqlens_q[seq + 1] - meta.cu_seqlens_q[seq];
+    require(length >= 0, "cu_seqlens_q must not descend");
+    if (!meta.context_lens || !meta.block_table) continue;
+    const int64_t context = meta.context_lens[seq];
+    require(context >= length, "context_lens[" + std::to_string(seq) + "] is shorter than the sequence's rows");
+    require(context <= limits_.max_blocks_per_seq * limits_.block_size,
+            "context_lens[" + std::to_string(seq) + "] is beyond max_blocks_per_seq");
+  }
+}
+
+void Plan::copy_block_table(const tm_step_meta& meta) {
+  for (int64_t seq = 0; seq < meta.num_seqs; ++seq) {
+    const int64_t blocks = (context_lens_[seq] + limits_.block_size - 1) / limits_.block_size;
+    const int32_t* row = meta.block_table + seq * meta.block_table_stride;
+    std::copy(row, row + blocks, block_table_.data() + seq * limits_.max_blocks_per_seq);
+  }
+}
+
+}  // namespace turbomind::cpu
