@@ -80,8 +80,8 @@ typedef enum tm_weight_format {
   TM_WEIGHT_GGUF_Q4_K = 15,
   TM_WEIGHT_GGUF_Q5_K = 16,
   TM_WEIGHT_GGUF_Q6_K = 17,
-  TM_WEIGHT_INT4_GROUP = 30, /* u4 codes, low nibble first; scales/zeros [rows, cols / group_size] */
-  TM_WEIGHT_INT8_GROUP = 31, /* u8 codes; scales/zeros [rows, cols / group_size] */
+  TM_WEIGHT_INT4_GROUP = 30,   /* u4 codes, low nibble first; scales/zeros [rows, cols / group_size] */
+  TM_WEIGHT_INT8_GROUP = 31,   /* u8 codes; scales/zeros [rows, cols / group_size] */
   TM_WEIGHT_INT8_CHANNEL = 32, /* i8 codes, scales [rows]; activations quantised per token (W8A8) */
   TM_WEIGHT_FP8_TENSOR = 40,   /* e4m3 codes, scales [1] */
   TM_WEIGHT_FP8_CHANNEL = 41,  /* e4m3 codes, scales [rows] */
@@ -164,13 +164,13 @@ typedef struct tm_device_props {
   uint64_t kv_dtypes;            /* bit (1 << tm_dtype) for each KV cache dtype */
   tm_dtype preferred_activation; /* used when the model's config says "auto" */
   tm_dtype preferred_kv;
-  int32_t kv_block_sizes[8];      /* allowed tokens per block, ascending, 0-terminated */
+  int32_t kv_block_sizes[8]; /* allowed tokens per block, ascending, 0-terminated */
   int32_t preferred_kv_block_size;
-  int32_t host_accessible;        /* 1: device pointers may be read and written by the host after a synchronise */
-  int32_t always_deterministic;   /* 1: results never depend on the batch around a row */
-  int32_t can_capture;            /* 1: the graph table works; 0: steps run eagerly */
-  int32_t asynchronous;           /* 1: ops return before they ran */
-  int32_t num_compute_units;      /* threads, SMs or AI cores */
+  int32_t host_accessible;      /* 1: device pointers may be read and written by the host after a synchronise */
+  int32_t always_deterministic; /* 1: results never depend on the batch around a row */
+  int32_t can_capture;          /* 1: the graph table works; 0: steps run eagerly */
+  int32_t asynchronous;         /* 1: ops return before they ran */
+  int32_t num_compute_units;    /* threads, SMs or AI cores */
 } tm_device_props;
 
 typedef struct tm_device_api {
@@ -204,9 +204,9 @@ typedef struct tm_device_api {
 /* One slice of rows of a weight, in host memory. Several parts fuse q/k/v or gate/up without a copy by the core; a
  * column slice for tensor parallelism is data moved inside the row with row_stride_bytes left at the full row. */
 typedef struct tm_weight_part {
-  const void* data;        /* host; [rows, cols] in the weight's format */
-  const void* scales;      /* host; formats with separate scales only, else NULL */
-  const void* zeros;       /* host; zero points (uint8 for int4/int8 groups), else NULL */
+  const void* data;   /* host; [rows, cols] in the weight's format */
+  const void* scales; /* host; formats with separate scales only, else NULL */
+  const void* zeros;  /* host; zero points (uint8 for int4/int8 groups), else NULL */
   int64_t rows;
   int64_t row_stride_bytes;
   int64_t scale_stride_bytes;
@@ -217,12 +217,12 @@ typedef struct tm_weight_desc {
   size_t struct_size;
   tm_weight_format format;
   tm_compute compute;
-  tm_dtype scale_dtype; /* of scales; formats with separate scales only */
-  int32_t group_size;   /* int4/int8 groups only, else 0 */
-  int32_t num_experts;  /* 0: a plain matrix; E > 0: part e holds expert e (num_parts == E) */
-  int32_t is_embedding; /* 1: rows are also looked up by the embedding op */
-  int64_t rows;         /* out features (of one expert); the sum of parts' rows for a plain matrix */
-  int64_t cols;         /* in features */
+  tm_dtype scale_dtype;        /* of scales; formats with separate scales only */
+  int32_t group_size;          /* int4/int8 groups only, else 0 */
+  int32_t num_experts;         /* 0: a plain matrix; E > 0: part e holds expert e (num_parts == E) */
+  int32_t is_embedding;        /* 1: rows are also looked up by the embedding op */
+  int64_t rows;                /* out features (of one expert); the sum of parts' rows for a plain matrix */
+  int64_t cols;                /* in features */
   const tm_weight_part* parts; /* may be NULL in query() */
   int32_t num_parts;
 } tm_weight_desc;
@@ -263,7 +263,8 @@ typedef struct tm_kv_pool {
 
 typedef struct tm_kv_api {
   size_t struct_size;
-  /* Device bytes of a pool of num_blocks; at most linear in num_blocks plus a constant. Unsupported spec: TM_UNSUPPORTED. */
+  /* Device bytes of a pool of num_blocks; at most linear in num_blocks plus a constant. Unsupported spec:
+   * TM_UNSUPPORTED. */
   tm_status (*pool_bytes)(tm_context*, const tm_kv_spec*, int64_t num_blocks, size_t* out);
   /* Optional: canonical exchange form for swapping and disaggregation, [num_ids, 2 (k, v), block_size, heads, dim] in
    * spec.dtype, scales after it. block_ids: host, copied before return. */
@@ -281,16 +282,16 @@ typedef struct tm_plan_limits {
   int32_t block_size;
 } tm_plan_limits;
 
-/* Host metadata of one step. Sequence s owns the token rows cu_seqlens_q[s] .. cu_seqlens_q[s+1]; its last row stands at
- * position context_lens[s] - 1. Token at position p lives in block block_table[s][p / block_size], place
- * p % block_size. Rows past num_tokens up to a captured batch are padding: ops may compute them, kv_write must not. */
+/* Host metadata of one step. Sequence s owns the token rows cu_seqlens_q[s] .. cu_seqlens_q[s+1]; its last row stands
+ * at position context_lens[s] - 1. Token at position p lives in block block_table[s][p / block_size], place p %
+ * block_size. Rows past num_tokens up to a captured batch are padding: ops may compute them, kv_write must not. */
 typedef struct tm_step_meta {
   size_t struct_size;
   int64_t num_seqs;
   int64_t num_tokens;
-  const int32_t* cu_seqlens_q;  /* host [num_seqs + 1] */
-  const int32_t* context_lens;  /* host [num_seqs], including this step's tokens; NULL for attention_dense */
-  const int32_t* block_table;   /* host [num_seqs, block_table_stride]; NULL for attention_dense */
+  const int32_t* cu_seqlens_q; /* host [num_seqs + 1] */
+  const int32_t* context_lens; /* host [num_seqs], including this step's tokens; NULL for attention_dense */
+  const int32_t* block_table;  /* host [num_seqs, block_table_stride]; NULL for attention_dense */
   int64_t block_table_stride;
 } tm_step_meta;
 

@@ -22,7 +22,8 @@
 //   Graph: launch(Stream&, tm_plan* const*, int32_t)
 //   Comm(Context&, const uint8_t* id, int32_t rank, int32_t size): all_reduce(Stream&, const tm_tensor& in,
 //     const tm_tensor& out, tm_reduce_op) and so on, abort(), static unique_id(uint8_t*)
-//   Ops: static void <op>(Stream&, const tm_<op>_args&, const tm_workspace&) for each op offered; a missing one becomes a
+//   Ops: static void <op>(Stream&, const tm_<op>_args&, const tm_workspace&) for each op offered; a missing one becomes
+//   a
 //     NULL slot. kv_export / kv_import likewise.
 // Then, in one source file:  TM_EXPORT_BACKEND(B)
 #pragma once
@@ -241,12 +242,12 @@ struct Tables {
     t.workspace_size = [](tm_context* c, tm_op_id op, const void* args, size_t* out) {
       return guard([&] { *out = as<Context>(c)->workspace_size(op, args); });
     };
-#define TM_FILL_SLOT(name)                                                                          \
-  if constexpr (requires { &Ops::name; }) {                                                         \
-    t.name = [](tm_stream* s, const tm_##name##_args* args, const tm_workspace* workspace) {        \
-      static constexpr tm_workspace kNone{nullptr, 0};                                              \
-      return guard([&] { Ops::name(*as<Stream>(s), *args, workspace ? *workspace : kNone); });      \
-    };                                                                                              \
+#define TM_FILL_SLOT(name)                                                                     \
+  if constexpr (requires { &Ops::name; }) {                                                    \
+    t.name = [](tm_stream* s, const tm_##name##_args* args, const tm_workspace* workspace) {   \
+      static constexpr tm_workspace kNone{nullptr, 0};                                         \
+      return guard([&] { Ops::name(*as<Stream>(s), *args, workspace ? *workspace : kNone); }); \
+    };                                                                                         \
   }
     TM_ALL_OPS(TM_FILL_SLOT)
 #undef TM_FILL_SLOT
@@ -313,8 +314,8 @@ tm_status backend_get_api(const tm_host_api* host, uint32_t abi_major, const tm_
 
 }  // namespace turbomind::abi
 
-#define TM_EXPORT_BACKEND(B)                                                                                          \
-  extern "C" __attribute__((visibility("default"))) tm_status tm_backend_get_api(                                    \
-      const tm_host_api* host, uint32_t abi_major, const tm_backend_api** out) {                                      \
-    return turbomind::abi::backend_get_api<B>(host, abi_major, out);                                                              \
+#define TM_EXPORT_BACKEND(B)                                                      \
+  extern "C" __attribute__((visibility("default"))) tm_status tm_backend_get_api( \
+      const tm_host_api* host, uint32_t abi_major, const tm_backend_api** out) {  \
+    return turbomind::abi::backend_get_api<B>(host, abi_major, out);              \
   }

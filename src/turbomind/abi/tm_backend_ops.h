@@ -89,8 +89,8 @@ typedef struct tm_linear_args {
 /* Rows expert_offsets[e] .. expert_offsets[e+1] of x meet expert e of the weight. */
 typedef struct tm_grouped_linear_args {
   size_t struct_size;
-  tm_tensor x; /* float [R, K], sorted by expert */
-  const tm_weight* weight; /* num_experts x [N, K] */
+  tm_tensor x;              /* float [R, K], sorted by expert */
+  const tm_weight* weight;  /* num_experts x [N, K] */
   tm_tensor expert_offsets; /* i32 [num_experts + 1] */
   tm_tensor out;            /* float [R, N] */
 } tm_grouped_linear_args;
@@ -99,8 +99,8 @@ typedef struct tm_grouped_linear_args {
 
 /* Rotates the first rotary_dim of each head by the row's position, in place. Su et al. 2021, arXiv:2104.09864.
  * NEOX pairs (i, i + rotary_dim/2), INTERLEAVED pairs (2i, 2i + 1). mrope: positions [3, T] and pair i takes its
- * position from axis mrope_axis(i); with mrope_interleaved axis = i % 3 while i < 3 * mrope_section[axis] (else 0), otherwise
- * the sections follow one another. */
+ * position from axis mrope_axis(i); with mrope_interleaved axis = i % 3 while i < 3 * mrope_section[axis] (else 0),
+ * otherwise the sections follow one another. */
 typedef struct tm_rope_args {
   size_t struct_size;
   tm_tensor q;         /* float [T, q_heads, dim] */
@@ -123,8 +123,9 @@ typedef struct tm_kv_write_args {
 } tm_kv_write_args;
 
 /* Causal attention of the plan's rows over their paged contexts; prefill chunks and decode rows mixed. A row at
- * position p sees positions max(0, p - window + 1) .. p (window 0: all), and no others. softcap c > 0: score = c * tanh(score / c).
- * sinks: one extra logit per head in the softmax denominator. Query head h reads kv head h * kv_heads / q_heads. */
+ * position p sees positions max(0, p - window + 1) .. p (window 0: all), and no others. softcap c > 0: score = c *
+ * tanh(score / c). sinks: one extra logit per head in the softmax denominator. Query head h reads kv head h * kv_heads
+ * / q_heads. */
 typedef struct tm_attention_args {
   size_t struct_size;
   tm_tensor q; /* float [T, q_heads, head_dim_k] */
@@ -140,9 +141,9 @@ typedef struct tm_attention_args {
 /* Full (non-causal) attention inside each of the plan's sequences, no KV cache: vision encoders. */
 typedef struct tm_attention_dense_args {
   size_t struct_size;
-  tm_tensor q; /* float [T, heads, dim] */
-  tm_tensor k; /* float [T, kv_heads, dim] */
-  tm_tensor v; /* float [T, kv_heads, dim_v] */
+  tm_tensor q;         /* float [T, heads, dim] */
+  tm_tensor k;         /* float [T, kv_heads, dim] */
+  tm_tensor v;         /* float [T, kv_heads, dim_v] */
   const tm_plan* plan; /* cu_seqlens_q only */
   float scale;
   tm_tensor out; /* float [T, heads, dim_v] */
@@ -193,8 +194,8 @@ typedef struct tm_moe_route_args {
 /* Stable sort of the (token, choice) pairs by expert. */
 typedef struct tm_moe_permute_args {
   size_t struct_size;
-  tm_tensor x;              /* float [T, H] */
-  tm_tensor expert_ids;     /* i32 [T, top_k] */
+  tm_tensor x;          /* float [T, H] */
+  tm_tensor expert_ids; /* i32 [T, top_k] */
   int32_t num_experts;
   tm_tensor out;            /* float [T * top_k, H] */
   tm_tensor expert_offsets; /* i32 [num_experts + 1], out */
@@ -212,10 +213,10 @@ typedef struct tm_moe_combine_args {
 
 /* ---- from logits to tokens ---- */
 
-/* Per row, in this order: repetition penalty (logit > 0 ? logit / r : logit * r) on every listed or pending token; minus
- * presence (once) and frequency (times count) for tokens generated so far; plus bias; then -inf where the bitmask has a 0.
- * A row's history is a CSR list of distinct tokens; pending holds tokens still on the device, each counting as one more
- * generated occurrence (-1: none). */
+/* Per row, in this order: repetition penalty (logit > 0 ? logit / r : logit * r) on every listed or pending token;
+ * minus presence (once) and frequency (times count) for tokens generated so far; plus bias; then -inf where the bitmask
+ * has a 0. A row's history is a CSR list of distinct tokens; pending holds tokens still on the device, each counting as
+ * one more generated occurrence (-1: none). */
 typedef struct tm_logits_process_args {
   size_t struct_size;
   tm_tensor logits;             /* f32 [T, V]; changed in place */
@@ -232,11 +233,12 @@ typedef struct tm_logits_process_args {
   tm_tensor bitmask;            /* u32 [T, ceil(V / 32)], bit v % 32 of word v / 32; optional */
 } tm_logits_process_args;
 
-/* One token per row. temperature 0: the largest logit, ties to the lower id. Otherwise p = softmax(logits / temperature);
- * candidates sorted by (p descending, id ascending); keep the first top_k (0 = all), then the shortest prefix whose
- * mass reaches top_p of the mass left (1 = all), then those with p >= min_p * p[0]; draw by inverse CDF in that order with
- * u = uniform(seed, position) in [0, 1). uniform is the first word of Philox4x32-10 (Salmon et al., SC 2011) with key =
- * (low, high) of seed and counter = (low, high of position, 0, 0), divided by 2^32. At least one candidate always stays. */
+/* One token per row. temperature 0: the largest logit, ties to the lower id. Otherwise p = softmax(logits /
+ * temperature); candidates sorted by (p descending, id ascending); keep the first top_k (0 = all), then the shortest
+ * prefix whose mass reaches top_p of the mass left (1 = all), then those with p >= min_p * p[0]; draw by inverse CDF in
+ * that order with u = uniform(seed, position) in [0, 1). uniform is the first word of Philox4x32-10 (Salmon et al., SC
+ * 2011) with key = (low, high) of seed and counter = (low, high of position, 0, 0), divided by 2^32. At least one
+ * candidate always stays. */
 typedef struct tm_sample_args {
   size_t struct_size;
   tm_tensor logits;      /* f32 [T, V] */
@@ -275,9 +277,9 @@ typedef struct tm_add_rms_norm_args {
 /* rms_norm of each q and k head (when given a weight), rope, then kv_write; q is left rotated in place. */
 typedef struct tm_qk_norm_rope_kv_write_args {
   size_t struct_size;
-  tm_rope_args rope;         /* q, k, positions, tables */
-  tm_tensor q_norm_weight;   /* f32 [dim]; optional */
-  tm_tensor k_norm_weight;   /* f32 [dim]; optional */
+  tm_rope_args rope;       /* q, k, positions, tables */
+  tm_tensor q_norm_weight; /* f32 [dim]; optional */
+  tm_tensor k_norm_weight; /* f32 [dim]; optional */
   float norm_eps;
   tm_kv_write_args kv_write; /* its k is rope.k */
 } tm_qk_norm_rope_kv_write_args;
@@ -285,7 +287,7 @@ typedef struct tm_qk_norm_rope_kv_write_args {
 /* out = activation(x * gate^T + gate_bias) * (x * up^T + up_bias). */
 typedef struct tm_linear_gated_activation_args {
   size_t struct_size;
-  tm_tensor x; /* float [T, K] */
+  tm_tensor x;           /* float [T, K] */
   const tm_weight* gate; /* [N, K] */
   const tm_weight* up;   /* [N, K] */
   tm_tensor gate_bias;   /* f32 [N]; optional */
@@ -304,11 +306,13 @@ typedef struct tm_all_reduce_add_rms_norm_args {
 /* X(name): every op; the args type is tm_<name>_args. The order is the ABI: a later minor version appends lists of its
  * own (TM_REQUIRED_OPS_1_1, ...) after these. Ops that only some models need (mla_attention, causal_conv1d,
  * gated_delta_net) will come that way, optional for every backend. */
-#define TM_REQUIRED_OPS_1_0(X)                                                                                       \
-  X(embedding) X(rms_norm) X(layer_norm) X(activation) X(gated_activation) X(add) X(cast) X(linear)                  \
-  X(grouped_linear) X(rope) X(kv_write) X(attention) X(attention_dense) X(kv_copy_blocks) X(gather_rows)             \
-  X(scatter_rows) X(moe_route) X(moe_permute) X(moe_combine) X(logits_process) X(sample) X(logprobs)
-#define TM_OPTIONAL_OPS_1_0(X)                                                                                       \
+#define TM_REQUIRED_OPS_1_0(X)                                                                                     \
+  X(embedding)                                                                                                     \
+  X(rms_norm)                                                                                                      \
+  X(layer_norm) X(activation) X(gated_activation) X(add) X(cast) X(linear) X(grouped_linear) X(rope) X(kv_write)   \
+      X(attention) X(attention_dense) X(kv_copy_blocks) X(gather_rows) X(scatter_rows) X(moe_route) X(moe_permute) \
+          X(moe_combine) X(logits_process) X(sample) X(logprobs)
+#define TM_OPTIONAL_OPS_1_0(X) \
   X(add_rms_norm) X(qk_norm_rope_kv_write) X(linear_gated_activation) X(all_reduce_add_rms_norm)
 #define TM_REQUIRED_OPS(X) TM_REQUIRED_OPS_1_0(X)
 #define TM_OPTIONAL_OPS(X) TM_OPTIONAL_OPS_1_0(X)

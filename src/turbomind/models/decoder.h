@@ -31,11 +31,11 @@ struct WeightSource {
 struct DecoderOptions {
   tm_dtype activation_dtype = TM_F32;
   tm_compute compute = TM_COMPUTE_DEFAULT;
-  tm_kv_spec kv;              // head counts are filled per layer by the decoder
-  int64_t max_tokens = 0;     // rows of one step
-  int64_t max_seqs = 0;       // sequences of one step
+  tm_kv_spec kv;           // head counts are filled per layer by the decoder
+  int64_t max_tokens = 0;  // rows of one step
+  int64_t max_seqs = 0;    // sequences of one step
   int64_t max_logits_rows = 0;
-  int64_t max_context = 0;    // positions the rope tables cover
+  int64_t max_context = 0;  // positions the rope tables cover
   int rank = 0;
   int world_size = 1;
 };
@@ -45,8 +45,8 @@ struct StepInput {
   tm_tensor token_ids;  // i32 [T]
   tm_tensor positions;  // i32 [T] or [3, T]
   const Plan* plan = nullptr;
-  tm_tensor embeddings;       // float [M, H], optional: rows that replace token embeddings (pictures)
-  tm_tensor embedding_rows;   // i32 [M]: their rows in [0, T)
+  tm_tensor embeddings;      // float [M, H], optional: rows that replace token embeddings (pictures)
+  tm_tensor embedding_rows;  // i32 [M]: their rows in [0, T)
 };
 
 // A decoder-only transformer on one device rank: weights, activations, KV pools and the walk over its layers.

@@ -14,7 +14,7 @@ namespace turbomind {
 struct RopeConfig {
   int32_t dim = 0;  // rotated dimensions of a head
   tm_rope_style style = TM_ROPE_NEOX;
-  std::vector<double> inv_freq;    // [dim / 2], context scaling already applied
+  std::vector<double> inv_freq;   // [dim / 2], context scaling already applied
   double attention_factor = 1.0;  // multiplies cos and sin (YaRN)
 };
 
