@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries the engine's outputs to whoever waits for them: one wake-up per step and consumer, not one per request."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from manymind.errors import EngineError
+
+if TYPE_CHECKING:
+    from manymind import _turbomind
+
+_POLL_MS = 200
+
+
+class Subscription:
+    """Where the outputs of some requests go.
+
+    ``receive`` gets every output of one step at once: on ``loop`` if there is one, else on the dispatcher's thread.
+    """
+
+    def __init__(
+        self,
+        receive: Callable[[list[_turbomind.Output]], None],
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._receive = receive
+        self._loop = loop
+
+    def deliver(self, outputs: list[_turbomind.Output]) -> None:
+        """Hands over outputs; a loop that was closed meanwhile has nobody waiting any more."""
+        if self._loop is None:
+            self._receive(outputs)
+        elif not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._receive, outputs)
+
+
+class OutputDispatcher:
+    """A thread that polls the native engine and sorts its outputs by subscription."""
+
+    def __init__(self, engine: _turbomind.Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()  # guards _subscriptions and the order submit -> register
+        self._subscriptions: dict[int, Subscription] = {}
+        self._open_answers: dict[int, int] = {}
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="manymind-outputs", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, ids: Sequence[int], params: _turbomind.SamplingParams, subscription: Subscription
+    ) -> int:
+        """Submits a request whose outputs go to ``subscription``; returns the request id."""
+        if self._stopping:
+            raise EngineError("the pipeline is closed")
+        with self._lock:
+            request_id = self._engine.submit(ids, params)
+            self._subscriptions[request_id] = subscription
+            self._open_answers[request_id] = params.n
+        return request_id
+
+    def cancel(self, request_id: int) -> None:
+        """Cancels a request; its final output still arrives."""
+        self._engine.cancel(request_id)
+
+    def close(self) -> None:
+        """Stops the thread; the engine must have been stopped before."""
+        self._stopping = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            outputs = self._engine.poll(_POLL_MS)
+            if outputs:
+                self._dispatch(outputs)
+
+    def _dispatch(self, outputs: list[_turbomind.Output]) -> None:
+        batches: dict[Subscription, list[_turbomind.Output]] = {}
+        with self._lock:
+            for output in outputs:
+                subscription = self._subscriptions.get(output.request_id)
+                if subscription is None:
+                    continue
+                batches.setdefault(subscription, []).append(output)
+                if output.finished:
+                    self._finish_answer(output.request_id)
+        for subscription, batch in batches.items():
+            subscription.deliver(batch)
+
+    def _finish_answer(self, request_id: int) -> None:
+        self._open_answers[request_id] -= 1
+        if self._open_answers[request_id] == 0:
+            del self._open_answers[request_id]
+            del self._subscriptions[request_id]

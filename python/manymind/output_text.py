@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From token ids to the text a user sees: incremental decoding and stop strings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class PieceDecoder(Protocol):
+    """What turns ids into text piece by piece; never half a character."""
+
+    def push(self, ids: Sequence[int]) -> str: ...
+
+    def flush(self) -> str: ...
+
+
+class StopMatcher:
+    """Finds the first stop string in a growing text; holds back what may yet become one.
+
+    feed() returns the text that is safe to show. After ``matched`` is set nothing more comes. The cost of a feed is
+    proportional to the text fed plus the longest stop string.
+    """
+
+    def __init__(self, stop_words: Sequence[str], include: bool) -> None:
+        self._stop_words = tuple(stop_words)
+        self._include = include
+        self._held = ""
+        self.matched: str | None = None
+
+    def feed(self, text: str) -> str:
+        """Adds text; returns what can be shown now."""
+        if self.matched is not None:
+            return ""
+        if not self._stop_words:
+            return text
+        self._held += text
+        at, word = self._first_match()
+        if word is not None:
+            self.matched = word
+            shown = self._held[: at + len(word)] if self._include else self._held[:at]
+            self._held = ""
+            return shown
+        keep = self._longest_open_suffix()
+        shown = self._held[: len(self._held) - keep]
+        self._held = self._held[len(self._held) - keep :]
+        return shown
+
+    def finish(self) -> str:
+        """The text still held back: the generation is over, so it can no longer become a stop string."""
+        rest, self._held = self._held, ""
+        return rest
+
+    def _first_match(self) -> tuple[int, str | None]:
+        found = [(self._held.find(word), word) for word in self._stop_words]
+        hits = [(at, -len(word), word) for at, word in found if at >= 0]
+        if not hits:
+            return -1, None
+        at, _, word = min(hits)
+        return at, word
+
+    def _longest_open_suffix(self) -> int:
+        longest = max(len(word) for word in self._stop_words) - 1
+        for size in range(min(longest, len(self._held)), 0, -1):
+            if any(word.startswith(self._held[-size:]) for word in self._stop_words):
+                return size
+        return 0
+
+
+class TextAssembler:
+    """Decoder and stop matcher of one answer."""
+
+    def __init__(
+        self, decoder: PieceDecoder, stop_words: Sequence[str], include_stop: bool
+    ) -> None:
+        self._decoder = decoder
+        self._stops = StopMatcher(stop_words, include_stop)
+
+    @property
+    def stopped(self) -> bool:
+        """True once a stop string was found: the rest of the generation is of no interest."""
+        return self._stops.matched is not None
+
+    def push(self, ids: Sequence[int], last: bool) -> str:
+        """The text that new ids make visible; ``last`` releases everything held back."""
+        text = self._stops.feed(self._decoder.push(ids))
+        if last and not self.stopped:
+            text += self._stops.feed(self._decoder.flush())
+            text += self._stops.finish()
+        return text

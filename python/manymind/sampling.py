@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GenerationConfig -> the engine's SamplingParams."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from manymind.config import GenerationConfig
+from manymind.errors import InvalidParameterError
+
+if TYPE_CHECKING:
+    from manymind import _turbomind
+
+
+def sampling_params(
+    config: GenerationConfig,
+    eos_token_ids: Sequence[int],
+    encode_word: Callable[[str], list[int]],
+) -> _turbomind.SamplingParams:
+    """The engine's parameters of one request.
+
+    encode_word turns a bad word into its token ids; a word of several tokens cannot be forbidden token by token and raises
+    InvalidParameterError.
+    """
+    from manymind import _turbomind
+
+    params = _turbomind.SamplingParams()
+    params.n = config.n
+    params.max_new_tokens = config.max_new_tokens
+    params.min_new_tokens = config.min_new_tokens
+    _set_randomness(params, config)
+    params.repetition_penalty = config.repetition_penalty
+    params.presence_penalty = config.presence_penalty
+    params.frequency_penalty = config.frequency_penalty
+    params.logit_bias = dict(config.logit_bias or {})
+    params.bad_token_ids = [*(config.bad_token_ids or ()), *_bad_word_ids(config, encode_word)]
+    params.allowed_token_ids = list(config.allowed_token_ids or ())
+    params.stop_token_ids = list(config.stop_token_ids or ())
+    params.eos_token_ids = list(eos_token_ids)
+    params.ignore_eos = config.ignore_eos
+    params.logprobs = -1 if config.logprobs is None else config.logprobs
+    params.output_logits = config.output_logits or "none"
+    params.output_last_hidden_state = config.output_last_hidden_state or "none"
+    params.priority = config.priority
+    return params
+
+
+def _set_randomness(params: _turbomind.SamplingParams, config: GenerationConfig) -> None:
+    params.temperature = config.temperature if config.do_sample else 0.0
+    params.top_k = config.top_k
+    params.top_p = config.top_p
+    params.min_p = config.min_p
+    seed = config.random_seed
+    params.seed = secrets.randbits(63) if seed is None else seed
+
+
+def _bad_word_ids(config: GenerationConfig, encode_word: Callable[[str], list[int]]) -> list[int]:
+    ids: list[int] = []
+    for word in config.bad_words or ():
+        tokens = encode_word(word)
+        if len(tokens) != 1:
+            raise InvalidParameterError(
+                f"bad_words: expected words of one token each, found {word!r} with {len(tokens)}"
+            )
+        ids += tokens
+    return ids
