@@ -1,79 +1,83 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "abi/tm_backend.h"
-#include "models/decoder_config.h"
+#include "turbomind/core/tensor.h"
+#include "turbomind/layers/weight_source.h"
+#include "turbomind/models/decoder_config.h"
+#include "turbomind/ops/ops.h"
 
 namespace turbomind {
-
-class Device;
-class Stream;
-class Comm;
-class Ops;
-class Plan;
-
-// One source tensor of a checkpoint, as Python hands it over. The bytes must stay mapped while the decoder lives.
-struct WeightSource {
-  std::string name;  // canonical, e.g. "layers.0.q_proj"
-  tm_weight_format format = TM_WEIGHT_F32;
-  int64_t rows = 0;  // a vector has cols == 1
-  int64_t cols = 0;
-  const void* data = nullptr;
-  size_t bytes = 0;
-  int shard_axis = -1;  // tensor parallelism: 0 rows, 1 columns, -1 every rank holds all
-};
 
 struct DecoderOptions {
   tm_dtype activation_dtype = TM_F32;
   tm_compute compute = TM_COMPUTE_DEFAULT;
-  tm_kv_spec kv;           // head counts are filled per layer by the decoder
-  int64_t max_tokens = 0;  // rows of one step
-  int64_t max_seqs = 0;    // sequences of one step
-  int64_t max_logits_rows = 0;
-  int64_t max_context = 0;  // positions the rope tables cover
-  int rank = 0;
-  int world_size = 1;
+  tm_dtype kv_dtype = TM_F32;
+  int32_t kv_block_size = 0;    // tokens
+  int64_t max_tokens = 0;       // rows of one step
+  int64_t max_seqs = 0;         // sequences of one step
+  int64_t max_logits_rows = 0;  // rows of one compute_logits
+  int64_t max_context = 0;      // positions the rope tables cover
 };
 
-// Inputs of one forward pass on one rank; all tensors live on the device at addresses fixed between steps.
+// Inputs of one forward pass on one rank; all tensors lie on the device. A captured step reads them again at each
+// replay, so for that their addresses stay fixed between steps.
 struct StepInput {
-  tm_tensor token_ids;  // i32 [T]
-  tm_tensor positions;  // i32 [T] or [3, T]
-  const Plan* plan = nullptr;
-  tm_tensor embeddings;      // float [M, H], optional: rows that replace token embeddings (pictures)
-  tm_tensor embedding_rows;  // i32 [M]: their rows in [0, T)
+  Tensor token_ids;            // i32 [T], T <= max_tokens
+  Tensor positions;            // i32 [T] or [3, T]
+  const Plan* plan = nullptr;  // of this step's sequences
+  Tensor embeddings;           // activation dtype [M, H], optional: rows that replace token embeddings (pictures)
+  Tensor embedding_rows;       // i32 [M]: their rows in [0, T); negative: skip
 };
 
-// A decoder-only transformer on one device rank: weights, activations, KV pools and the walk over its layers.
+// A decoder-only transformer on one device rank: weights, activations, KV pools and the walk over its layers. Used by
+// the thread that owns the stream. Life: construct, load_weight for every name of weight_names(), finish_loading,
+// allocate_kv, then steps.
+//
+// Tensor parallelism (Shoeybi et al. 2019, arXiv:1909.08053): each rank has a Decoder with its own Comm, loads the same
+// whole weights (each takes its slice) and runs the same steps.
 class Decoder {
  public:
-  Decoder(DecoderConfig config, DecoderOptions options, Device& device, Stream& stream, Comm* comm);
+  // comm: null for one rank. Throws kInvalidArgument for a config that is inconsistent or cannot be split over the
+  // ranks, kUnsupported for one that needs what the backend lacks.
+  Decoder(DecoderConfig config, DecoderOptions options, const Device& device, Stream& stream, Comm* comm = nullptr);
   ~Decoder();
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
 
-  // Packs one canonical weight. Throws Error naming the weight on an unknown name, wrong shape or unusable format.
+  // Every canonical name the model needs, sorted.
+  std::vector<std::string> weight_names() const;
+  // Packs one canonical weight. Throws kInvalidArgument naming the weight, what was expected and what was found, for an
+  // unknown or repeated name, a wrong shape or size, or a format that cannot be cut where a rank's slice begins.
   void load_weight(const WeightSource& source);
-  // Checks that nothing is missing and builds rope tables and activation buffers.
+  // Checks that nothing is missing and reserves activations and workspace for the largest step.
   void finish_loading();
 
+  // Device bytes of packed weights (without what they borrow from their sources) and rope tables.
   size_t weight_bytes() const;
-  size_t activation_bytes() const;  // with workspaces; valid after finish_loading()
+  // Device bytes of activations, logits and workspace; valid after finish_loading().
+  size_t activation_bytes() const;
   // Device bytes of the KV pools of all layers for num_blocks.
   size_t kv_pool_bytes(int64_t num_blocks) const;
+  // Replaces the pools; their contents are undefined afterwards. Throws kOutOfMemory and leaves none.
   void allocate_kv(int64_t num_blocks);
 
-  // Runs all layers over the step; returns the final-norm hidden states, float [T, H], valid until the next call.
-  tm_tensor forward(const StepInput& input);
+  // Runs all layers over the step; returns the hidden states after the final norm, activation dtype [T, H], valid until
+  // the next call. Steps of equal T put them at the same address.
+  Tensor forward(const StepInput& input);
   // logits[i] = lm_head(hidden[rows[i]]), f32 [R, vocab] in a buffer valid until the next call; R <= max_logits_rows.
-  tm_tensor compute_logits(const tm_tensor& hidden, const tm_tensor& rows);
-  // pairs: host [n, 2], source and destination block, applied to every layer.
+  // rows: i32 [R]. With several ranks each one gets all logits.
+  Tensor compute_logits(const Tensor& hidden, const Tensor& rows);
+  // pairs: host [num_pairs, 2], source and destination block, applied to every layer.
   void copy_kv_blocks(const int32_t* pairs, int64_t num_pairs);
 
   const DecoderConfig& config() const;
+  const DecoderOptions& options() const;
   Ops& ops();
 
  private:
