@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "turbomind/engine/request.h"
+
+#include <algorithm>
+#include <cmath>
+#include <iterator>
+#include <limits>
+#include <utility>
+
+namespace turbomind {
+namespace {
+
+template <class T>
+void require(bool condition, const char* name, const char* expected, const T& found) {
+  check(condition, ErrorCode::kInvalidArgument, name, ": expected ", expected, ", found ", found);
+}
+
+void require_token(const char* name, int32_t token, int32_t vocab_size) {
+  check(token >= 0 && token < vocab_size, ErrorCode::kInvalidArgument, name, ": expected token ids in [0, ", vocab_size,
+        "), found ", token);
+}
+
+void require_tokens(const char* name, const std::vector<int32_t>& tokens, int32_t vocab_size) {
+  for (const int32_t token : tokens) require_token(name, token, vocab_size);
+}
+
+void validate_token_lists(const SamplingParams& params, int32_t vocab_size) {
+  for (const auto& [token, bias] : params.logit_bias) {
+    require_token("logit_bias", token, vocab_size);
+    require(std::isfinite(bias) || bias == -std::numeric_limits<float>::infinity(), "logit_bias",
+            "finite values or -inf", bias);
+  }
+  require_tokens("bad_token_ids", params.bad_token_ids, vocab_size);
+  require_tokens("allowed_token_ids", params.allowed_token_ids, vocab_size);
+  require_tokens("stop_token_ids", params.stop_token_ids, vocab_size);
+  require_tokens("eos_token_ids", params.eos_token_ids, vocab_size);
+  const auto is_bad = [&](int32_t token) {
+    return std::find(params.bad_token_ids.begin(), params.bad_token_ids.end(), token) != params.bad_token_ids.end();
+  };
+  const auto& allowed = params.allowed_token_ids;
+  require(allowed.empty() || !std::all_of(allowed.begin(), allowed.end(), is_bad), "allowed_token_ids",
+          "a token that is not in bad_token_ids", "none");
+}
+
+void validate_lengths(const SamplingParams& params, int32_t vocab_size, int32_t max_num_seqs) {
+  require(params.max_new_tokens >= 0, "max_new_tokens", "at least 0", params.max_new_tokens);
+  require(params.min_new_tokens >= 0 && params.min_new_tokens <= params.max_new_tokens, "min_new_tokens",
+          "a value in [0, max_new_tokens]", params.min_new_tokens);
+  check(params.n >= 1 && params.n <= max_num_seqs, ErrorCode::kInvalidArgument,
+        "n: expected a value in [1, max_num_seqs = ", max_num_seqs, "], found ", params.n);
+  const int32_t most = std::min(kMaxLogprobs, vocab_size);
+  check(params.logprobs >= -1 && params.logprobs <= most, ErrorCode::kInvalidArgument,
+        "logprobs: expected a value in [-1, ", most, "], found ", params.logprobs);
+  check(params.prompt_logprobs >= -1 && params.prompt_logprobs <= most, ErrorCode::kInvalidArgument,
+        "prompt_logprobs: expected a value in [-1, ", most, "], found ", params.prompt_logprobs);
+  require(std::isfinite(params.timeout) && params.timeout >= 0.0, "timeout", "finite seconds, at least 0",
+          params.timeout);
+}
+
+template <class T>
+void append(std::vector<T>& to, std::vector<T>&& from) {
+  to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+}
+
+}  // namespace
+
+OutputRows parse_output_rows(std::string_view parameter, std::string_view word) {
+  for (const OutputRows rows : {OutputRows::kNone, OutputRows::kGeneration, OutputRows::kAll}) {
+    if (word == to_string(rows)) return rows;
+  }
+  fail(ErrorCode::kInvalidArgument, parameter, ": expected none, generation or all, found '", word, "'");
+}
+
+const char* to_string(OutputRows rows) {
+  switch (rows) {
+    case OutputRows::kNone:
+      return "none";
+    case OutputRows::kGeneration:
+      return "generation";
+    case OutputRows::kAll:
+      return "all";
+  }
+  return "unknown";
+}
+
+const char* to_string(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone:
+      return "";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+    case FinishReason::kCancelled:
+      return "cancelled";
+    case FinishReason::kError:
+      return "error";
+  }
+  return "unknown";
+}
+
+void validate(const SamplingParams& params, int32_t vocab_size, int32_t max_num_seqs) {
+  validate_lengths(params, vocab_size, max_num_seqs);
+  // Negated comparisons would let NaN through.
+  require(std::isfinite(params.temperature) && params.temperature >= 0.0F, "temperature", "a finite value, at least 0",
+          params.temperature);
+  require(params.top_k >= 0, "top_k", "at least 0", params.top_k);
+  require(params.top_p > 0.0F && params.top_p <= 1.0F, "top_p", "a value in (0, 1]", params.top_p);
+  require(params.min_p >= 0.0F && params.min_p <= 1.0F, "min_p", "a value in [0, 1]", params.min_p);
+  require(std::isfinite(params.repetition_penalty) && params.repetition_penalty > 0.0F, "repetition_penalty",
+          "a finite value above 0", params.repetition_penalty);
+  require(std::isfinite(params.presence_penalty), "presence_penalty", "a finite value", params.presence_penalty);
+  require(std::isfinite(params.frequency_penalty), "frequency_penalty", "a finite value", params.frequency_penalty);
+  validate_token_lists(params, vocab_size);
+}
+
+void validate_prompt(const std::vector<int32_t>& token_ids, int32_t vocab_size, int64_t max_len) {
+  require(!token_ids.empty(), "prompt_token_ids", "at least one token", "none");
+  const auto length = static_cast<int64_t>(token_ids.size());
+  check(length < max_len, ErrorCode::kPromptTooLong, "prompt_token_ids: expected at most ", max_len - 1,
+        " tokens (session_len and KV cache allow ", max_len, " with the answer), found ", length);
+  require_tokens("prompt_token_ids", token_ids, vocab_size);
+}
+
+void RowBlock::append(const RowBlock& other) {
+  if (other.values.empty()) return;
+  cols = other.cols;
+  values.insert(values.end(), other.values.begin(), other.values.end());
+}
+
+void Output::merge(Output&& later) {
+  append(token_ids, std::move(later.token_ids));
+  append(logprobs, std::move(later.logprobs));
+  append(prompt_logprobs, std::move(later.prompt_logprobs));
+  logits.append(later.logits);
+  last_hidden_state.append(later.last_hidden_state);
+  finished = later.finished;
+  finish_reason = later.finish_reason;
+  stop_token_id = later.stop_token_id;
+  error_code = later.error_code;
+  error_message = std::move(later.error_message);
+  cached_tokens = later.cached_tokens;
+  times = later.times;
+}
+
+}  // namespace turbomind

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace turbomind {
+
+// A consistent picture of the engine between two steps. Counters run since start().
+struct EngineStats {
+  int64_t running = 0;  // sequences that hold KV blocks
+  int64_t waiting = 0;  // sequences that hold none: not scheduled yet, or preempted
+  int64_t kv_blocks_total = 0;
+  int64_t kv_blocks_used = 0;    // held by sequences
+  int64_t kv_blocks_cached = 0;  // held by the prefix cache alone, free to be taken
+  int64_t requests_finished = 0;
+  int64_t requests_failed = 0;
+  int64_t requests_cancelled = 0;
+  int64_t prompt_tokens = 0;  // of sequences admitted, preempted ones counted once
+  int64_t cached_tokens = 0;  // of those, taken from the prefix cache
+  int64_t generated_tokens = 0;
+  int64_t computed_tokens = 0;  // token rows run through the model
+  int64_t preemptions = 0;
+  int64_t steps = 0;
+  int64_t failed_steps = 0;
+  int64_t graph_replays = 0;  // of steps
+  double schedule_seconds = 0.0;  // sums over all steps: choosing the step and building its batch
+  double execute_seconds = 0.0;   // issuing it and waiting for its tokens
+  double output_seconds = 0.0;    // stop conditions and outputs
+};
+
+// Where the device memory of one rank goes, in the order it was taken.
+struct MemoryPlan {
+  struct Line {
+    std::string name;
+    uint64_t bytes = 0;
+    std::string detail;
+  };
+  std::vector<Line> lines;
+  uint64_t device_free_bytes = 0;  // before the KV cache was taken
+  int64_t num_kv_blocks = 0;
+  int32_t block_size = 0;       // tokens
+  int64_t kv_capacity = 0;      // tokens
+  int64_t max_sequence_len = 0;  // tokens: session_len, or less where the KV cache is smaller
+
+  // One line of text per entry, for logs.
+  std::string to_string() const;
+};
+
+}  // namespace turbomind
