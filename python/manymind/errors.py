@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every error manymind raises on purpose. All derive from ``ManymindError``.
 
-A user's mistake, a bad file, a device error or an out-of-memory ends the request or the call that caused it with one of
-these; the engine goes on serving.
+A user's mistake, a bad file, a device error or an out-of-memory ends the request or the call that
+caused it with one of these; the engine goes on serving.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class CheckpointError(ManymindError):
 
 
 class UnsupportedModelError(ManymindError):
-    """The checkpoint is valid, but describes an architecture or option the engine does not implement."""
+    """The checkpoint is valid, but describes an architecture or option the engine does not
+    implement."""
 
 
 class UnsupportedFormatError(ManymindError):
@@ -97,6 +98,7 @@ class FetchError(ManymindError):
 
 
 def _clip(value: object, limit: int = 200) -> str:
-    """``value`` as text of bounded length: a hostile file must not choose the size of our messages."""
+    """``value`` as text of bounded length: a hostile file must not choose the size of our
+    messages."""
     text = str(value)
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoint readers: Hugging Face folders (safetensors) and GGUF files, memory-mapped and strictly checked."""
+"""Checkpoint readers: Hugging Face folders (safetensors) and GGUF files, memory-mapped and strictly
+checked."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ __all__ = ["Checkpoint", "CheckpointKind", "TensorSource", "open_checkpoint"]
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Opens a model folder or a .gguf file without reading its tensors.
 
-    Raises CheckpointError on a missing or corrupt file, UnsupportedFormatError on a format that is not read.
+    Raises CheckpointError on a missing or corrupt file, UnsupportedFormatError on a format that is
+    not read.
     """
     path = Path(path)
     if path.is_dir():

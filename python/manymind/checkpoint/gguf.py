@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads GGUF files (versions 2 and 3) strictly, without copies and without numpy.
 
-Every length is checked against what is left of the file before it is used, so a hostile file costs no more memory than
-its own size. String arrays (vocabularies of up to 262k entries) are only measured here and decoded when asked for.
+Every length is checked against what is left of the file before it is used, so a hostile file costs
+no more memory than its own size. String arrays (vocabularies of up to 262k entries) are only
+measured here and decoded when asked for.
 Source: the GGUF specification (ggml project, docs/gguf.md).
 """
 
@@ -36,7 +37,8 @@ _U64 = struct.Struct("<Q")
 
 
 class StringArray(Sequence[str]):
-    """A metadata array of strings, decoded on access. ``offsets[i]`` is where string i begins in ``data``."""
+    """A metadata array of strings, decoded on access. ``offsets[i]`` is where string i begins in
+    ``data``."""
 
     def __init__(self, key: str, data: memoryview, offsets: list[int]) -> None:
         self._key = key
@@ -109,7 +111,8 @@ class _Cursor:
         return int(self.unpack(_U64, field))
 
     def count(self, field: str, min_bytes_each: int) -> int:
-        """A 64-bit count of items that take at least ``min_bytes_each`` bytes of the rest of the file."""
+        """A 64-bit count of items that take at least ``min_bytes_each`` bytes of the rest of the
+        file."""
         value = self.u64(field)
         limit = (len(self.data) - self.position) // min_bytes_each
         if value > limit:
@@ -137,7 +140,9 @@ class _Cursor:
             append(position + 8 - start)
             position += 8 + unpack(data, position)[0]
         if position > len(data):
-            raise CheckpointError(key, f"{count} strings", "a string reaching past the end of the file")
+            raise CheckpointError(
+                key, f"{count} strings", "a string reaching past the end of the file"
+            )
         self.position = position
         return StringArray(key, data[start:position], offsets)
 
@@ -145,8 +150,8 @@ class _Cursor:
 def open_gguf(path: Path) -> Checkpoint:
     """Opens one GGUF file.
 
-    Raises CheckpointError on a corrupt file, UnsupportedFormatError on a valid one of another version, byte order or
-    tensor type.
+    Raises CheckpointError on a corrupt file, UnsupportedFormatError on a valid one of another
+    version, byte order or tensor type.
     """
     file = MappedFile(path)
     try:
@@ -208,7 +213,8 @@ def _read_value(cursor: _Cursor, key: str, value_type: int) -> Any:
 
 
 def _read_array(cursor: _Cursor, key: str) -> StringArray | memoryview:
-    """Strings as a StringArray, numbers as a typed view of the file: ``.tolist()`` gives Python values of either."""
+    """Strings as a StringArray, numbers as a typed view of the file: ``.tolist()`` gives Python
+    values of either."""
     item_type = cursor.u32(f"item type of {key}")
     if item_type == STRING:
         return cursor.string_array(key, cursor.count(f"length of {key}", 8))
@@ -217,7 +223,8 @@ def _read_array(cursor: _Cursor, key: str) -> StringArray | memoryview:
     data = cursor.take(count * layout.size, key)
     if item_type == BOOL:
         _check_bools(key, data)
-    # Host order equals file order: big-endian files are refused and no big-endian host is supported.
+    # Host order equals file order: big-endian files are refused and no big-endian host is
+    # supported.
     return data.cast(layout.format[-1])  # type: ignore[call-overload,no-any-return]
 
 
@@ -259,7 +266,9 @@ def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> dict[str, Tens
         end_of_previous = offset + size
         if data_start + end_of_previous > len(cursor.data):
             left = max(len(cursor.data) - data_start - offset, 0)
-            raise CheckpointError(f"data of {name}", f"{size} bytes at offset {offset}", f"{left} bytes")
+            raise CheckpointError(
+                f"data of {name}", f"{size} bytes at offset {offset}", f"{left} bytes"
+            )
         data = cursor.data[data_start + offset : data_start + end_of_previous]
         tensors[name] = TensorSource(name, format_name, shape, data)
     return tensors

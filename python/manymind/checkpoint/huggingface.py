@@ -20,8 +20,8 @@ _INDEX_FILE = "model.safetensors.index.json"
 def open_huggingface(folder: Path) -> Checkpoint:
     """Opens ``folder``.
 
-    Raises CheckpointError on missing or corrupt files, UnsupportedFormatError on quantised weights and on weights that
-    are stored only as pickles (which are never opened).
+    Raises CheckpointError on missing or corrupt files, UnsupportedFormatError on quantised weights
+    and on weights that are stored only as pickles (which are never opened).
     """
     config = read_json_object(folder / "config.json")
     _refuse_quantization(folder, config)
@@ -64,7 +64,8 @@ def _read_tensors(folder: Path, files: list[MappedFile]) -> dict[str, TensorSour
     if not index_path.is_file():
         if not (folder / _SINGLE_FILE).is_file() and any(folder.glob("*.bin")):
             raise UnsupportedFormatError(
-                f"{folder}: expected {_SINGLE_FILE} or {_INDEX_FILE}, found only pickled weights (*.bin)"
+                f"{folder}: expected {_SINGLE_FILE} or {_INDEX_FILE}, "
+                "found only pickled weights (*.bin)"
             )
         files.append(MappedFile(folder / _SINGLE_FILE))
         return read_safetensors(files[0])
@@ -89,13 +90,17 @@ def _weight_map(index_path: Path) -> dict[str, str]:
         plain = isinstance(file_name, str) and Path(file_name).name == file_name
         if not plain or not file_name.endswith(".safetensors"):
             raise CheckpointError(
-                f"weight_map[{name!r}]", "the name of a safetensors file here", file_name, index_path
+                f"weight_map[{name!r}]",
+                "the name of a safetensors file here",
+                file_name,
+                index_path,
             )
     return weight_map
 
 
 def _chat_templates(folder: Path) -> dict[str, str]:
-    """Templates of chat_template.jinja, else of tokenizer_config.json (one string, or a list of named ones)."""
+    """Templates of chat_template.jinja, else of tokenizer_config.json (one string, or a list of
+    named ones)."""
     jinja_path, config_path = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     if jinja_path.is_file():
         return {"default": _read_text(jinja_path)}

@@ -13,7 +13,8 @@ MAX_CONFIG_BYTES = 64 << 20
 
 
 def parse_json_object(text: bytes, field: str) -> dict[str, Any]:
-    """The object encoded in ``text``. Raises CheckpointError on anything else, duplicate keys included."""
+    """The object encoded in ``text``. Raises CheckpointError on anything else, duplicate keys
+    included."""
     try:
         value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, field))
     except (ValueError, RecursionError) as error:
@@ -24,7 +25,8 @@ def parse_json_object(text: bytes, field: str) -> dict[str, Any]:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object in the file ``path``. Raises CheckpointError if it is unreadable, too large or not an object."""
+    """The object in the file ``path``. Raises CheckpointError if it is unreadable, too large or not
+    an object."""
     try:
         size = path.stat().st_size
         if size > MAX_CONFIG_BYTES:

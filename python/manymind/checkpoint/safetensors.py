@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads safetensors files as views of a memory mapping.
 
-The header is parsed here and not by the ``safetensors`` package, because that package copies each tensor into a new
-array, and cannot represent bfloat16 in numpy at all; the core wants the file's own bytes.
+The header is parsed here and not by the ``safetensors`` package, because that package copies each
+tensor into a new array, and cannot represent bfloat16 in numpy at all; the core wants the file's
+own bytes.
 Source: the safetensors format description (huggingface/safetensors, README, section Format).
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import math
 import struct
-from pathlib import Path
 from typing import Any
 
 from manymind.checkpoint.formats import FORMATS
@@ -30,8 +30,8 @@ _OTHER_DTYPES = {
 def read_safetensors(file: MappedFile) -> dict[str, TensorSource]:
     """All tensors of one file by name.
 
-    Raises CheckpointError on a corrupt file (the header's byte ranges must tile the data exactly, as the format
-    demands), UnsupportedFormatError on a valid data type outside f32, f16 and bf16.
+    Raises CheckpointError on a corrupt file (the header's byte ranges must tile the data exactly,
+    as the format demands), UnsupportedFormatError on a valid data type outside f32, f16 and bf16.
     """
     try:
         return _parse(file.data)

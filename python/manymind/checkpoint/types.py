@@ -18,7 +18,8 @@ CheckpointKind = Literal["huggingface", "gguf"]
 class TensorSource:
     """One tensor as stored: ``data`` is a read-only byte view of the mapped file, never a copy.
 
-    ``shape`` is (rows, cols) row-major or (n,); a stack of more dimensions keeps them all, outermost first.
+    ``shape`` is (rows, cols) row-major or (n,); a stack of more dimensions keeps them all,
+    outermost first.
     """
 
     name: str
@@ -34,11 +35,13 @@ class TensorSource:
 
 @dataclass
 class Checkpoint:
-    """An opened model. Close it, or use it as a context manager, once the engine has loaded the weights.
+    """An opened model. Close it, or use it as a context manager, once the engine has loaded the
+    weights.
 
     Attributes:
         path: the folder or file that was opened.
-        kind: which reader opened it; decides how ``config`` and the tensor names are to be understood.
+        kind: which reader opened it; decides how ``config`` and the tensor names are to be
+            understood.
         config: config.json of a Hugging Face folder, or all metadata of a GGUF file.
         tensors: by their name in the file.
         chat_templates: Jinja sources by name; the usual one is called "default".

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Model families: from a checkpoint to a typed decoder configuration and its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+
+from manymind.checkpoint import Checkpoint
+from manymind.errors import CheckpointError, UnsupportedModelError
+from manymind.models.config import (
+    AttentionConfig,
+    DecoderConfig,
+    FfnConfig,
+    LayerConfig,
+    RopeConfig,
+)
+from manymind.models.family import ModelSource
+from manymind.models.fields import Fields
+from manymind.models.weights import WeightSource, bind_weights
+
+__all__ = [
+    "AttentionConfig",
+    "DecoderConfig",
+    "FfnConfig",
+    "LayerConfig",
+    "LoadedModel",
+    "RopeConfig",
+    "WeightSource",
+    "load_model",
+]
+
+# Architecture -> module of its family, which is imported on first use and has from_huggingface and
+# from_gguf.
+_HUGGINGFACE_FAMILIES = {
+    "LlamaForCausalLM": "llama",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "Gemma3ForCausalLM": "gemma3",
+}
+_GGUF_FAMILIES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3"}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A decoder and its weights, which stay valid while their checkpoint is open."""
+
+    config: DecoderConfig
+    weights: Mapping[str, WeightSource]
+
+
+def load_model(checkpoint: Checkpoint) -> LoadedModel:
+    """Maps ``checkpoint`` to the decoder it describes.
+
+    Raises UnsupportedModelError on an unknown architecture or option, CheckpointError on a
+    contradictory configuration and on missing, surplus or mis-shaped tensors.
+    """
+    try:
+        source = _family(checkpoint)(checkpoint)
+        weights = bind_weights(source.config, checkpoint.tensors, source.names)
+    except CheckpointError as error:
+        raise error.located(checkpoint.path) from error
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{checkpoint.path}: {error}") from error
+    except OverflowError as error:
+        raise CheckpointError(
+            "configuration", "numbers in range", error, checkpoint.path
+        ) from error
+    return LoadedModel(source.config, weights)
+
+
+def _family(checkpoint: Checkpoint) -> Callable[[Checkpoint], ModelSource]:
+    if checkpoint.kind == "gguf":
+        names = [Fields(checkpoint.config, "general.").string("architecture")]
+        families = _GGUF_FAMILIES
+    else:
+        names = Fields(checkpoint.config).sequence("architectures")
+        families = _HUGGINGFACE_FAMILIES
+    known = [name for name in names if isinstance(name, str) and name in families]
+    if not known:
+        raise UnsupportedModelError(
+            f"architecture: expected one of {', '.join(families)}, "
+            f"found {', '.join(map(str, names))}"
+        )
+    module = import_module(f"manymind.models.{families[known[0]]}")
+    loader: Callable[[Checkpoint], ModelSource] = getattr(module, f"from_{checkpoint.kind}")
+    return loader
