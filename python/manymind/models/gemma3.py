@@ -68,9 +68,8 @@ def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
     )
     tied = config.boolean("tie_word_embeddings", True)
     bos, eos = huggingface.bos_token_id(config), huggingface.eos_token_ids(checkpoint)
-    ignored = huggingface.IGNORED_IF_TIED if tied else huggingface.IGNORED
     # Norm gains are stored as differences from 1.
-    names = SourceNames(_STEMS, norm_offset=1.0, ignored=ignored)
+    names = SourceNames(_STEMS, norm_offset=1.0, ignored=huggingface.ignored_tensors(tied))
     return ModelSource(_decoder(dims, options, tied, bos, eos), names)
 
 
@@ -92,7 +91,7 @@ def from_gguf(checkpoint: Checkpoint) -> ModelSource:
     )
     bos, eos = gguf.bos_token_id(checkpoint), gguf.eos_token_ids(checkpoint)
     decoder = _decoder(dims, options, gguf.is_tied(checkpoint), bos, eos)
-    return ModelSource(decoder, SourceNames(gguf.STEMS, ignored=gguf.IGNORED))
+    return ModelSource(decoder, gguf.NAMES)
 
 
 def _decoder(

@@ -6,9 +6,10 @@ from __future__ import annotations
 from manymind.checkpoint import Checkpoint
 from manymind.errors import CheckpointError, UnsupportedModelError
 from manymind.models import rope
-from manymind.models.config import RopeConfig, RopeStyle
-from manymind.models.family import MAX_LAYERS, Dimensions
+from manymind.models.config import DecoderConfig, LayerConfig, RopeConfig, RopeStyle
+from manymind.models.family import MAX_LAYERS, Dimensions, ModelSource
 from manymind.models.fields import Fields
+from manymind.models.weights import SourceNames
 
 # See SourceNames.stems.
 STEMS = {
@@ -33,7 +34,26 @@ STEMS = {
 _ROPE_FACTORS = "rope_freqs.weight"
 
 # The rope factors are read into the configuration.
-IGNORED = (r"rope_freqs\.weight",)
+NAMES = SourceNames(STEMS, ignored=(r"rope_freqs\.weight",))
+
+
+def uniform_source(
+    checkpoint: Checkpoint, dims: Dimensions, layers: tuple[LayerConfig, ...], style: RopeStyle
+) -> ModelSource:
+    """A family with one rope and nothing outside its layers to configure."""
+    decoder = DecoderConfig(
+        architecture=architecture(checkpoint),
+        vocab_size=dims.vocab_size,
+        hidden_size=dims.hidden_size,
+        context_length=dims.context_length,
+        norm_eps=dims.norm_eps,
+        ropes=(rope_config(checkpoint, dims, style),),
+        layers=layers,
+        tie_word_embeddings=is_tied(checkpoint),
+        bos_token_id=bos_token_id(checkpoint),
+        eos_token_ids=eos_token_ids(checkpoint),
+    )
+    return ModelSource(decoder, NAMES)
 
 
 def architecture(checkpoint: Checkpoint) -> str:
@@ -98,6 +118,11 @@ def rope_config(
     raise UnsupportedModelError(
         f"rope.scaling.type: expected none, linear or yarn (without {_ROPE_FACTORS}), found {kind}"
     )
+
+
+def has_bias(checkpoint: Checkpoint, name: str) -> bool:
+    """Whether the weight ``name`` of layer 0 has a bias; the format has no key for it."""
+    return f"blk.0.{name}.bias" in checkpoint.tensors
 
 
 def is_tied(checkpoint: Checkpoint) -> bool:

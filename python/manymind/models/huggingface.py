@@ -7,9 +7,10 @@ from __future__ import annotations
 from manymind.checkpoint import Checkpoint
 from manymind.errors import UnsupportedModelError
 from manymind.models import rope
-from manymind.models.config import Activation, RopeConfig
-from manymind.models.family import MAX_LAYERS, Dimensions
+from manymind.models.config import Activation, DecoderConfig, LayerConfig, RopeConfig
+from manymind.models.family import MAX_LAYERS, Dimensions, ModelSource
 from manymind.models.fields import Fields
+from manymind.models.weights import SourceNames
 
 # See SourceNames.stems.
 STEMS = {
@@ -29,16 +30,35 @@ STEMS = {
     "lm_head": "lm_head",
 }
 
-# Old exports hold the rotary table; exports of tied models may repeat the embedding as output head.
-IGNORED = (r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
-IGNORED_IF_TIED = (*IGNORED, r"lm_head\.weight")
-
 _ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_new": "gelu_tanh",
 }
+
+
+def uniform_source(
+    architecture: str, checkpoint: Checkpoint, dims: Dimensions, layers: tuple[LayerConfig, ...]
+) -> ModelSource:
+    """A family with the usual tensor names, one rope, and nothing outside its layers to
+    configure."""
+    config = Fields(checkpoint.config)
+    tied = config.boolean("tie_word_embeddings", False)
+    theta = config.number("rope_theta", 10000.0)
+    decoder = DecoderConfig(
+        architecture=architecture,
+        vocab_size=dims.vocab_size,
+        hidden_size=dims.hidden_size,
+        context_length=dims.context_length,
+        norm_eps=dims.norm_eps,
+        ropes=(rope_config(rope_parameters(config), dims.head_dim, theta, dims.context_length),),
+        layers=layers,
+        tie_word_embeddings=tied,
+        bos_token_id=bos_token_id(config),
+        eos_token_ids=eos_token_ids(checkpoint),
+    )
+    return ModelSource(decoder, SourceNames(STEMS, ignored=ignored_tensors(tied)))
 
 
 def dimensions(config: Fields, head_dim: int | None = None) -> Dimensions:
@@ -109,12 +129,6 @@ def rope_config(parameters: Fields, dim: int, theta: float, context_length: int)
     )
 
 
-def uniform_rope(config: Fields, dims: Dimensions) -> RopeConfig:
-    """The rope of a family whose layers all share one."""
-    theta = config.number("rope_theta", 10000.0)
-    return rope_config(rope_parameters(config), dims.head_dim, theta, dims.context_length)
-
-
 def layer_types(config: Fields, num_layers: int, default: list[str]) -> list[str]:
     """ "full_attention" or "sliding_attention" for each layer; ``default`` where config.json has no
     list."""
@@ -135,6 +149,13 @@ def optional_windows(config: Fields, num_layers: int) -> list[int]:
     default = ["sliding_attention" if i >= first else "full_attention" for i in range(num_layers)]
     types = layer_types(config, num_layers, default)
     return [window if kind == "sliding_attention" else 0 for kind in types]
+
+
+def ignored_tensors(tied: bool) -> tuple[str, ...]:
+    """Old exports hold the rotary table; exports of tied models may repeat the embedding as
+    head."""
+    rotary = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
+    return (rotary, r"lm_head\.weight") if tied else (rotary,)
 
 
 def bos_token_id(config: Fields) -> int | None:

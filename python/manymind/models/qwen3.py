@@ -1,66 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Qwen3 (dense): Llama with an RMS norm over each head of q and k, and an optional attention
-window."""
+"""Qwen3 (dense): Llama with an RMS norm over each head of q and k, and an optional window."""
 
 from __future__ import annotations
 
 from manymind.checkpoint import Checkpoint
 from manymind.models import gguf, huggingface
-from manymind.models.config import AttentionConfig, DecoderConfig, FfnConfig
+from manymind.models.config import AttentionConfig, FfnConfig
 from manymind.models.family import Dimensions, ModelSource, windowed_layers
 from manymind.models.fields import Fields
-from manymind.models.weights import SourceNames
 
 
 def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
     config = Fields(checkpoint.config)
     dims = huggingface.dimensions(config, head_dim=128)
-    attention = _attention(dims, bias=config.boolean("attention_bias", False))
+    bias = config.boolean("attention_bias", False)
     ffn = FfnConfig(dims.intermediate_size, huggingface.activation(config, "hidden_act", "silu"))
     windows = huggingface.optional_windows(config, dims.num_layers)
-    tied = config.boolean("tie_word_embeddings", False)
-    decoder = DecoderConfig(
-        architecture="qwen3",
-        vocab_size=dims.vocab_size,
-        hidden_size=dims.hidden_size,
-        context_length=dims.context_length,
-        norm_eps=dims.norm_eps,
-        ropes=(huggingface.uniform_rope(config, dims),),
-        layers=windowed_layers(attention, ffn, windows),
-        tie_word_embeddings=tied,
-        bos_token_id=huggingface.bos_token_id(config),
-        eos_token_ids=huggingface.eos_token_ids(checkpoint),
-    )
-    ignored = huggingface.IGNORED_IF_TIED if tied else huggingface.IGNORED
-    return ModelSource(decoder, SourceNames(huggingface.STEMS, ignored=ignored))
+    layers = windowed_layers(_attention(dims, bias, bias), ffn, windows)
+    return huggingface.uniform_source("qwen3", checkpoint, dims, layers)
 
 
 def from_gguf(checkpoint: Checkpoint) -> ModelSource:
     dims = gguf.dimensions(checkpoint)
-    attention = _attention(dims, bias="blk.0.attn_q.bias" in checkpoint.tensors)
-    ffn = FfnConfig(dims.intermediate_size)
-    decoder = DecoderConfig(
-        architecture="qwen3",
-        vocab_size=dims.vocab_size,
-        hidden_size=dims.hidden_size,
-        context_length=dims.context_length,
-        norm_eps=dims.norm_eps,
-        ropes=(gguf.rope_config(checkpoint, dims, "neox"),),
-        layers=windowed_layers(attention, ffn, [0] * dims.num_layers),
-        tie_word_embeddings=gguf.is_tied(checkpoint),
-        bos_token_id=gguf.bos_token_id(checkpoint),
-        eos_token_ids=gguf.eos_token_ids(checkpoint),
+    attention = _attention(
+        dims,
+        qkv_bias=gguf.has_bias(checkpoint, "attn_q"),
+        o_bias=gguf.has_bias(checkpoint, "attn_output"),
     )
-    return ModelSource(decoder, SourceNames(gguf.STEMS, ignored=gguf.IGNORED))
+    ffn = FfnConfig(dims.intermediate_size)
+    layers = windowed_layers(attention, ffn, [0] * dims.num_layers)
+    return gguf.uniform_source(checkpoint, dims, layers, "neox")
 
 
-def _attention(dims: Dimensions, bias: bool) -> AttentionConfig:
+def _attention(dims: Dimensions, qkv_bias: bool, o_bias: bool) -> AttentionConfig:
     return AttentionConfig(
         num_heads=dims.num_heads,
         num_kv_heads=dims.num_kv_heads,
         head_dim=dims.head_dim,
         scale=dims.default_scale,
-        qkv_bias=bias,
-        o_bias=bias,
+        qkv_bias=qkv_bias,
+        o_bias=o_bias,
         qk_norm=True,
     )
