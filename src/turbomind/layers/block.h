@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "turbomind/layers/kv_cache.h"
+#include "turbomind/layers/layer_context.h"
+
+namespace turbomind {
+
+// One half of a decoder layer, between a norm and the residual: attention or a feed-forward network of any kind.
+class Block {
+ public:
+  Block() = default;
+  virtual ~Block() = default;
+  Block(const Block&) = delete;
+  Block& operator=(const Block&) = delete;
+
+  // Replaces x, float [T, H], by the block's output. With several ranks that is a partial sum; the caller adds it up.
+  virtual void forward(const StepContext& step, const Tensor& x) const = 0;
+  // The block's paged state, null if it keeps none.
+  virtual KvCache* kv_cache() { return nullptr; }
+};
+
+}  // namespace turbomind

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "turbomind/layers/weight_store.h"
+#include "turbomind/ops/ops.h"
+
+namespace turbomind {
+
+// What layers are built with. Outlives them.
+struct LayerContext {
+  const Device& device;
+  Comm* comm;  // null: one rank
+  tm_dtype activation_dtype;
+  tm_compute compute;
+  tm_dtype kv_dtype;
+  int32_t kv_block_size;  // tokens
+  WeightStore& weights;
+
+  int rank() const { return comm ? comm->rank() : 0; }
+  int world_size() const { return comm ? comm->size() : 1; }
+};
+
+// What layers run with, given anew each step. "float" tensors carry the activation dtype.
+struct StepContext {
+  Ops& ops;
+  Arena& arena;
+  Comm* comm;  // null: one rank
+  const Plan& plan;
+  Tensor positions;  // i32 [T]
+
+  // Sums float [T, H] over the ranks, in place.
+  void all_reduce(const Tensor& x) const {
+    if (comm && !arena.measuring()) comm->all_reduce(ops.stream(), x, x);
+  }
+};
+
+}  // namespace turbomind

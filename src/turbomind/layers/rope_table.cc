@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "turbomind/layers/rope_table.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace turbomind {
+namespace {
+
+// Positions between two exact values; each rotation in between adds about 2e-16.
+constexpr int64_t kAnchorStep = 32;
+
+// Unit vectors that turn by a fixed angle each, kept as two arrays so that the compiler vectorises the turn.
+struct Rotation {
+  explicit Rotation(size_t size) : cosine(size), sine(size) {}
+
+  std::vector<double> cosine;
+  std::vector<double> sine;
+};
+
+// position * inv_freq is rounded to a double; the part lost is given back to first order, so that the error does not
+// grow with the position.
+void set_exact(Rotation& rotation, const std::vector<double>& inv_freq, int64_t position) {
+  const auto p = static_cast<double>(position);
+  for (size_t i = 0; i < inv_freq.size(); ++i) {
+    const double angle = p * inv_freq[i];
+    const double lost = std::fma(p, inv_freq[i], -angle);
+    const double c = std::cos(angle);
+    const double s = std::sin(angle);
+    rotation.cosine[i] = c - lost * s;
+    rotation.sine[i] = s + lost * c;
+  }
+}
+
+void turn(Rotation& rotation, const Rotation& step) {
+  for (size_t i = 0; i < rotation.cosine.size(); ++i) {
+    const double c = rotation.cosine[i];
+    const double s = rotation.sine[i];
+    rotation.cosine[i] = c * step.cosine[i] - s * step.sine[i];
+    rotation.sine[i] = s * step.cosine[i] + c * step.sine[i];
+  }
+}
+
+}  // namespace
+
+void compute_rope_table(const RopeConfig& config, int64_t num_positions, std::span<float> out) {
+  const std::vector<double>& inv_freq = config.inv_freq;
+  const auto scaled = [factor = config.attention_factor](double x) { return static_cast<float>(x * factor); };
+  Rotation step(inv_freq.size());
+  set_exact(step, inv_freq, 1);
+  Rotation rotation(inv_freq.size());
+  float* row = out.data();
+  for (int64_t position = 0; position < num_positions; ++position) {
+    if (position % kAnchorStep == 0) {
+      set_exact(rotation, inv_freq, position);
+    } else {
+      turn(rotation, step);
+    }
+    row = std::transform(rotation.cosine.begin(), rotation.cosine.end(), row, scaled);
+    row = std::transform(rotation.sine.begin(), rotation.sine.end(), row, scaled);
+  }
+}
+
+RopeTable::RopeTable(WeightStore& store, const RopeConfig& config, int64_t num_positions)
+    : num_positions_(num_positions), dim_(config.dim), style_(config.style) {
+  std::vector<float> table(static_cast<size_t>(num_positions * config.dim));
+  compute_rope_table(config, num_positions, table);
+  buffer_ = store.reserve(table.size() * sizeof(float));
+  store.upload(buffer_, 0, table.data(), table.size() * sizeof(float));
+}
+
+}  // namespace turbomind

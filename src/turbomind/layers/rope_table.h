@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <span>
+
+#include "turbomind/layers/block_config.h"
+#include "turbomind/layers/layer_context.h"
+
+namespace turbomind {
+
+// cos(p * inv_freq) and sin(p * inv_freq) for positions 0 .. num_positions - 1, times attention_factor: float32 rounded
+// once from float64 with an error below 1e-12. out: [num_positions, dim], dim / 2 cosines, then as many sines.
+void compute_rope_table(const RopeConfig& config, int64_t num_positions, std::span<float> out);
+
+// The table on the device, shared by all layers that rotate the same way.
+class RopeTable {
+ public:
+  RopeTable(WeightStore& store, const RopeConfig& config, int64_t num_positions);
+
+  Tensor cos_sin() const { return make_tensor(buffer_.data(), TM_F32, {num_positions_, dim_}); }
+  int32_t dim() const { return dim_; }
+  tm_rope_style style() const { return style_; }
+
+ private:
+  int64_t num_positions_;
+  int32_t dim_;
+  tm_rope_style style_;
+  Buffer buffer_;
+};
+
+}  // namespace turbomind
