@@ -39,7 +39,7 @@ Attention::Attention(const LayerContext& context, const std::string& prefix, con
       o_proj_(context, {{prefix + "o_proj", hidden_size, whole(hidden_size)}},
               int64_t{config.num_heads} * config.head_dim, features(heads_, config.head_dim), config.o_bias),
       norm_eps_(norm_eps),
-      kv_cache_(context.device, kv_spec(context, kv_heads_, config.head_dim)) {
+      kv_pool_(context.device, kv_spec(context, kv_heads_, config.head_dim)) {
   if (!config.qk_norm) return;
   q_norm_.emplace(context, prefix + "q_norm", config.head_dim, norm_eps);
   k_norm_.emplace(context, prefix + "k_norm", config.head_dim, norm_eps);
@@ -68,11 +68,11 @@ void Attention::forward(const StepContext& step, const Tensor& x) const {
                                   .q_norm_weight = weight_of(q_norm_),
                                   .k_norm_weight = weight_of(k_norm_),
                                   .norm_eps = norm_eps_,
-                                  .kv_write = {.k = k, .v = v, .kv = kv_cache_.pool(), .plan = plan}});
+                                  .kv_write = {.k = k, .v = v, .kv = kv_pool_.view(), .plan = plan}});
 
   const Tensor out = step.arena.allocate("attention", x.dtype, {num_tokens, heads_.count, dim});
   step.ops.attention({.q = q,
-                      .kv = kv_cache_.pool(),
+                      .kv = kv_pool_.view(),
                       .plan = plan,
                       .scale = config_.scale,
                       .window = config_.window,

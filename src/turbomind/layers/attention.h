@@ -22,7 +22,7 @@ class Attention : public Block {
             float norm_eps, const RopeTable& rope);
 
   void forward(const StepContext& step, const Tensor& x) const override;
-  KvCache* kv_cache() override { return &kv_cache_; }
+  KvPool* kv_pool() override { return &kv_pool_; }
 
  private:
   AttentionConfig config_;  // of the whole model
@@ -34,7 +34,7 @@ class Attention : public Block {
   std::optional<RmsNorm> q_norm_;
   std::optional<RmsNorm> k_norm_;
   float norm_eps_;
-  KvCache kv_cache_;
+  KvPool kv_pool_;
 };
 
 }  // namespace turbomind

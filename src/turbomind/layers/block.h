@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "turbomind/layers/kv_cache.h"
+#include "turbomind/layers/kv_pool.h"
 #include "turbomind/layers/layer_context.h"
 
 namespace turbomind {
@@ -17,7 +17,7 @@ class Block {
   // Replaces x, float [T, H], by the block's output. With several ranks that is a partial sum; the caller adds it up.
   virtual void forward(const StepContext& step, const Tensor& x) const = 0;
   // The block's paged state, null if it keeps none.
-  virtual KvCache* kv_cache() { return nullptr; }
+  virtual KvPool* kv_pool() { return nullptr; }
 };
 
 }  // namespace turbomind

@@ -40,9 +40,9 @@ struct Decoder::Impl {
   Tensor forward(Ops& ops, Arena& arena, const StepInput& input) const;
   Tensor compute_logits(Ops& ops, Arena& arena, const Tensor& hidden, const Tensor& rows) const;
   void measure(const Plan& plan, Ops& ops, Arena& step_arena, Arena& logits_arena) const;
-  // fn(KvCache&) for every block that has one.
+  // fn(KvPool&) for every block that has one.
   template <class Fn>
-  void for_kv_caches(Fn fn) const;
+  void for_kv_pools(Fn fn) const;
 
   DecoderConfig config;
   DecoderOptions options;
@@ -95,10 +95,10 @@ Decoder::Impl::Impl(DecoderConfig decoder_config, DecoderOptions decoder_options
 }
 
 template <class Fn>
-void Decoder::Impl::for_kv_caches(Fn fn) const {
+void Decoder::Impl::for_kv_pools(Fn fn) const {
   for (const auto& layer : layers) {
     for (Block* block : {&layer->attention(), &layer->ffn()}) {
-      if (KvCache* cache = block->kv_cache()) fn(*cache);
+      if (KvPool* pool = block->kv_pool()) fn(*pool);
     }
   }
 }
@@ -178,7 +178,7 @@ size_t Decoder::activation_bytes() const {
 
 size_t Decoder::kv_pool_bytes(int64_t num_blocks) const {
   size_t bytes = 0;
-  impl_->for_kv_caches([&](const KvCache& cache) { bytes += align_up(cache.bytes(num_blocks)); });
+  impl_->for_kv_pools([&](const KvPool& pool) { bytes += align_up(pool.bytes(num_blocks)); });
   return bytes;
 }
 
@@ -186,9 +186,9 @@ void Decoder::allocate_kv(int64_t num_blocks) {
   check(num_blocks > 0, ErrorCode::kInvalidArgument, "num_blocks: expected a positive count, found ", num_blocks);
   impl_->num_kv_blocks = 0;
   try {
-    impl_->for_kv_caches([&](KvCache& cache) { cache.resize(num_blocks); });
+    impl_->for_kv_pools([&](KvPool& pool) { pool.resize(num_blocks); });
   } catch (...) {
-    impl_->for_kv_caches([&](KvCache& cache) { cache.release(); });
+    impl_->for_kv_pools([&](KvPool& pool) { pool.release(); });
     throw;
   }
   impl_->num_kv_blocks = num_blocks;
@@ -212,8 +212,8 @@ Tensor Decoder::compute_logits(const Tensor& hidden, const Tensor& rows) {
 }
 
 void Decoder::copy_kv_blocks(const int32_t* pairs, int64_t num_pairs) {
-  impl_->for_kv_caches([&](const KvCache& cache) {
-    impl_->ops.kv_copy_blocks({.kv = cache.pool(), .pairs = pairs, .num_pairs = num_pairs});
+  impl_->for_kv_pools([&](const KvPool& pool) {
+    impl_->ops.kv_copy_blocks({.kv = pool.view(), .pairs = pairs, .num_pairs = num_pairs});
   });
 }
 

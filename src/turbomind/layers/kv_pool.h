@@ -7,16 +7,16 @@ namespace turbomind {
 
 // The paged keys and values of one layer (Kwon et al. 2023, arXiv:2309.06180). It starts with one block, so that a
 // step can be measured before the real size is known.
-class KvCache {
+class KvPool {
  public:
   // Throws kUnsupported for a spec the backend does not offer.
-  KvCache(const Device& device, const tm_kv_spec& spec);
+  KvPool(const Device& device, const tm_kv_spec& spec);
 
   size_t bytes(int64_t num_blocks) const { return device_.kv_pool_bytes(spec_, num_blocks); }
   // Frees the old pool first. Contents are undefined.
   void resize(int64_t num_blocks);
   void release();
-  tm_kv_pool pool() const { return {buffer_.data(), num_blocks_, spec_}; }
+  tm_kv_pool view() const { return {buffer_.data(), num_blocks_, spec_}; }
 
  private:
   const Device& device_;

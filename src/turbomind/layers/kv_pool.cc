@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "turbomind/layers/kv_cache.h"
+#include "turbomind/layers/kv_pool.h"
 
 namespace turbomind {
 
-KvCache::KvCache(const Device& device, const tm_kv_spec& spec) : device_(device), spec_(spec) { resize(1); }
+KvPool::KvPool(const Device& device, const tm_kv_spec& spec) : device_(device), spec_(spec) { resize(1); }
 
-void KvCache::resize(int64_t num_blocks) {
+void KvPool::resize(int64_t num_blocks) {
   release();
   buffer_ = Buffer(device_, bytes(num_blocks));
   num_blocks_ = num_blocks;
 }
 
-void KvCache::release() {
+void KvPool::release() {
   num_blocks_ = 0;
   buffer_ = Buffer();
 }
