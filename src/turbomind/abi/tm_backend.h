@@ -11,6 +11,12 @@
  *    (per thread). A plug-in reads no environment variable: settings come through tm_config, logs go to the host.
  *  - Plug-ins are loaded once and never unloaded.
  *
+ * Rules for growing (minor versions)
+ *  - Fields, slots and enum values are appended only; reserved fields must be zero. An appended field that is zero
+ * means the older behaviour. The core leaves it zero unless the plug-in's abi_minor covers it; a callee reads only what
+ *    struct_size covers, and answers an enum value it does not know with TM_UNSUPPORTED.
+ *  - An op added by a minor version is optional for every plug-in.
+ *
  * Rules for every op (tm_op_api)
  *  - Asynchronous on the given stream, in stream order. No allocation, no host synchronisation, safe to capture.
  *  - Scratch memory is the caller's: tm_workspace, of at least workspace_size() bytes for the same op, with the same or
@@ -38,7 +44,7 @@ extern "C" {
 #define TM_MAX_DIMS 4
 #define TM_MAX_FUSED_WEIGHTS 4
 #define TM_MAX_WEIGHT_PARTS 4
-#define TM_UNIQUE_ID_BYTES 128
+#define TM_UNIQUE_ID_BYTES 8192
 
 /* ------------------------------------------------------------------------------------------------ basic types */
 
@@ -183,7 +189,8 @@ typedef struct tm_device_api {
   tm_status (*props)(tm_context*, tm_device_props* out); /* caller sets out->struct_size */
   tm_status (*mem_info)(tm_context*, uint64_t* free_bytes, uint64_t* total_bytes);
   tm_status (*alloc)(tm_context*, tm_memory_kind, size_t bytes, void** out);
-  void (*free)(tm_context*, tm_memory_kind, void* data);
+  void (*free)(tm_context*, tm_memory_kind, void* data); /* no queued work may still use it */
+  /* Pageable host memory: the call may block, and is not allowed in a capture. */
   tm_status (*copy_async)(tm_stream*, void* dst, const void* src, size_t bytes, tm_copy_kind);
   tm_status (*memset_async)(tm_stream*, void* dst, int value, size_t bytes);
   tm_status (*stream_create)(tm_context*, tm_stream** out);
@@ -204,13 +211,18 @@ typedef struct tm_device_api {
 /* One slice of rows of a weight, in host memory. Several parts fuse q/k/v or gate/up without a copy by the core; a
  * column slice for tensor parallelism is data moved inside the row with row_stride_bytes left at the full row. */
 typedef struct tm_weight_part {
-  const void* data;   /* host; [rows, cols] in the weight's format */
+  const void* data;   /* host, any alignment; [rows, cols] in the weight's format */
   const void* scales; /* host; formats with separate scales only, else NULL */
   const void* zeros;  /* host; zero points (uint8 for int4/int8 groups), else NULL */
   int64_t rows;
   int64_t row_stride_bytes;
   int64_t scale_stride_bytes;
   int64_t zero_stride_bytes;
+  int32_t scale_row_phase; /* where the slice's first row and column stand inside their scale block or group: */
+  int32_t scale_col_phase; /* a tensor-parallel slice need not start on a block boundary */
+  float input_scale;       /* static activation scale; 0 = activations are scaled dynamically */
+  float global_scale;      /* multiplies every scale; 0 = 1 */
+  uint64_t reserved[4];
 } tm_weight_part;
 
 typedef struct tm_weight_desc {
@@ -229,7 +241,7 @@ typedef struct tm_weight_desc {
 
 typedef struct tm_weight_info {
   size_t struct_size;
-  int32_t supported;      /* 0: reason says why; the core may convert to another format and ask again */
+  int32_t supported;      /* 0: reason says why; the core asks again with another format, then without FLOAT32 */
   size_t packed_bytes;    /* device memory that pack() wants from the caller; may be 0 */
   int32_t borrows_source; /* 1: the packed weight goes on reading the parts' host memory, which must stay mapped */
   char reason[160];
@@ -252,13 +264,18 @@ typedef struct tm_kv_spec {
   int32_t head_dim_v;
   int32_t block_size; /* tokens */
   tm_dtype dtype;     /* TM_I8: symmetric, one scale per token and head kept inside the pool */
+  float k_scale;      /* fp8: stored = x / scale; 0 = 1 */
+  float v_scale;
+  uint32_t reserved[6];
 } tm_kv_spec;
 
-/* The pool of one layer. Blocks are numbered 0..num_blocks-1; where a block's bytes lie is the backend's business. */
+/* The pool of one layer, zeroed by the core before its first use. Blocks are numbered 0..num_blocks-1; where a block's
+ * bytes lie is the backend's business. */
 typedef struct tm_kv_pool {
   void* data;
   int64_t num_blocks;
   tm_kv_spec spec;
+  uint64_t reserved[4];
 } tm_kv_pool;
 
 typedef struct tm_kv_api {
@@ -266,13 +283,22 @@ typedef struct tm_kv_api {
   /* Device bytes of a pool of num_blocks; at most linear in num_blocks plus a constant. Unsupported spec:
    * TM_UNSUPPORTED. */
   tm_status (*pool_bytes)(tm_context*, const tm_kv_spec*, int64_t num_blocks, size_t* out);
-  /* Optional: canonical exchange form for swapping and disaggregation, [num_ids, 2 (k, v), block_size, heads, dim] in
-   * spec.dtype, scales after it. block_ids: host, copied before return. */
+  /* Optional: canonical exchange form for swapping and disaggregation, k of all ids
+   * [num_ids, block_size, heads, head_dim_k] in spec.dtype, then v likewise, then the int8 scales, f32 [num_ids, 2,
+   * block_size, heads]; this rank's heads only; dst and src are device or pinned host memory. block_ids: host, copied
+   * before return. */
   tm_status (*export_blocks)(tm_stream*, const tm_kv_pool*, const int32_t* block_ids, int64_t num_ids, void* dst);
   tm_status (*import_blocks)(tm_stream*, const tm_kv_pool*, const int32_t* block_ids, int64_t num_ids, const void* src);
 } tm_kv_api;
 
 /* ------------------------------------------------------------------------------------------------ plans */
+
+/* One kind of attention call that will use a plan; lets a backend choose kernels and split schedules in update(). */
+typedef struct tm_attention_shape {
+  int32_t num_heads;
+  int32_t window; /* as in tm_attention_args */
+  tm_kv_spec kv;
+} tm_attention_shape;
 
 typedef struct tm_plan_limits {
   size_t struct_size;
@@ -280,11 +306,15 @@ typedef struct tm_plan_limits {
   int64_t max_seqs;
   int64_t max_blocks_per_seq; /* 0: the plan serves attention_dense only */
   int32_t block_size;
+  const tm_attention_shape* shapes; /* the distinct ones of the model; copied; NULL: unknown */
+  int32_t num_shapes;
 } tm_plan_limits;
 
 /* Host metadata of one step. Sequence s owns the token rows cu_seqlens_q[s] .. cu_seqlens_q[s+1]; its last row stands
  * at position context_lens[s] - 1. Token at position p lives in block block_table[s][p / block_size], place p %
- * block_size. Rows past num_tokens up to a captured batch are padding: ops may compute them, kv_write must not. */
+ * block_size. Rows past num_tokens up to padded_tokens are padding: ops may compute them, kv_write does not
+ * store them, attention writes zeros there. Table entries wholly before every window of the model are unspecified and
+ * may be negative. */
 typedef struct tm_step_meta {
   size_t struct_size;
   int64_t num_seqs;
@@ -293,12 +323,18 @@ typedef struct tm_step_meta {
   const int32_t* context_lens; /* host [num_seqs], including this step's tokens; NULL for attention_dense */
   const int32_t* block_table;  /* host [num_seqs, block_table_stride]; NULL for attention_dense */
   int64_t block_table_stride;
+  /* The shape a captured step has. A graph may be replayed only with the values it was captured with; 0 in an eager
+   * step. */
+  int64_t padded_tokens;
+  int64_t padded_seqs;
+  int32_t max_q_len; /* most rows of one sequence, or the capture's bound for it */
 } tm_step_meta;
 
 typedef struct tm_plan_api {
   size_t struct_size;
   tm_status (*create)(tm_context*, const tm_plan_limits*, tm_plan** out);
-  /* Host arrays are copied before return. Ordered on the stream: work issued later sees the new metadata. */
+  /* Host arrays are copied before return. Ordered on the stream: work issued later sees the new metadata, work issued
+   * before keeps the old. Does not wait for the stream: two updates may be in flight. */
   tm_status (*update)(tm_plan*, tm_stream*, const tm_step_meta*);
   void (*free)(tm_plan*);
 } tm_plan_api;
@@ -309,21 +345,23 @@ typedef struct tm_graph_api {
   size_t struct_size;
   tm_status (*capture_begin)(tm_stream*);
   tm_status (*capture_end)(tm_stream*, tm_graph** out);
-  /* plans: every plan the captured ops refer to, already updated for this replay. */
+  /* plans: the plans that the captured ops refer to (the same objects), already updated for this replay. May wait for
+   * the previous launch of the same graph, for nothing else. */
   tm_status (*launch)(tm_graph*, tm_stream*, tm_plan* const* plans, int32_t num_plans);
   void (*free)(tm_graph*);
 } tm_graph_api;
 
 /* ------------------------------------------------------------------------------------------------ collectives */
 
-/* All ranks call in the same order. Reductions sum in rank order on deterministic contexts. in == out is allowed
- * except for all_to_all. Shapes: all_gather out = [size, ...in]; reduce_scatter in = [size, ...out]. */
+/* All ranks call in the same order. Asynchronous and capture-safe like ops; init_rank is collective and blocks.
+ * Reductions accumulate in rank order on deterministic contexts, else in an order of the backend's choice. in == out is
+ * allowed except for all_to_all. Shapes: all_gather out = [size, ...in]; reduce_scatter in = [size, ...out]. */
 typedef struct tm_comm_api {
   size_t struct_size;
-  tm_status (*unique_id)(uint8_t out[TM_UNIQUE_ID_BYTES]);
+  tm_status (*unique_id)(tm_context*, uint8_t out[TM_UNIQUE_ID_BYTES]);
   tm_status (*init_rank)(tm_context*, const uint8_t id[TM_UNIQUE_ID_BYTES], int32_t rank, int32_t size, tm_comm** out);
   void (*free)(tm_comm*);
-  /* Ends waits of all ranks of this comm with TM_DEVICE_ERROR; callable from any thread. */
+  /* Ends this rank's waits with TM_DEVICE_ERROR; callable from any thread. The core calls it on every rank. */
   void (*abort)(tm_comm*);
   tm_status (*all_reduce)(tm_comm*, tm_stream*, const tm_tensor* in, const tm_tensor* out, tm_reduce_op);
   tm_status (*all_gather)(tm_comm*, tm_stream*, const tm_tensor* in, const tm_tensor* out);

@@ -21,9 +21,8 @@
 //   Plan(Context&, const tm_plan_limits&): update(Stream&, const tm_step_meta&)
 //   Graph: launch(Stream&, tm_plan* const*, int32_t)
 //   Comm(Context&, const uint8_t* id, int32_t rank, int32_t size): all_reduce(Stream&, const tm_tensor& in,
-//     const tm_tensor& out, tm_reduce_op) and so on, abort(), static unique_id(uint8_t*)
-//   Ops: static void <op>(Stream&, const tm_<op>_args&, const tm_workspace&) for each op offered; a missing one becomes
-//   a
+//     const tm_tensor& out, tm_reduce_op) and so on, abort(), static unique_id(Context&, uint8_t*)
+//   Ops: static void <op>(Stream&, const tm_<op>_args&, const tm_workspace&) for each op offered; a missing one is a
 //     NULL slot. kv_export / kv_import likewise.
 // Then, in one source file:  TM_EXPORT_BACKEND(B)
 #pragma once
@@ -212,7 +211,7 @@ struct Tables {
     using Comm = typename B::Comm;
     tm_comm_api t{};
     t.struct_size = sizeof t;
-    t.unique_id = [](uint8_t* out) { return guard([&] { Comm::unique_id(out); }); };
+    t.unique_id = [](tm_context* c, uint8_t* out) { return guard([&] { Comm::unique_id(*as<Context>(c), out); }); };
     t.init_rank = [](tm_context* c, const uint8_t* id, int32_t rank, int32_t size, tm_comm** out) {
       return create<Comm>(out, *as<Context>(c), id, rank, size);
     };

@@ -111,6 +111,7 @@ typedef struct tm_rope_args {
   tm_rope_style style;
   int32_t mrope_section[3]; /* pairs per axis (t, h, w); all 0: plain rope */
   int32_t mrope_interleaved;
+  uint64_t reserved[4];
 } tm_rope_args;
 
 /* Stores k and v of the plan's tokens into their blocks, rounding (or quantising) to the pool's dtype. */
@@ -178,7 +179,8 @@ typedef struct tm_scatter_rows_args {
 /* ---- mixture of experts ---- */
 
 /* Scores = softmax or sigmoid of logits in float32; the top_k of (scores + bias) are chosen (ties: lower expert);
- * weights are the unbiased scores, renormalised to sum 1 if asked, times scaling. */
+ * weights are the unbiased scores, renormalised to sum 1 if asked, times scaling. expert_ids are distinct and in [0, E)
+ * even for NaN logits. */
 typedef struct tm_moe_route_args {
   size_t struct_size;
   tm_tensor logits; /* f32 [T, E] */
@@ -235,10 +237,11 @@ typedef struct tm_logits_process_args {
 
 /* One token per row. temperature 0: the largest logit, ties to the lower id. Otherwise p = softmax(logits /
  * temperature); candidates sorted by (p descending, id ascending); keep the first top_k (0 = all), then the shortest
- * prefix whose mass reaches top_p of the mass left (1 = all), then those with p >= min_p * p[0]; draw by inverse CDF in
- * that order with u = uniform(seed, position) in [0, 1). uniform is the first word of Philox4x32-10 (Salmon et al., SC
- * 2011) with key = (low, high) of seed and counter = (low, high of position, 0, 0), divided by 2^32. At least one
- * candidate always stays. */
+ * prefix whose mass reaches top_p of the mass left (1 = all), then those with p >= min_p * p[0]; draw by inverse CDF
+ * over the kept set in ascending id order: the first id at which the running sum of p exceeds u times the kept total
+ * (so no sort of the vocabulary is needed), with u = uniform(seed, position) in [0, 1). uniform is the first word of
+ * Philox4x32-10 (Salmon et al., SC 2011) with key = (low, high) of seed and counter = (low, high of position, 0, 0),
+ * divided by 2^32. At least one candidate always stays. */
 typedef struct tm_sample_args {
   size_t struct_size;
   tm_tensor logits;      /* f32 [T, V] */
@@ -304,19 +307,19 @@ typedef struct tm_all_reduce_add_rms_norm_args {
 } tm_all_reduce_add_rms_norm_args;
 
 /* X(name): every op; the args type is tm_<name>_args. The order is the ABI: a later minor version appends lists of its
- * own (TM_REQUIRED_OPS_1_1, ...) after these. Ops that only some models need (mla_attention, causal_conv1d,
- * gated_delta_net) will come that way, optional for every backend. */
-#define TM_REQUIRED_OPS_1_0(X)                                                                                     \
-  X(embedding)                                                                                                     \
-  X(rms_norm)                                                                                                      \
-  X(layer_norm) X(activation) X(gated_activation) X(add) X(cast) X(linear) X(grouped_linear) X(rope) X(kv_write)   \
-      X(attention) X(attention_dense) X(kv_copy_blocks) X(gather_rows) X(scatter_rows) X(moe_route) X(moe_permute) \
-          X(moe_combine) X(logits_process) X(sample) X(logprobs)
+ * own after these, optional for every plug-in. Ops that only some models need (mla_attention, causal_conv1d,
+ * gated_delta_net) will come that way. */
+/* clang-format off */
+#define TM_REQUIRED_OPS_1_0(X)                                                                           \
+  X(embedding) X(rms_norm) X(layer_norm) X(activation) X(gated_activation) X(add) X(cast) X(linear)      \
+  X(grouped_linear) X(rope) X(kv_write) X(attention) X(attention_dense) X(kv_copy_blocks) X(gather_rows) \
+  X(scatter_rows) X(moe_route) X(moe_permute) X(moe_combine) X(logits_process) X(sample) X(logprobs)
 #define TM_OPTIONAL_OPS_1_0(X) \
   X(add_rms_norm) X(qk_norm_rope_kv_write) X(linear_gated_activation) X(all_reduce_add_rms_norm)
 #define TM_REQUIRED_OPS(X) TM_REQUIRED_OPS_1_0(X)
 #define TM_OPTIONAL_OPS(X) TM_OPTIONAL_OPS_1_0(X)
 #define TM_ALL_OPS(X) TM_REQUIRED_OPS_1_0(X) TM_OPTIONAL_OPS_1_0(X)
+/* clang-format on */
 
 typedef enum tm_op_id {
 #define TM_OP_ENUM(name) TM_OP_##name,
@@ -327,7 +330,8 @@ typedef enum tm_op_id {
 
 typedef struct tm_op_api {
   size_t struct_size;
-  /* Scratch bytes for the op with these args; data pointers in args may be NULL, shapes count. Monotone in T. */
+  /* Scratch bytes for the op with these args; data pointers in args may be NULL, shapes count. Monotone in T. A plan
+   * must be given where the op has one; the answer covers every metadata within the plan's limits. */
   tm_status (*workspace_size)(tm_context*, tm_op_id, const void* args, size_t* out);
 #define TM_OP_SLOT(name) tm_status (*name)(tm_stream*, const tm_##name##_args*, const tm_workspace*);
   TM_ALL_OPS(TM_OP_SLOT)

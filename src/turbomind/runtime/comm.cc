@@ -11,9 +11,10 @@ const tm_comm_api& comm_api(const Plugin& plugin) {
 
 }  // namespace
 
-CommId Comm::unique_id(const Plugin& plugin) {
+CommId Comm::unique_id(const Device& device) {
   CommId id{};
-  plugin.check_status(comm_api(plugin).unique_id(id.data()), "comm_unique_id");
+  const Plugin& plugin = device.plugin();
+  plugin.check_status(comm_api(plugin).unique_id(device.handle(), id.data()), "comm_unique_id");
   return id;
 }
 

@@ -13,7 +13,7 @@ using CommId = std::array<uint8_t, TM_UNIQUE_ID_BYTES>;
 class Comm {
  public:
   // Throws kUnsupported where the backend has no collectives.
-  static CommId unique_id(const Plugin& plugin);
+  static CommId unique_id(const Device& device);
   // Blocks until all ranks have joined.
   Comm(const Device& device, const CommId& id, int32_t rank, int32_t size);
 
