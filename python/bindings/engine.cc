@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "turbomind/engine/engine.h"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings.h"
+#include "config.h"
+#include "turbomind/core/error.h"
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+
+namespace turbomind::bindings {
+namespace {
+
+using ReleaseGil = py::call_guard<py::gil_scoped_release>;
+
+// Keeps a Python buffer alive for the engine, which may let go of it on a thread without the GIL.
+std::shared_ptr<const void> keep_alive(py::buffer_info info) {
+  return {new py::buffer_info(std::move(info)), [](const void* held) {
+            const py::gil_scoped_acquire gil;
+            delete static_cast<const py::buffer_info*>(held);
+          }};
+}
+
+// data: a contiguous buffer of any item type, [rows, cols] or [n] in the format's own layout.
+void load_weight(Engine& engine, const std::string& name, const std::string& format, const std::vector<int64_t>& shape,
+                 const py::buffer& data) {
+  check(shape.size() == 1 || shape.size() == 2, ErrorCode::kInvalidArgument, name,
+        ".shape: expected 1 or 2 dimensions, found ", shape.size());
+  py::buffer_info info = data.request();
+  WeightSource source;
+  source.name = name;
+  source.format = weight_format(format);
+  source.rows = shape[0];
+  source.cols = shape.size() == 2 ? shape[1] : 1;
+  source.data = info.ptr;
+  source.bytes = static_cast<size_t>(info.size * info.itemsize);
+  source.owner = keep_alive(std::move(info));
+  const py::gil_scoped_release release;
+  engine.load_weight(source);
+}
+
+py::dict to_dict(const MemoryPlan& plan) {
+  py::list lines;
+  for (const MemoryPlan::Line& line : plan.lines) {
+    lines.append(py::dict("name"_a = line.name, "bytes"_a = line.bytes, "detail"_a = line.detail));
+  }
+  return py::dict("lines"_a = lines, "device_free_bytes"_a = plan.device_free_bytes,
+                  "num_kv_blocks"_a = plan.num_kv_blocks, "block_size"_a = plan.block_size,
+                  "kv_capacity"_a = plan.kv_capacity, "max_sequence_len"_a = plan.max_sequence_len,
+                  "text"_a = plan.to_string());
+}
+
+py::dict to_dict(const EngineStats& stats) {
+  py::dict out;
+#define TM_STAT(name) out[#name] = stats.name
+  TM_STAT(running);
+  TM_STAT(waiting);
+  TM_STAT(kv_blocks_total);
+  TM_STAT(kv_blocks_used);
+  TM_STAT(kv_blocks_cached);
+  TM_STAT(requests_finished);
+  TM_STAT(requests_failed);
+  TM_STAT(requests_cancelled);
+  TM_STAT(prompt_tokens);
+  TM_STAT(cached_tokens);
+  TM_STAT(generated_tokens);
+  TM_STAT(computed_tokens);
+  TM_STAT(preemptions);
+  TM_STAT(steps);
+  TM_STAT(failed_steps);
+  TM_STAT(graph_replays);
+  TM_STAT(schedule_seconds);
+  TM_STAT(execute_seconds);
+  TM_STAT(output_seconds);
+#undef TM_STAT
+  return out;
+}
+
+MemoryPlan start(Engine& engine) {
+  const py::gil_scoped_release release;
+  return engine.start();
+}
+
+EngineStats stats(const Engine& engine) {
+  const py::gil_scoped_release release;
+  return engine.stats();
+}
+
+}  // namespace
+
+void bind_engine(py::module_& module) {
+  // The last reference may go while the engine's thread waits for nothing but this: the GIL must not be held then.
+  struct DeleteWithoutGil {
+    void operator()(Engine* engine) const {
+      const py::gil_scoped_release release;
+      delete engine;
+    }
+  };
+  py::class_<Engine, std::unique_ptr<Engine, DeleteWithoutGil>>(module, "Engine")
+      .def(py::init([](const py::object& model, const EngineOptions& options) {
+             DecoderConfig config = decoder_config(model);
+             const py::gil_scoped_release release;
+             return std::unique_ptr<Engine, DeleteWithoutGil>(new Engine(std::move(config), options));
+           }),
+           "model"_a, "options"_a)
+      .def("load_weight", &load_weight, "name"_a, "format"_a, "shape"_a, "data"_a)
+      .def("start", [](Engine& self) { return to_dict(start(self)); })
+      .def("submit", &Engine::submit, "prompt_token_ids"_a, "params"_a, ReleaseGil())
+      .def("cancel", &Engine::cancel, "request_id"_a, ReleaseGil())
+      .def(
+          "poll", [](Engine& self, int64_t timeout_ms) { return self.poll(std::chrono::milliseconds(timeout_ms)); },
+          "timeout_ms"_a, ReleaseGil())
+      .def("event_fd", &Engine::event_fd)
+      .def("stats", [](const Engine& self) { return to_dict(stats(self)); })
+      .def(
+          "stop",
+          [](Engine& self, bool drain) { self.stop(drain ? Engine::StopMode::kDrain : Engine::StopMode::kCancel); },
+          "drain"_a = false, ReleaseGil());
+}
+
+}  // namespace turbomind::bindings

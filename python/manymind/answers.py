@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds responses out of the engine's outputs, one state per answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from manymind import errors
+from manymind.config import Response
+from manymind.output_text import TextAssembler
+
+if TYPE_CHECKING:
+    from manymind import _turbomind
+
+_ERRORS: dict[str, type[errors.ManymindError]] = {
+    "invalid_argument": errors.InvalidParameterError,
+    "unsupported": errors.EngineError,
+    "out_of_memory": errors.OutOfMemoryError,
+    "cancelled": errors.RequestCancelledError,
+    "prompt_too_long": errors.PromptTooLongError,
+    "queue_full": errors.QueueFullError,
+    "device": errors.BackendError,
+    "device_lost": errors.BackendError,
+}
+
+
+def request_error(output: _turbomind.Output) -> errors.ManymindError:
+    """The typed error of an output whose finish_reason is "error"."""
+    return _ERRORS.get(output.error_code, errors.EngineError)(output.error_message)
+
+
+class Answer:
+    """One answer growing step by step."""
+
+    def __init__(self, assembler: TextAssembler, index: int) -> None:
+        self._assembler = assembler
+        self._logits: list[Any] = []
+        self._hidden: list[Any] = []
+        self.response = Response("", 0, 0, index=index)
+        self.finished = False
+        self.error: errors.ManymindError | None = None
+
+    @property
+    def stop_matched(self) -> bool:
+        """True once a stop string ended the text while the engine may still be generating."""
+        return self._assembler.stopped
+
+    def absorb(self, output: _turbomind.Output) -> Response:
+        """Takes one output of the engine; returns what it adds (an empty text once a stop string has matched)."""
+        response = self.response
+        if self.finished:
+            return Response("", response.generate_token_len, response.input_token_len)
+        piece = Response(
+            self._assembler.push(output.token_ids, output.finished),
+            response.generate_token_len + len(output.token_ids),
+            output.prompt_tokens,
+            token_ids=list(output.token_ids),
+            logprobs=[dict(row) for row in output.logprobs] if output.logprobs else None,
+            index=response.index,
+            cached_tokens=output.cached_tokens,
+        )
+        self._finish_if_over(output, piece)
+        self._accumulate(output, piece)
+        return piece
+
+    def _finish_if_over(self, output: _turbomind.Output, piece: Response) -> None:
+        if self.stop_matched:
+            piece.finish_reason = "stop"
+        elif output.finished:
+            piece.finish_reason = output.finish_reason
+            if output.finish_reason == "error":
+                self.error = request_error(output)
+                piece.error_message = output.error_message
+        self.finished = piece.finish_reason is not None
+
+    def _accumulate(self, output: _turbomind.Output, piece: Response) -> None:
+        response = self.response
+        response.text += piece.text
+        response.token_ids += piece.token_ids
+        response.generate_token_len = piece.generate_token_len
+        response.input_token_len = piece.input_token_len
+        response.cached_tokens = piece.cached_tokens
+        response.finish_reason = piece.finish_reason
+        response.error_message = piece.error_message
+        if piece.logprobs is not None:
+            response.logprobs = (response.logprobs or []) + piece.logprobs
+        for rows, kept in (
+            (output.take_logits(), self._logits),
+            (output.take_last_hidden_state(), self._hidden),
+        ):
+            if rows is not None:
+                kept.append(rows)
+        if self.finished:
+            response.logits = piece.logits = _stack(self._logits)
+            response.last_hidden_state = piece.last_hidden_state = _stack(self._hidden)
+
+
+def _stack(parts: list[Any]) -> Any:
+    """The row blocks of several steps as one array; a single block stays the engine's own memory."""
+    if not parts:
+        return None
+    if len(parts) == 1:
+        return parts[0]
+    import numpy as np
+
+    return np.concatenate(parts)

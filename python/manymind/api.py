@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``pipeline()``: a model ready to answer, in LMDeploy's shape."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from manymind.call import Call
+from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig, Response
+from manymind.dispatcher import Subscription
+from manymind.errors import InvalidParameterError
+from manymind.prompts import split_prompts
+from manymind.runtime import Runtime
+from manymind.session import Session
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from manymind import _turbomind
+
+Outputs: TypeAlias = "list[_turbomind.Output]"
+GenConfigs: TypeAlias = "GenerationConfig | Sequence[GenerationConfig] | None"
+_PROGRESS_THRESHOLD = 16
+
+
+def pipeline(
+    model: str | os.PathLike[str],
+    backend_config: EngineConfig | None = None,
+    chat_template_config: ChatTemplateConfig | None = None,
+    log_level: str | None = None,
+) -> Pipeline:
+    """Loads a model: a folder of a Hugging Face checkpoint, a ``.gguf`` file or a short name.
+
+    Raises FetchError, CheckpointError, UnsupportedModelError, BackendError or OutOfMemoryError.
+    """
+    runtime = Runtime.load(
+        model,
+        backend_config or EngineConfig(),
+        chat_template_config or ChatTemplateConfig(),
+        log_level,
+    )
+    return Pipeline(runtime)
+
+
+class Pipeline:
+    """Answers prompts on one engine. Safe to use from several threads at once; a context manager."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+
+    def __call__(self, prompts: Any, gen_config: GenConfigs = None, **options: Any) -> Any:
+        """Same as ``infer``."""
+        return self.infer(prompts, gen_config, **options)
+
+    def infer(
+        self,
+        prompts: Any,
+        gen_config: GenConfigs = None,
+        do_preprocess: bool = True,
+        use_tqdm: bool | None = None,
+    ) -> Any:
+        """Answers prompts: a str, OpenAI messages, or a list of those.
+
+        gen_config: one for all or one per prompt. do_preprocess=False sends a str as it is, without the chat template.
+        use_tqdm None: a progress bar on a terminal from 16 prompts on. Returns a Response for a single prompt, a list for a
+        list; with n > 1 each element is the list of its n responses. Raises InvalidParameterError,
+        PromptTooLongError; a request that fails in the engine raises its error after the others are done.
+        """
+        items, single = split_prompts(prompts)
+        ids = [self.runtime.encode_prompt(prompt, do_preprocess) for prompt in items]
+        answers = self._run(ids, self._configs(gen_config, len(ids)), use_tqdm)
+        return answers[0] if single else answers
+
+    def generate(
+        self, input_ids: Sequence[Sequence[int]], gen_config: GenConfigs = None
+    ) -> list[Any]:
+        """Like ``infer`` for prompts given as token ids."""
+        return self._run(list(input_ids), self._configs(gen_config, len(input_ids)), False)
+
+    def stream_infer(
+        self, prompts: Any, gen_config: GenConfigs = None, do_preprocess: bool = True
+    ) -> Iterator[Response]:
+        """Yields what each step adds: ``text`` is the new piece, ``index`` the prompt's place in the list.
+
+        The last piece of a prompt has its finish_reason. Leaving the iterator early cancels what is running.
+        """
+        items, _ = split_prompts(prompts)
+        configs = self._configs(gen_config, len(items))
+        _require_one_answer(configs)
+        ids = [self.runtime.encode_prompt(prompt, do_preprocess) for prompt in items]
+        with _synchronous_call(self.runtime, ids, configs) as (call, outputs):
+            while call.open:
+                yield from call.absorb(outputs.get())
+
+    def chat(
+        self,
+        prompt: Any,
+        session: Session | None = None,
+        gen_config: GenerationConfig | None = None,
+    ) -> Session:
+        """One turn of a conversation; returns the session with ``response`` and ``history`` updated."""
+        session = session or self.session()
+        session.response = self.infer(session.messages_with(prompt), gen_config)
+        session.append(prompt, session.response.text)
+        return session
+
+    def session(self) -> Session:
+        """A new, empty conversation."""
+        return Session()
+
+    def get_ppl(self, input_ids: Sequence[int] | Sequence[Sequence[int]]) -> list[float]:
+        """Mean cross entropy, in nats, of each token sequence after its first token.
+
+        Raises InvalidParameterError for a sequence of fewer than two tokens.
+        """
+        batch = [input_ids] if input_ids and isinstance(input_ids[0], int) else list(input_ids)
+        for ids in batch:
+            if len(ids) < 2:  # type: ignore[arg-type]
+                raise InvalidParameterError(f"input_ids: expected at least 2 tokens, found {ids!r}")
+        return self.runtime.cross_entropy(batch)  # type: ignore[arg-type]
+
+    def stats(self) -> dict[str, Any]:
+        """The engine's counters: running, waiting, KV use, cache hits, tokens, steps."""
+        return self.runtime.engine.stats()
+
+    def close(self) -> None:
+        """Stops the engine; what is running is cancelled. May be called twice."""
+        self.runtime.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    async def async_infer(
+        self, prompts: Any, gen_config: GenConfigs = None, do_preprocess: bool = True
+    ) -> Any:
+        """``infer`` for asyncio: the event loop is woken once per engine step."""
+        items, single = split_prompts(prompts)
+        ids = [self.runtime.encode_prompt(prompt, do_preprocess) for prompt in items]
+        with _asynchronous_call(self.runtime, ids, self._configs(gen_config, len(ids))) as running:
+            call, outputs = running
+            while call.open:
+                call.absorb(await outputs.get())
+            answers = call.results()
+        return answers[0] if single else answers
+
+    async def async_stream_infer(
+        self, prompts: Any, gen_config: GenConfigs = None, do_preprocess: bool = True
+    ) -> AsyncIterator[Response]:
+        """``stream_infer`` for asyncio; a task that is cancelled cancels its requests."""
+        items, _ = split_prompts(prompts)
+        ids = [self.runtime.encode_prompt(prompt, do_preprocess) for prompt in items]
+        configs = self._configs(gen_config, len(ids))
+        _require_one_answer(configs)
+        with _asynchronous_call(self.runtime, ids, configs) as (call, outputs):
+            while call.open:
+                for piece in call.absorb(await outputs.get()):
+                    yield piece
+
+    def _run(
+        self, ids: list[Sequence[int]], configs: list[GenerationConfig], use_tqdm: bool | None
+    ) -> list[Any]:
+        running = _synchronous_call(self.runtime, ids, configs)
+        with running as (call, outputs), _Progress(len(ids), use_tqdm) as advance:
+            while call.open:
+                finished = [p for p in call.absorb(outputs.get()) if p.finish_reason is not None]
+                advance(len(finished))
+            return call.results()
+
+    @staticmethod
+    def _configs(gen_config: GenConfigs, count: int) -> list[GenerationConfig]:
+        if gen_config is None:
+            return [GenerationConfig()] * count
+        if isinstance(gen_config, GenerationConfig):
+            return [gen_config] * count
+        if len(gen_config) != count:
+            raise InvalidParameterError(
+                f"gen_config: expected one or {count} (one per prompt), found {len(gen_config)}"
+            )
+        return list(gen_config)
+
+
+def _require_one_answer(configs: Sequence[GenerationConfig]) -> None:
+    for config in configs:
+        if config.n != 1:
+            raise InvalidParameterError(f"n: expected 1 when streaming, found {config.n}")
+
+
+@contextlib.contextmanager
+def _synchronous_call(
+    runtime: Runtime, ids: Sequence[Sequence[int]], configs: Sequence[GenerationConfig]
+) -> Iterator[tuple[Call, queue.SimpleQueue[Outputs]]]:
+    outputs: queue.SimpleQueue[Outputs] = queue.SimpleQueue()
+    with Call(runtime, ids, configs, Subscription(outputs.put)) as call:
+        yield call, outputs
+
+
+@contextlib.contextmanager
+def _asynchronous_call(
+    runtime: Runtime, ids: Sequence[Sequence[int]], configs: Sequence[GenerationConfig]
+) -> Iterator[tuple[Call, asyncio.Queue[Outputs]]]:
+    import asyncio
+
+    outputs: asyncio.Queue[Outputs] = asyncio.Queue()
+    subscription = Subscription(outputs.put_nowait, asyncio.get_running_loop())
+    with Call(runtime, ids, configs, subscription) as call:
+        yield call, outputs
+
+
+class _Progress:
+    """A tqdm bar over finished answers, or nothing."""
+
+    def __init__(self, total: int, enabled: bool | None) -> None:
+        wanted = (
+            total >= _PROGRESS_THRESHOLD and sys.stderr.isatty() if enabled is None else enabled
+        )
+        self._bar: Any = None
+        if wanted:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit="prompt")
+
+    def __enter__(self) -> Callable[[int], None]:
+        return self._advance
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _advance(self, count: int) -> None:
+        if self._bar is not None:
+            self._bar.update(count)

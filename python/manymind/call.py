@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The requests of one call of a pipeline and their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from manymind.config import GenerationConfig, Response
+from manymind.dispatcher import Subscription
+from manymind.runtime import Runtime
+
+if TYPE_CHECKING:
+    from manymind import _turbomind
+
+
+class Call:
+    """Submits one request per prompt; leaving the context cancels what still runs (an exception, Ctrl-C)."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        ids: Sequence[Sequence[int]],
+        configs: Sequence[GenerationConfig],
+        subscription: Subscription,
+    ) -> None:
+        self._runtime = runtime
+        self._answers = [
+            [runtime.new_answer(config, index) for _ in range(config.n)]
+            for index, config in enumerate(configs)
+        ]
+        self._open_answers = sum(len(group) for group in self._answers)
+        self._prompt_of: dict[int, int] = {}
+        params = [runtime.sampling_params(config) for config in configs]
+        try:
+            for index, prompt in enumerate(ids):
+                request_id = runtime.dispatcher.submit(prompt, params[index], subscription)
+                self._prompt_of[request_id] = index
+        except BaseException:
+            self._cancel_running()
+            raise
+
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cancel_running()
+
+    @property
+    def open(self) -> bool:
+        """True while answers are still growing."""
+        return self._open_answers > 0
+
+    def absorb(self, outputs: Sequence[_turbomind.Output]) -> list[Response]:
+        """Takes the outputs of a step; returns the piece each adds to its answer."""
+        pieces: list[Response] = []
+        for output in outputs:
+            group = self._answers[self._prompt_of[output.request_id]]
+            answer = group[output.index]
+            if answer.finished:
+                continue
+            pieces.append(answer.absorb(output))
+            if answer.finished:
+                self._open_answers -= 1
+                # A stop string ended the text: the engine need not go on once all n answers are over.
+                if not output.finished and all(other.finished for other in group):
+                    self._runtime.dispatcher.cancel(output.request_id)
+        return pieces
+
+    def results(self) -> list[Any]:
+        """The response of each prompt, or its n responses; raises the error of the first that failed."""
+        for group in self._answers:
+            for answer in group:
+                if answer.error is not None:
+                    raise answer.error
+        return [
+            group[0].response if len(group) == 1 else [answer.response for answer in group]
+            for group in self._answers
+        ]
+
+    def _cancel_running(self) -> None:
+        for request_id, index in self._prompt_of.items():
+            if not all(answer.finished for answer in self._answers[index]):
+                self._runtime.dispatcher.cancel(request_id)

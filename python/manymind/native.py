@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the native engine on a checkpoint: EngineConfig -> EngineOptions, weights handed over without a copy."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from manymind.config import EngineConfig
+
+if TYPE_CHECKING:
+    from manymind import _turbomind
+    from manymind.checkpoint import Checkpoint
+
+_ENTRY_POINT_GROUP = "manymind.backends"
+
+
+def start_engine(
+    checkpoint: Checkpoint, config: EngineConfig, log_level: str | None = None
+) -> _turbomind.Engine:
+    """Creates the engine, loads every weight and starts it."""
+    from manymind import _turbomind
+    from manymind.environment import log_level as default_log_level
+    from manymind.models import load_model
+
+    _turbomind.set_log_level(log_level.lower() if log_level else default_log_level())
+    model = load_model(checkpoint)
+    engine = _turbomind.Engine(model.config, engine_options(config))
+    for weight in model.weights:
+        engine.load_weight(weight.name, weight.format, weight.shape, weight.data)
+    engine.start()
+    return engine
+
+
+def engine_options(config: EngineConfig) -> _turbomind.EngineOptions:
+    """The engine's own options for a configuration."""
+    from manymind import _turbomind
+
+    options = _turbomind.EngineOptions()
+    options.backend = config.backend
+    options.device_index = config.device_index
+    options.num_threads = config.num_threads
+    options.tp = config.tp
+    options.dtype = config.dtype
+    options.compute_dtype = config.compute_dtype
+    options.kv_cache_dtype = config.kv_cache_dtype
+    options.block_size = config.block_size
+    options.session_len = config.session_len
+    options.max_num_seqs = config.max_batch_size
+    options.max_num_batched_tokens = config.max_prefill_token_num
+    options.cache_memory_fraction = config.cache_max_entry_count
+    options.num_kv_blocks = config.num_kv_blocks
+    options.enable_prefix_caching = config.enable_prefix_caching
+    options.max_queue_size = config.max_queue_size
+    options.plugin_paths = plugin_paths(config)
+    options.backend_config = dict(config.backend_config)
+    return options
+
+
+def plugin_paths(config: EngineConfig | None = None) -> list[str]:
+    """Where plug-ins are looked for: explicit paths, installed entry points, this package's own folder.
+
+    An entry point of the group ``manymind.backends`` names a function that returns the path of a shared library.
+    """
+    explicit = [str(path) for path in config.plugin_paths] if config else []
+    installed = [str(point.load()()) for point in entry_points(group=_ENTRY_POINT_GROUP)]
+    return [*explicit, *installed, str(Path(__file__).parent)]
