@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from manymind.checkpoint import Checkpoint
+from manymind.checkpoint.fields import Fields
 from manymind.errors import CheckpointError, UnsupportedModelError
 from manymind.models.config import (
     AttentionConfig,
@@ -17,7 +18,6 @@ from manymind.models.config import (
     RopeConfig,
 )
 from manymind.models.family import ModelSource
-from manymind.models.fields import Fields
 from manymind.models.weights import WeightSource, bind_weights
 
 __all__ = [

@@ -11,6 +11,8 @@ import math
 from dataclasses import dataclass
 
 from manymind.checkpoint import Checkpoint
+from manymind.checkpoint.fields import Fields
+from manymind.checkpoint.token_ids import bos_token_id, eos_token_ids
 from manymind.errors import UnsupportedModelError
 from manymind.models import gguf, huggingface, rope
 from manymind.models.config import (
@@ -22,7 +24,6 @@ from manymind.models.config import (
     RopeConfig,
 )
 from manymind.models.family import Dimensions, ModelSource
-from manymind.models.fields import Fields
 from manymind.models.weights import SourceNames
 
 _STEMS = {
@@ -67,10 +68,9 @@ def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
         bias=config.boolean("attention_bias", False),
     )
     tied = config.boolean("tie_word_embeddings", True)
-    bos, eos = huggingface.bos_token_id(config), huggingface.eos_token_ids(checkpoint)
     # Norm gains are stored as differences from 1.
     names = SourceNames(_STEMS, norm_offset=1.0, ignored=huggingface.ignored_tensors(tied))
-    return ModelSource(_decoder(dims, options, tied, bos, eos), names)
+    return ModelSource(_decoder(checkpoint, dims, options, tied), names)
 
 
 def from_gguf(checkpoint: Checkpoint) -> ModelSource:
@@ -89,13 +89,12 @@ def from_gguf(checkpoint: Checkpoint) -> ModelSource:
         attention_softcap=metadata.number("attn_logit_softcapping", 0.0),
         logit_softcap=metadata.number("final_logit_softcapping", 0.0),
     )
-    bos, eos = gguf.bos_token_id(checkpoint), gguf.eos_token_ids(checkpoint)
-    decoder = _decoder(dims, options, gguf.is_tied(checkpoint), bos, eos)
+    decoder = _decoder(checkpoint, dims, options, gguf.is_tied(checkpoint))
     return ModelSource(decoder, gguf.NAMES)
 
 
 def _decoder(
-    dims: Dimensions, options: _Options, tied: bool, bos: int | None, eos: tuple[int, ...]
+    checkpoint: Checkpoint, dims: Dimensions, options: _Options, tied: bool
 ) -> DecoderConfig:
     return DecoderConfig(
         architecture="gemma3",
@@ -108,8 +107,8 @@ def _decoder(
         embed_scale=math.sqrt(dims.hidden_size),
         tie_word_embeddings=tied,
         logit_softcap=options.logit_softcap,
-        bos_token_id=bos,
-        eos_token_ids=eos,
+        bos_token_id=bos_token_id(checkpoint),
+        eos_token_ids=eos_token_ids(checkpoint),
     )
 
 

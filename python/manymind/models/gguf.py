@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 from manymind.checkpoint import Checkpoint
+from manymind.checkpoint.fields import Fields
+from manymind.checkpoint.token_ids import bos_token_id, eos_token_ids
 from manymind.errors import CheckpointError, UnsupportedModelError
 from manymind.models import rope
 from manymind.models.config import DecoderConfig, LayerConfig, RopeConfig, RopeStyle
 from manymind.models.family import MAX_LAYERS, Dimensions, ModelSource
-from manymind.models.fields import Fields
 from manymind.models.weights import SourceNames
 
 # See SourceNames.stems.
@@ -128,18 +129,6 @@ def has_bias(checkpoint: Checkpoint, name: str) -> bool:
 def is_tied(checkpoint: Checkpoint) -> bool:
     """The format marks tied embeddings by leaving the output matrix out."""
     return "output.weight" not in checkpoint.tensors
-
-
-def bos_token_id(checkpoint: Checkpoint) -> int | None:
-    ids = Fields(checkpoint.config, "tokenizer.ggml.").token_ids("bos_token_id")
-    return ids[0] if ids else None
-
-
-def eos_token_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
-    """Ends of sequence, of turn and of message, in this order, each once."""
-    metadata = Fields(checkpoint.config, "tokenizer.ggml.")
-    keys = ("eos_token_id", "eot_token_id", "eom_token_id")
-    return tuple(dict.fromkeys(token for key in keys for token in metadata.token_ids(key)))
 
 
 def _vocab_size(checkpoint: Checkpoint) -> int:

@@ -5,11 +5,12 @@ names)."""
 from __future__ import annotations
 
 from manymind.checkpoint import Checkpoint
+from manymind.checkpoint.fields import Fields
+from manymind.checkpoint.token_ids import bos_token_id, eos_token_ids
 from manymind.errors import UnsupportedModelError
 from manymind.models import rope
 from manymind.models.config import Activation, DecoderConfig, LayerConfig, RopeConfig
 from manymind.models.family import MAX_LAYERS, Dimensions, ModelSource
-from manymind.models.fields import Fields
 from manymind.models.weights import SourceNames
 
 # See SourceNames.stems.
@@ -55,7 +56,7 @@ def uniform_source(
         ropes=(rope_config(rope_parameters(config), dims.head_dim, theta, dims.context_length),),
         layers=layers,
         tie_word_embeddings=tied,
-        bos_token_id=bos_token_id(config),
+        bos_token_id=bos_token_id(checkpoint),
         eos_token_ids=eos_token_ids(checkpoint),
     )
     return ModelSource(decoder, SourceNames(STEMS, ignored=ignored_tensors(tied)))
@@ -156,14 +157,3 @@ def ignored_tensors(tied: bool) -> tuple[str, ...]:
     head."""
     rotary = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
     return (rotary, r"lm_head\.weight") if tied else (rotary,)
-
-
-def bos_token_id(config: Fields) -> int | None:
-    ids = config.token_ids("bos_token_id")
-    return ids[0] if ids else None
-
-
-def eos_token_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
-    """generation_config.json wins over config.json, as in transformers' ``generate``."""
-    generation = Fields(checkpoint.generation_config).token_ids("eos_token_id")
-    return generation or Fields(checkpoint.config).token_ids("eos_token_id")

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from manymind.checkpoint import Checkpoint
+from manymind.checkpoint.fields import Fields
 from manymind.errors import UnsupportedModelError
 from manymind.models import gguf, huggingface
 from manymind.models.config import AttentionConfig, FfnConfig, LayerConfig
 from manymind.models.family import Dimensions, ModelSource
-from manymind.models.fields import Fields
 
 
 def from_huggingface(checkpoint: Checkpoint) -> ModelSource:

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from manymind.checkpoint import Checkpoint
+from manymind.checkpoint.fields import Fields
 from manymind.models import gguf, huggingface
 from manymind.models.config import AttentionConfig, FfnConfig
 from manymind.models.family import Dimensions, ModelSource, windowed_layers
-from manymind.models.fields import Fields
 
 
 def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
