@@ -7,6 +7,7 @@
 #include "cpu_info.h"
 #include "kv_layout.h"
 #include "memory.h"
+#include "weights/format.h"
 
 namespace turbomind::cpu {
 namespace {
@@ -67,8 +68,14 @@ size_t Context::kv_pool_bytes(const tm_kv_spec& spec, int64_t num_blocks) const 
   return cpu::kv_pool_bytes(spec, num_blocks);
 }
 
-void Context::query_weight(const tm_weight_desc&, tm_weight_info* out) const {
-  out->supported = 0;
+void Context::query_weight(const tm_weight_desc& desc, tm_weight_info* out) const {
+  tm_weight_info info{};
+  info.struct_size = std::min(out->struct_size, sizeof info);
+  const std::string reason = unsupported_reason(desc);
+  info.supported = reason.empty();
+  if (info.supported) info.packed_bytes = packed_bytes(desc);
+  copy_text(info.reason, reason);
+  std::memcpy(out, &info, info.struct_size);
 }
 
 }  // namespace turbomind::cpu

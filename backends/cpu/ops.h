@@ -10,7 +10,15 @@ namespace turbomind::cpu {
 
 struct CpuOps {
   // ops/embedding.cc
+  static void embedding(Stream&, const tm_embedding_args&, const tm_workspace&);
+
   // ops/linear.cc
+  static void linear(Stream&, const tm_linear_args&, const tm_workspace&);
+  static size_t linear_workspace(Context&, const tm_linear_args&);
+  static void grouped_linear(Stream&, const tm_grouped_linear_args&, const tm_workspace&);
+  static size_t grouped_linear_workspace(Context&, const tm_grouped_linear_args&);
+  static void linear_gated_activation(Stream&, const tm_linear_gated_activation_args&, const tm_workspace&);
+  static size_t linear_gated_activation_workspace(Context&, const tm_linear_gated_activation_args&);
 };
 
 }  // namespace turbomind::cpu

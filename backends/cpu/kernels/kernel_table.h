@@ -7,10 +7,15 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/gemm.h"
+#include "kernels/linear_f32.h"
+#include "kernels/linear_int8.h"
+#include "kernels/quantize.h"
 
 // X(type, member): a new family is one line here, and its name in CMakeLists.txt.
-#define TM_CPU_KERNEL_FAMILIES(X) X(GemmKernels, gemm)
+#define TM_CPU_KERNEL_FAMILIES(X)    \
+  X(LinearF32Kernels, linear_f32)    \
+  X(LinearInt8Kernels, linear_int8)  \
+  X(QuantizeKernels, quantize)
 
 namespace turbomind::cpu {
 

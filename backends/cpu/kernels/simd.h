@@ -9,11 +9,11 @@
 //
 // Each simd_<isa>.h defines Vec, Mask, kLanes and
 //   zero() set(x)                       load(p) load(p, count) store(p, v) store(p, v, count)
-//     p: float, Bf16, F16 or int8_t; lanes from `count` on read as 0 and are not written, their memory is not touched;
+//     p: float, Bf16, F16 or int8_t (loads also uint8_t); lanes from `count` on read as 0 and are not written, their memory is not touched;
 //     stores round to nearest even, int8_t saturates
 //   + - * / and unary -                 fma(a, b, c) = a * b + c, one rounding where the hardware has it
 //   min max abs sqrt round (half to even)
-//   less(a, b) equal(a, b) -> Mask      select(mask, if_true, if_false)
+//   less(a, b) equal(a, b) -> Mask      select(mask, if_true, if_false) all(mask)
 //   scale_by_power(x, n) = x * 2^n      n whole, |n| <= 252
 //   sum(v) max_lane(v)                  fixed order: neighbours at distance kLanes/2, then /4, and so on
 #pragma once
@@ -21,6 +21,7 @@
 #include "dtype.h"
 
 #define TM_INLINE [[gnu::always_inline]] inline
+#define TM_INLINE_LAMBDA __attribute__((always_inline))
 
 #if defined(TM_ISA_AVX512)
 #include "kernels/simd_avx512.h"

@@ -33,6 +33,9 @@ TM_INLINE Vec load(const F16* p) { return {_mm256_cvtph_ps(_mm_loadu_si128(reint
 TM_INLINE Vec load(const int8_t* p) {
   return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
 }
+TM_INLINE Vec load(const uint8_t* p) {
+  return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+}
 
 TM_INLINE void store(float* p, Vec a) { _mm256_storeu_ps(p, a.v); }
 TM_INLINE void store(Bf16* p, Vec a) {
@@ -89,6 +92,8 @@ TM_INLINE Mask equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)
 TM_INLINE Vec select(Mask mask, Vec if_true, Vec if_false) {
   return {_mm256_blendv_ps(if_false.v, if_true.v, mask.v)};
 }
+
+TM_INLINE bool all(Mask mask) { return _mm256_movemask_ps(mask.v) == 0xff; }
 
 // Two factors, so that n down to the subnormals and up to overflow is in range of each.
 TM_INLINE Vec scale_by_power(Vec x, Vec n) {

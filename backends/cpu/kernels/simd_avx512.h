@@ -49,6 +49,9 @@ TM_INLINE Vec load(const F16* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256(re
 TM_INLINE Vec load(const int8_t* p) {
   return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
 }
+TM_INLINE Vec load(const uint8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
 
 TM_INLINE Vec load(const float* p, int count) { return {_mm512_maskz_loadu_ps(first_lanes(count), p)}; }
 TM_INLINE Vec load(const Bf16* p, int count) { return {from_bf16(_mm256_maskz_loadu_epi16(first_lanes(count), p))}; }
@@ -87,6 +90,7 @@ TM_INLINE Mask equal(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_E
 TM_INLINE Vec select(Mask mask, Vec if_true, Vec if_false) {
   return {_mm512_mask_blend_ps(mask.v, if_false.v, if_true.v)};
 }
+TM_INLINE bool all(Mask mask) { return mask.v == 0xffff; }
 
 TM_INLINE Vec scale_by_power(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 

@@ -31,6 +31,7 @@ TM_INLINE Vec zero() { return set(0.0f); }
 
 TM_INLINE float to_float(float x) { return x; }
 TM_INLINE float to_float(int8_t x) { return static_cast<float>(x); }
+TM_INLINE float to_float(uint8_t x) { return static_cast<float>(x); }
 using cpu::to_float;
 
 TM_INLINE void convert(float x, float* out) { *out = x; }
@@ -124,6 +125,11 @@ TM_INLINE float sum(Vec a) {
     for (int i = 0; i < width; ++i) a.v[i] = a.v[i] + a.v[i + width];
   }
   return a.v[0];
+}
+TM_INLINE bool all(Mask mask) {
+  bool result = true;
+  for (const bool lane : mask.v) result &= lane;
+  return result;
 }
 TM_INLINE float max_lane(Vec a) {
   for (int width = kLanes / 2; width > 0; width /= 2) {

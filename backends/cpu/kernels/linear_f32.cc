@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/linear_f32.h"
+
+#include "kernels/epilogue.h"
+#include "kernels/rows.h"
+
+namespace turbomind::cpu::TM_ISA_NAMESPACE {
+namespace {
+
+constexpr int64_t kMaxK = kF32ChunkK;
+
+// Expands k0 .. k0 + count - 1 of a panel to [count][kPanelRows]; k0 is a multiple of kF32ChunkK, so whole blocks are read.
+template <PanelFormat kFormat>
+struct Expander {
+  static constexpr PanelGeometry kGeometry = panel_geometry(kFormat);
+  using GroupScales = Scales<kGeometry.scales, kGeometry.groups_per_block>;
+  using GroupCodes = Unpack<kGeometry.code_bits>;
+
+  TM_INLINE static Rows value(const uint8_t* block, int group, const Rows& code) {
+    if constexpr (kGeometry.scales == ScaleLayout::kScaleZero) {
+      return GroupScales::scale(block, group) * (code - GroupScales::zero_point(block, group));
+    } else if constexpr (GroupScales::kHasMin) {
+      return GroupScales::scale(block, group) * code + GroupScales::minimum(block, group);
+    } else {
+      return GroupScales::scale(block, group) * (code - set_rows(static_cast<float>(kGeometry.offset)));
+    }
+  }
+
+  TM_INLINE static void quad(const uint8_t* block, int group, const Codes& codes, float* out) {
+    store_rows(out + 0 * kPanelRows, value(block, group, to_rows(byte_of_lane<0>(codes))));
+    store_rows(out + 1 * kPanelRows, value(block, group, to_rows(byte_of_lane<1>(codes))));
+    store_rows(out + 2 * kPanelRows, value(block, group, to_rows(byte_of_lane<2>(codes))));
+    store_rows(out + 3 * kPanelRows, value(block, group, to_rows(byte_of_lane<3>(codes))));
+  }
+
+  static void expand(const uint8_t* panel, int64_t k0, float* out, int64_t count) {
+    const uint8_t* block = panel + kGeometry.header_bytes + k0 / kGeometry.block_k() * kGeometry.block_bytes();
+    for (int64_t k = 0; k < count; k += kGeometry.block_k(), block += kGeometry.block_bytes()) {
+      for (int group = 0; group < kGeometry.groups_per_block; ++group) {
+        const uint8_t* codes = block + kGeometry.scale_bytes + group * kGeometry.group_code_bytes();
+        float* group_out = out + (k + group * kGeometry.group_k) * kPanelRows;
+        for_each_step<GroupCodes::kSteps>([&](auto step) TM_INLINE_LAMBDA {
+          constexpr int kStep = decltype(step)::value;
+          const CodesPair pair = GroupCodes::template step<kStep>(codes);
+          quad(block, group, pair.first, group_out + GroupCodes::first_quad(kStep) * kQuad * kPanelRows);
+          quad(block, group, pair.second, group_out + GroupCodes::second_quad(kStep) * kQuad * kPanelRows);
+        });
+      }
+    }
+  }
+};
+
+template <class T>
+void expand_float(const uint8_t* panel, int64_t k0, float* out, int64_t count) {
+  const T* in = reinterpret_cast<const T*>(panel) + k0 * kPanelRows;
+  for (int64_t i = 0; i < count * kPanelRows; i += kLanes) store(out + i, load(in + i));
+}
+
+// The panel's k0 .. k0 + count - 1 as floats: in place if they are, else expanded to scratch.
+template <PanelFormat kFormat>
+TM_INLINE const float* panel_floats(const uint8_t* panel, int64_t k0, int64_t count, float* scratch) {
+  if constexpr (kFormat == PanelFormat::kF32) return reinterpret_cast<const float*>(panel) + k0 * kPanelRows;
+  if constexpr (kFormat == PanelFormat::kF16) {
+    expand_float<F16>(panel, k0, scratch, count);
+  } else if constexpr (kFormat == PanelFormat::kBf16) {
+    expand_float<Bf16>(panel, k0, scratch, count);
+  } else if constexpr (is_quantized(kFormat)) {
+    Expander<kFormat>::expand(panel, k0, scratch, count);
+  }
+  return scratch;
+}
+
+using Weights = const float* const[kF32PanelsPerTile];
+
+// sums: [kTokens, kF32PanelsPerTile * kPanelRows]; read if `resume`. activations: [k][kTokens].
+template <int kTokens>
+void add_products(const Weights& weights, const float* activations, int64_t count, bool resume, float* sums) {
+  Rows results[kTokens][kF32PanelsPerTile];
+#pragma GCC unroll 16
+  for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+    for (int p = 0; p < kF32PanelsPerTile; ++p) {
+      const float* sum = sums + (t * kF32PanelsPerTile + p) * kPanelRows;
+      results[t][p] = resume ? load_rows(sum) : set_rows(0.0f);
+    }
+  }
+  for (int64_t k = 0; k < count; ++k) {
+    Rows weight[kF32PanelsPerTile];
+#pragma GCC unroll 2
+    for (int p = 0; p < kF32PanelsPerTile; ++p) weight[p] = load_rows(weights[p] + k * kPanelRows);
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokens; ++t) {
+      const Rows activation = set_rows(activations[k * kTokens + t]);
+#pragma GCC unroll 2
+      for (int p = 0; p < kF32PanelsPerTile; ++p) results[t][p] = fma(weight[p], activation, results[t][p]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 2
+    for (int p = 0; p < kF32PanelsPerTile; ++p) {
+      store_rows(sums + (t * kF32PanelsPerTile + p) * kPanelRows, results[t][p]);
+    }
+  }
+}
+
+using ProductsFn = void (*)(const Weights&, const float*, int64_t, bool, float*);
+
+template <int kTokens = 1>
+TM_INLINE ProductsFn products_function(int tokens) {
+  if constexpr (kTokens < kF32MaxTokens) {
+    if (tokens > kTokens) return products_function<kTokens + 1>(tokens);
+  }
+  return add_products<kTokens>;
+}
+
+// A finished tile: channel scales if the format has them, then the epilogue.
+template <PanelFormat kFormat>
+void finish_tile(const LinearTask& task, float* sums, int64_t tile, int64_t panel, int present) {
+  const int tokens = task.tiles.tokens(tile);
+  alignas(64) float dense[kF32MaxTokens * kF32PanelsPerTile * kPanelRows];
+  for (int t = 0; t < tokens; ++t) {
+    for (int p = 0; p < present; ++p) {
+      Rows rows = load_rows(sums + (t * kF32PanelsPerTile + p) * kPanelRows);
+      if constexpr (kFormat == PanelFormat::kInt8Channel) {
+        rows = rows * load_rows(reinterpret_cast<const float*>(task.panels.panel(panel + p)));
+      }
+      store_rows(dense + (t * present + p) * kPanelRows, rows);
+    }
+  }
+  store_tile(task, dense, task.tiles.begin(tile), tokens, panel, present);
+}
+
+// kF32PanelsPerTile panels of tiles [tile_begin, tile_end), at most kF32ChunkTokens tokens.
+template <PanelFormat kFormat>
+void run_rectangle(const LinearTask& task, int64_t panel, int64_t tile_begin, int64_t tile_end) {
+  const int64_t cols = task.panels.cols;
+  const int present =
+      static_cast<int>(task.panel_end - panel < kF32PanelsPerTile ? task.panel_end - panel : kF32PanelsPerTile);
+  float* const sums = task.scratch + kF32PanelsPerTile * kPanelRows * kMaxK;
+  const int64_t first_token = task.tiles.begin(tile_begin);
+  for (int64_t k0 = 0; k0 < cols; k0 += kMaxK) {
+    const int64_t count = cols - k0 < kMaxK ? cols - k0 : kMaxK;
+    const float* weights[kF32PanelsPerTile];
+    for (int p = 0; p < kF32PanelsPerTile; ++p) {
+      weights[p] = p < present ? panel_floats<kFormat>(task.panels.panel(panel + p), k0, count,
+                                                       task.scratch + p * kPanelRows * kMaxK)
+                               : weights[0];
+    }
+    for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
+      const int tokens = task.tiles.tokens(tile);
+      const int64_t token = task.tiles.begin(tile);
+      const float* activations = static_cast<const float*>(task.activations) + token * cols + k0 * tokens;
+      products_function(tokens)(weights, activations, count, k0 > 0,
+                                sums + (token - first_token) * kF32PanelsPerTile * kPanelRows);
+    }
+  }
+  for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
+    const int64_t at = (task.tiles.begin(tile) - first_token) * kF32PanelsPerTile * kPanelRows;
+    finish_tile<kFormat>(task, sums + at, tile, panel, present);
+  }
+}
+
+template <PanelFormat kFormat>
+void run(const LinearTask& task) {
+  constexpr int64_t kTiles = kF32ChunkTokens / kF32MaxTokens;
+  for (int64_t tile = task.tile_begin; tile < task.tile_end; tile += kTiles) {
+    const int64_t tile_end = tile + kTiles < task.tile_end ? tile + kTiles : task.tile_end;
+    for (int64_t panel = task.panel_begin; panel < task.panel_end; panel += kF32PanelsPerTile) {
+      run_rectangle<kFormat>(task, panel, tile, tile_end);
+    }
+  }
+}
+
+template <int... kFormats>
+struct FormatList {};
+
+template <int kCount, int... kFormats>
+struct MakeFormatList : MakeFormatList<kCount - 1, kCount - 1, kFormats...> {};
+template <int... kFormats>
+struct MakeFormatList<0, kFormats...> {
+  using Type = FormatList<kFormats...>;
+};
+
+template <int... kFormats>
+TM_INLINE void set_all(LinearF32Kernels& kernels, FormatList<kFormats...>) {
+  ((kernels.run[kFormats] = run<static_cast<PanelFormat>(kFormats)>), ...);
+}
+
+}  // namespace
+
+void fill(LinearF32Kernels& kernels) {
+  kernels.max_tile_tokens = kF32MaxTokens;
+  set_all(kernels, MakeFormatList<kNumPanelFormats>::Type{});
+}
+
+}  // namespace turbomind::cpu::TM_ISA_NAMESPACE

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One thread's share of a linear: a rectangle of panels x tokens.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/panels.h"
+#include "turbomind/abi/tm_backend.h"
+
+namespace turbomind::cpu {
+
+// Token rows [first_row, first_row + rows) cut into `count` tiles as even as can be.
+struct TokenTiles {
+  int64_t first_row;
+  int64_t rows;
+  int64_t count;
+
+  int64_t begin(int64_t tile) const { return first_row + tile * rows / count; }
+  int tokens(int64_t tile) const { return static_cast<int>(begin(tile + 1) - begin(tile)); }
+};
+
+struct LinearTask {
+  Panels panels;
+  int64_t panel_begin;
+  int64_t panel_end;
+
+  const void* activations;  // packed tiles (quantize.h) of int32 words or floats, as the kernel wants
+  TokenTiles tiles;
+  int64_t tile_begin;
+  int64_t tile_end;
+
+  float* out;  // [tokens, rows of the weight]
+  int64_t out_stride;
+  const float* bias;              // [rows of the weight] or nullptr
+  tm_activation_kind activation;
+  bool multiply;                  // out = activation(...) * out: the second factor of a gated activation is there already
+
+  float* scratch;  // kF32ScratchFloats of this thread, 64-byte aligned; float32 kernels only
+};
+
+// Float32 kernels: 256 k of up to 2 panels expanded, and the running sums of up to 256 tokens.
+inline constexpr int kF32ChunkK = 256;
+inline constexpr int kF32ChunkTokens = 256;
+inline constexpr int64_t kF32ScratchFloats = int64_t{2} * kPanelRows * (kF32ChunkK + kF32ChunkTokens);
+
+using LinearFn = void (*)(const LinearTask&);
+
+}  // namespace turbomind::cpu

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// rows.h for AVX2.
+#pragma once
+
+#include "kernels/simd.h"
+
+namespace turbomind::cpu::TM_ISA_NAMESPACE {
+
+// vpmaddubsw saturates its 16-bit sums: unsigned bytes above 127 would overflow, magnitudes up to 128 do not.
+inline constexpr bool kSignedBytes = true;
+
+// Registers: sums and results take 4 * tokens of 16 (a panel is two vectors).
+inline constexpr int kInt8MaxTokens = 3;
+constexpr int int8_panels_per_tile(int) { return 1; }
+inline constexpr int kF32MaxTokens = 6;
+inline constexpr int kF32PanelsPerTile = 1;
+
+struct Codes {
+  __m256i v[2];  // rows 0..7, rows 8..15
+};
+struct Sums {
+  __m256i v[2];
+};
+struct Quad {
+  __m256i v;
+};
+
+TM_INLINE Codes load_codes(const uint8_t* p) {
+  return {{_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
+           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + 32))}};
+}
+TM_INLINE Codes mask(Codes a, int byte) {
+  const __m256i bits = _mm256_set1_epi8(static_cast<char>(byte));
+  return {{_mm256_and_si256(a.v[0], bits), _mm256_and_si256(a.v[1], bits)}};
+}
+TM_INLINE Codes merge(Codes low, Codes high, int byte) {
+  const Codes kept = mask(high, byte);
+  return {{_mm256_or_si256(low.v[0], kept.v[0]), _mm256_or_si256(low.v[1], kept.v[1])}};
+}
+template <int n>
+TM_INLINE Codes shift_left(Codes a) {
+  return {{_mm256_slli_epi16(a.v[0], n), _mm256_slli_epi16(a.v[1], n)}};
+}
+template <int n>
+TM_INLINE Codes shift_right(Codes a) {
+  return {{_mm256_srli_epi16(a.v[0], n), _mm256_srli_epi16(a.v[1], n)}};
+}
+
+TM_INLINE Quad load_quad(const int32_t* p) { return {_mm256_set1_epi32(*p)}; }
+TM_INLINE Sums set_sums(int32_t x) { return {{_mm256_set1_epi32(x), _mm256_set1_epi32(x)}}; }
+template <int n>
+TM_INLINE Sums shift_sums_left(Sums a) {
+  return {{_mm256_slli_epi32(a.v[0], n), _mm256_slli_epi32(a.v[1], n)}};
+}
+template <int kBits>
+TM_INLINE __m256i dot_half(__m256i sums, __m256i codes, __m256i quad) {
+  if constexpr (kBits == 8) {
+    const __m256i weights = _mm256_xor_si256(codes, _mm256_set1_epi8(static_cast<char>(0x80)));
+    quad = _mm256_sign_epi8(quad, weights);
+    codes = _mm256_abs_epi8(weights);
+  }
+  const __m256i pairs = _mm256_maddubs_epi16(codes, quad);
+  return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+template <int kBits>
+TM_INLINE Sums dot(Sums sums, Codes codes, Quad quad) {
+  return {{dot_half<kBits>(sums.v[0], codes.v[0], quad.v), dot_half<kBits>(sums.v[1], codes.v[1], quad.v)}};
+}
+template <int j>
+TM_INLINE Sums byte_of_lane(Codes codes) {
+  const __m256i low = _mm256_set1_epi32(0xff);
+  return {{_mm256_and_si256(_mm256_srli_epi32(codes.v[0], 8 * j), low),
+           _mm256_and_si256(_mm256_srli_epi32(codes.v[1], 8 * j), low)}};
+}
+TM_INLINE Vec to_vec(Sums sums, int part) { return {_mm256_cvtepi32_ps(sums.v[part])}; }
+
+}  // namespace turbomind::cpu::TM_ISA_NAMESPACE

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// rows.h for AVX-512 VNNI.
+#pragma once
+
+#include "kernels/simd.h"
+
+namespace turbomind::cpu::TM_ISA_NAMESPACE {
+
+inline constexpr bool kSignedBytes = false;
+
+// Registers: sums and results take 2 * kPanelsPerTile * tokens of 32.
+inline constexpr int kInt8MaxTokens = 6;
+constexpr int int8_panels_per_tile(int tokens) { return tokens <= 3 ? 4 : 2; }
+inline constexpr int kF32MaxTokens = 12;
+inline constexpr int kF32PanelsPerTile = 2;
+
+struct Codes {
+  __m512i v;
+};
+struct Sums {
+  __m512i v;
+};
+struct Quad {
+  __m512i v;
+};
+
+TM_INLINE Codes load_codes(const uint8_t* p) { return {_mm512_loadu_si512(p)}; }
+TM_INLINE Codes mask(Codes a, int byte) { return {_mm512_and_si512(a.v, _mm512_set1_epi8(static_cast<char>(byte)))}; }
+TM_INLINE Codes merge(Codes low, Codes high, int byte) {
+  constexpr int kOrAnd = 0xf8;  // a | (b & c)
+  return {_mm512_ternarylogic_epi32(low.v, high.v, _mm512_set1_epi8(static_cast<char>(byte)), kOrAnd)};
+}
+template <int n>
+TM_INLINE Codes shift_left(Codes a) {
+  return {_mm512_slli_epi16(a.v, n)};
+}
+template <int n>
+TM_INLINE Codes shift_right(Codes a) {
+  return {_mm512_srli_epi16(a.v, n)};
+}
+
+TM_INLINE Quad load_quad(const int32_t* p) { return {_mm512_set1_epi32(*p)}; }
+TM_INLINE Sums set_sums(int32_t x) { return {_mm512_set1_epi32(x)}; }
+template <int n>
+TM_INLINE Sums shift_sums_left(Sums a) {
+  return {_mm512_slli_epi32(a.v, n)};
+}
+template <int kBits>
+TM_INLINE Sums dot(Sums sums, Codes codes, Quad quad) {
+  return {_mm512_dpbusd_epi32(sums.v, codes.v, quad.v)};
+}
+template <int j>
+TM_INLINE Sums byte_of_lane(Codes codes) {
+  return {_mm512_and_si512(_mm512_srli_epi32(codes.v, 8 * j), _mm512_set1_epi32(0xff))};
+}
+TM_INLINE Vec to_vec(Sums sums, int) { return {_mm512_cvtepi32_ps(sums.v)}; }
+
+}  // namespace turbomind::cpu::TM_ISA_NAMESPACE
