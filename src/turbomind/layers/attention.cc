@@ -39,7 +39,7 @@ Attention::Attention(const LayerContext& context, const std::string& prefix, con
       o_proj_(context, {{prefix + "o_proj", hidden_size, whole(hidden_size)}},
               int64_t{config.num_heads} * config.head_dim, features(heads_, config.head_dim), config.o_bias),
       norm_eps_(norm_eps),
-      kv_pool_(context.device, kv_spec(context, kv_heads_, config.head_dim)) {
+      kv_pool_(context.device, context.stream, kv_spec(context, kv_heads_, config.head_dim)) {
   if (!config.qk_norm) return;
   q_norm_.emplace(context, prefix + "q_norm", config.head_dim, norm_eps);
   k_norm_.emplace(context, prefix + "k_norm", config.head_dim, norm_eps);

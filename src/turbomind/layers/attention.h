@@ -23,6 +23,9 @@ class Attention : public Block {
 
   void forward(const StepContext& step, const Tensor& x) const override;
   KvPool* kv_pool() override { return &kv_pool_; }
+  std::optional<tm_attention_shape> attention_shape() const override {
+    return tm_attention_shape{static_cast<int32_t>(heads_.count), config_.window, kv_pool_.view().spec};
+  }
 
  private:
   AttentionConfig config_;  // of the whole model

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
+
 #include "turbomind/layers/kv_pool.h"
 #include "turbomind/layers/layer_context.h"
 
@@ -18,6 +20,8 @@ class Block {
   virtual void forward(const StepContext& step, const Tensor& x) const = 0;
   // The block's paged state, null if it keeps none.
   virtual KvPool* kv_pool() { return nullptr; }
+  // What plans have to know of the block's attention calls, if it makes any.
+  virtual std::optional<tm_attention_shape> attention_shape() const { return std::nullopt; }
 };
 
 }  // namespace turbomind

@@ -3,11 +3,15 @@
 
 namespace turbomind {
 
-KvPool::KvPool(const Device& device, const tm_kv_spec& spec) : device_(device), spec_(spec) { resize(1); }
+KvPool::KvPool(const Device& device, Stream& stream, const tm_kv_spec& spec)
+    : device_(device), stream_(stream), spec_(spec) {
+  resize(1);
+}
 
 void KvPool::resize(int64_t num_blocks) {
   release();
   buffer_ = Buffer(device_, bytes(num_blocks));
+  stream_.memset(buffer_.data(), 0, buffer_.bytes());
   num_blocks_ = num_blocks;
 }
 

@@ -9,6 +9,7 @@ namespace turbomind {
 // What layers are built with. Outlives them.
 struct LayerContext {
   const Device& device;
+  Stream& stream;
   Comm* comm;  // null: one rank
   tm_dtype activation_dtype;
   tm_compute compute;

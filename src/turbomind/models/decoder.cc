@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "turbomind/models/decoder.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -24,6 +25,12 @@ void validate(const DecoderOptions& options, const Device& device) {
         " is not among those it takes");
 }
 
+// A backend chooses kernels by these; the specs of one decoder differ in their heads only.
+bool same_shape(const tm_attention_shape& a, const tm_attention_shape& b) {
+  return a.num_heads == b.num_heads && a.window == b.window && a.kv.num_kv_heads == b.kv.num_kv_heads &&
+         a.kv.head_dim_k == b.kv.head_dim_k && a.kv.head_dim_v == b.kv.head_dim_v;
+}
+
 DecoderConfig validated(DecoderConfig config) {
   validate(config);
   // The contract has no op for c * tanh(x / c) on logits.
@@ -40,6 +47,11 @@ struct Decoder::Impl {
   Tensor forward(Ops& ops, Arena& arena, const StepInput& input) const;
   Tensor compute_logits(Ops& ops, Arena& arena, const Tensor& hidden, const Tensor& rows) const;
   void measure(const Plan& plan, Ops& ops, Arena& step_arena, Arena& logits_arena) const;
+  std::vector<tm_attention_shape> attention_shapes() const;
+  Plan make_plan() const;
+  // fn(Block&) for every block of every layer.
+  template <class Fn>
+  void for_blocks(Fn fn) const;
   // fn(KvPool&) for every block that has one.
   template <class Fn>
   void for_kv_pools(Fn fn) const;
@@ -73,6 +85,7 @@ Decoder::Impl::Impl(DecoderConfig decoder_config, DecoderOptions decoder_options
       comm(ranks && ranks->size() > 1 ? ranks : nullptr),
       weights(device, stream),
       context{.device = device,
+              .stream = stream,
               .comm = comm,
               .activation_dtype = options.activation_dtype,
               .compute = options.compute,
@@ -95,21 +108,43 @@ Decoder::Impl::Impl(DecoderConfig decoder_config, DecoderOptions decoder_options
 }
 
 template <class Fn>
-void Decoder::Impl::for_kv_pools(Fn fn) const {
+void Decoder::Impl::for_blocks(Fn fn) const {
   for (const auto& layer : layers) {
-    for (Block* block : {&layer->attention(), &layer->ffn()}) {
-      if (KvPool* pool = block->kv_pool()) fn(*pool);
-    }
+    fn(layer->attention());
+    fn(layer->ffn());
   }
+}
+
+template <class Fn>
+void Decoder::Impl::for_kv_pools(Fn fn) const {
+  for_blocks([&](Block& block) {
+    if (KvPool* pool = block.kv_pool()) fn(*pool);
+  });
+}
+
+std::vector<tm_attention_shape> Decoder::Impl::attention_shapes() const {
+  std::vector<tm_attention_shape> shapes;
+  for_blocks([&](const Block& block) {
+    const std::optional<tm_attention_shape> shape = block.attention_shape();
+    const auto equal = [&](const tm_attention_shape& other) { return same_shape(*shape, other); };
+    if (shape && std::none_of(shapes.begin(), shapes.end(), equal)) shapes.push_back(*shape);
+  });
+  return shapes;
+}
+
+Plan Decoder::Impl::make_plan() const {
+  const std::vector<tm_attention_shape> shapes = attention_shapes();
+  return Plan(device, {.max_tokens = options.max_tokens,
+                       .max_seqs = options.max_seqs,
+                       .max_blocks_per_seq = (options.max_context + options.kv_block_size - 1) / options.kv_block_size,
+                       .block_size = options.kv_block_size,
+                       .shapes = shapes.data(),
+                       .num_shapes = static_cast<int32_t>(shapes.size())});
 }
 
 void Decoder::Impl::finish_loading() {
   weights.check_complete();
-  const int64_t blocks_per_seq = (options.max_context + options.kv_block_size - 1) / options.kv_block_size;
-  const Plan plan(device, {.max_tokens = options.max_tokens,
-                           .max_seqs = options.max_seqs,
-                           .max_blocks_per_seq = blocks_per_seq,
-                           .block_size = options.kv_block_size});
+  const Plan plan = make_plan();
   Ops measured_ops(device, stream, workspace, Ops::Mode::kMeasure);
   Arena measured_step;
   Arena measured_logits;
@@ -168,6 +203,8 @@ std::vector<std::string> Decoder::weight_names() const { return impl_->weights.n
 void Decoder::load_weight(const WeightSource& source) { impl_->weights.load(source); }
 
 void Decoder::finish_loading() { impl_->finish_loading(); }
+
+Plan Decoder::make_plan() const { return impl_->make_plan(); }
 
 size_t Decoder::weight_bytes() const { return impl_->weights.device_bytes(); }
 

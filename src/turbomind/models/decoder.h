@@ -29,8 +29,8 @@ struct DecoderOptions {
 // replay, so for that their addresses stay fixed between steps.
 struct StepInput {
   Tensor token_ids;            // i32 [T], T <= max_tokens
-  Tensor positions;            // i32 [T] or [3, T]
-  const Plan* plan = nullptr;  // of this step's sequences
+  Tensor positions;            // i32 [T]
+  const Plan* plan = nullptr;  // from make_plan(), updated for this step
   Tensor embeddings;           // activation dtype [M, H], optional: rows that replace token embeddings (pictures)
   Tensor embedding_rows;       // i32 [M]: their rows in [0, T); negative: skip
 };
@@ -58,13 +58,16 @@ class Decoder {
   // Checks that nothing is missing and reserves activations and workspace for the largest step.
   void finish_loading();
 
+  // A plan for steps of this decoder, within its options.
+  Plan make_plan() const;
+
   // Device bytes of packed weights (without what they borrow from their sources) and rope tables.
   size_t weight_bytes() const;
   // Device bytes of activations, logits and workspace; valid after finish_loading().
   size_t activation_bytes() const;
   // Device bytes of the KV pools of all layers for num_blocks.
   size_t kv_pool_bytes(int64_t num_blocks) const;
-  // Replaces the pools; their contents are undefined afterwards. Throws kOutOfMemory and leaves none.
+  // Replaces the pools; their contents are zero then. Throws kOutOfMemory and leaves none.
   void allocate_kv(int64_t num_blocks);
 
   // Runs all layers over the step; returns the hidden states after the final norm, activation dtype [T, H], valid until
