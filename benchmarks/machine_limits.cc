@@ -13,7 +13,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
-#include <string>
 #include <thread>
 #include <vector>
 
@@ -45,7 +44,7 @@ using Kernel = void (*)(const uint8_t* data, size_t bytes);
 struct Probe {
   const char* name;
   Kernel kernel;
-  size_t bytes;          // read by each call, per thread; 0 for arithmetic
+  size_t bytes;          // the threads share them, each reads its part; 0 for arithmetic
   double work_per_call;  // bytes, or operations (a multiply and an add count as two)
 };
 

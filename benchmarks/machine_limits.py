@@ -40,9 +40,8 @@ class Limit:
     spread: float
 
 
-def _compile(folder: Path) -> Path:
+def _compile(compiler: str, folder: Path) -> Path:
     program = folder / "machine_limits"
-    compiler = os.environ.get("CXX", "c++")
     command = [compiler, "-std=c++20", "-O3", "-Wall", "-Wextra", "-pthread", str(_SOURCE)]
     subprocess.run([*command, "-o", str(program)], check=True)
     return program
@@ -62,11 +61,11 @@ def _limit(probe: str, threads: int, rates: Sequence[float]) -> Limit:
     )
 
 
-def measure(threads: Sequence[int], seconds: float, repeats: int) -> list[Limit]:
-    """Every probe at every thread count; raises `CalledProcessError` if the probe does not build."""
+def measure(compiler: str, threads: Sequence[int], seconds: float, repeats: int) -> list[Limit]:
+    """Every probe at every thread count; `CalledProcessError` if the probe does not build."""
     limits = []
     with tempfile.TemporaryDirectory() as folder:
-        program = _compile(Path(folder))
+        program = _compile(compiler, Path(folder))
         for count in threads:
             command = [str(program), str(count), str(seconds), str(repeats)]
             found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
@@ -85,6 +84,7 @@ def _table(limits: Sequence[Limit]) -> str:
 def main(argv: Sequence[str]) -> None:
     """Measure, print a table, and write the JSON if asked to."""
     parser = argparse.ArgumentParser(description="Measure the limits of this CPU.")
+    parser.add_argument("--compiler", default="c++")
     parser.add_argument("--threads", default=f"1,{os.cpu_count()}")
     parser.add_argument("--seconds", type=float, default=0.3, help="per probe and repeat")
     parser.add_argument("--repeats", type=int, default=9)
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse_args(argv)
     threads = sorted({int(count) for count in arguments.threads.split(",")})
     with Interference() as interference:
-        limits = measure(threads, arguments.seconds, arguments.repeats)
+        limits = measure(arguments.compiler, threads, arguments.seconds, arguments.repeats)
     print(_table(limits))
     print(f"\nother processes used {interference.share:.0%} of the CPUs meanwhile")
     if arguments.json is not None:
