@@ -89,8 +89,9 @@ DecoderRunner::StepArrays DecoderRunner::lay_out(const std::vector<Chunk>& chunk
   const auto stride = static_cast<size_t>(blocks_for(kMaxContext, decoder_->options().kv_block_size));
   for (const Chunk& chunk : chunks) {
     SequenceState& state = sequences_[chunk.sequence];
+    int32_t position = state.length;
     for (const int32_t token : chunk.tokens) {
-      step.positions.push_back(state.length + static_cast<int32_t>(&token - chunk.tokens.data()));
+      step.positions.push_back(position++);
       step.rows.push_back(static_cast<int32_t>(step.num_tokens()));
       step.ids.push_back(token);
     }
