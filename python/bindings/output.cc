@@ -3,6 +3,8 @@
 #include <pybind11/stl.h>
 
 #include <memory>
+#include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -38,6 +40,11 @@ py::list logprob_rows(const std::vector<PositionLogprobs>& positions) {
   return rows;
 }
 
+std::optional<std::string> error_code(const Output& output) {
+  if (!output.error_code) return std::nullopt;
+  return to_string(*output.error_code);
+}
+
 void bind_times(py::module_& module) {
   py::class_<RequestTimes>(module, "RequestTimes")
       .def_readonly("arrival", &RequestTimes::arrival)
@@ -59,8 +66,7 @@ void bind_output(py::module_& module) {
       .def_readonly("finished", &Output::finished)
       .def_property_readonly("finish_reason", [](const Output& self) { return to_string(self.finish_reason); })
       .def_readonly("stop_token_id", &Output::stop_token_id)
-      .def_property_readonly("error_code",
-                             [](const Output& self) { return self.error_code ? to_string(*self.error_code) : ""; })
+      .def_property_readonly("error_code", &error_code)
       .def_readonly("error_message", &Output::error_message)
       .def_readonly("prompt_tokens", &Output::prompt_tokens)
       .def_readonly("cached_tokens", &Output::cached_tokens)

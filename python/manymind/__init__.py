@@ -10,9 +10,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from manymind.api import Pipeline, pipeline
     from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig, Response
     from manymind.lmdeploy_config import PytorchEngineConfig, TurbomindEngineConfig
-    from manymind.api import Pipeline, pipeline
     from manymind.session import Session
 
 __version__ = "0.1.0"

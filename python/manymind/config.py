@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Typed settings of an engine, of a generation and of a chat template. A wrong value is an error that names the field."""
+"""Typed settings of an engine, of a generation and of a chat template, and the answer.
+
+A wrong value raises InvalidParameterError that names the field.
+"""
 
 from __future__ import annotations
 
@@ -7,43 +10,45 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from manymind.errors import InvalidParameterError
+from manymind.validation import (
+    require,
+    require_bool,
+    require_choice,
+    require_int,
+    require_number,
+    require_strings,
+    require_token_ids,
+    require_token_weights,
+)
 
 OutputRows = Literal["all", "generation"]
 
-
-def require(condition: bool, name: str, expected: str, found: object) -> None:
-    """Raises InvalidParameterError unless condition holds."""
-    if not condition:
-        raise InvalidParameterError(f"{name}: expected {expected}, found {found!r}")
-
-
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _require_int(name: str, value: object, minimum: int) -> None:
-    require(_is_int(value) and value >= minimum, name, f"an integer >= {minimum}", value)  # type: ignore[operator]
-
-
-def _require_float(name: str, value: object, low: float, high: float) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    require(number and low <= value <= high, name, f"a number in [{low}, {high}]", value)  # type: ignore[operator]
-
-
-def _require_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    require(value in choices, name, f"one of {', '.join(map(repr, choices))}", value)
+_MAX_SEED = 2**64 - 1
 
 
 @dataclass
 class EngineConfig:
     """How the engine runs; the same settings on every device.
 
-    backend: plug-in name, or "auto" for the best usable one. num_threads: 0 = all cores. tp: ranks of
-    tensor parallelism. dtype: activations; compute_dtype="float32" forbids quantised activations. session_len: most tokens of
-    one sequence, 0 = the model's own limit. max_batch_size: sequences in one step. max_prefill_token_num: token rows of
-    one step. cache_max_entry_count: fraction of the memory left after loading that the KV cache may take.
-    num_kv_blocks: 0 = sized by memory. backend_config: extra keys for the plug-in.
+    Attributes:
+        backend: name of a plug-in, or "auto" for the best usable one.
+        device_index: of the first device.
+        num_threads: host threads of the backend; 0 = all cores.
+        tp: ranks of tensor parallelism.
+        dtype: of activations: "auto", "float32", "bfloat16" or "float16".
+        compute_dtype: "float32" forbids the backend to quantise activations; "auto" lets it.
+        kv_cache_dtype: "auto", "float32", "bfloat16", "float16" or "int8".
+        block_size: tokens per KV block; 0 = the backend's choice.
+        session_len: most tokens of one sequence, prompt included; 0 = the model's own limit.
+        max_batch_size: most sequences in one step.
+        max_prefill_token_num: most token rows in one step.
+        cache_max_entry_count: share of the memory left after loading that the KV cache may take;
+            0 = the device's usual share.
+        num_kv_blocks: exact size of the KV cache; 0 = sized by memory.
+        enable_prefix_caching: reuse the KV blocks of prompts that begin alike.
+        max_queue_size: most requests waiting; beyond it, QueueFullError.
+        plugin_paths: backend plug-ins, or folders of them, to look at first.
+        backend_config: further settings for the plug-in, which documents them.
     """
 
     backend: str = "auto"
@@ -57,7 +62,7 @@ class EngineConfig:
     session_len: int = 0
     max_batch_size: int = 32
     max_prefill_token_num: int = 512
-    cache_max_entry_count: float = 0.5
+    cache_max_entry_count: float = 0.0
     num_kv_blocks: int = 0
     enable_prefix_caching: bool = True
     max_queue_size: int = 4096
@@ -66,30 +71,57 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         for name in ("device_index", "num_threads", "block_size", "session_len", "num_kv_blocks"):
-            _require_int(name, getattr(self, name), 0)
+            require_int(name, getattr(self, name), 0)
         for name in ("tp", "max_batch_size", "max_prefill_token_num", "max_queue_size"):
-            _require_int(name, getattr(self, name), 1)
-        _require_choice("dtype", self.dtype, ("auto", "float32", "bfloat16", "float16"))
-        _require_choice("compute_dtype", self.compute_dtype, ("auto", "float32"))
-        kv_dtypes = ("auto", "float32", "bfloat16", "float16", "int8")
-        _require_choice("kv_cache_dtype", self.kv_cache_dtype, kv_dtypes)
-        _require_float("cache_max_entry_count", self.cache_max_entry_count, 0.01, 0.99)
-        require(
-            isinstance(self.enable_prefix_caching, bool),
-            "enable_prefix_caching",
-            "a bool",
-            self.enable_prefix_caching,
+            require_int(name, getattr(self, name), 1)
+        require(isinstance(self.backend, str), "backend", "a plug-in's name", self.backend)
+        dtypes = ("auto", "float32", "bfloat16", "float16")
+        require_choice("dtype", self.dtype, dtypes)
+        require_choice("compute_dtype", self.compute_dtype, ("auto", "float32"))
+        require_choice("kv_cache_dtype", self.kv_cache_dtype, (*dtypes, "int8"))
+        require_number("cache_max_entry_count", self.cache_max_entry_count, 0.0, 0.99)
+        require_bool("enable_prefix_caching", self.enable_prefix_caching)
+        require_strings("plugin_paths", self.plugin_paths)
+        valid = isinstance(self.backend_config, Mapping) and all(
+            isinstance(word, str) for item in self.backend_config.items() for word in item
         )
+        require(valid, "backend_config", "a mapping of str to str", self.backend_config)
 
 
 @dataclass
 class GenerationConfig:
     """How one request is answered, in LMDeploy's names.
 
-    do_sample=False is greedy and ignores temperature, top_k, top_p and min_p; penalties and biases apply in both cases.
-    top_k 0 = all tokens. stop_words are strings of any length, matched on the text. logprobs: number of
-    alternatives reported beside each chosen token. output_logits / output_last_hidden_state: rows to return.
-    random_seed None: a fresh random one. n: answers per prompt.
+    Attributes:
+        n: answers per prompt.
+        max_new_tokens: most tokens of an answer; 0 computes the prompt only.
+        min_new_tokens: no end-of-sequence or stop token before so many.
+        do_sample: False is greedy and leaves temperature, top_k, top_p and min_p unused; penalties
+            and biases apply in both cases.
+        temperature: divides the logits.
+        top_k: sample among so many likeliest tokens; 0 = all.
+        top_p: sample among the likeliest tokens that reach so much probability together.
+        min_p: drop tokens less likely than this share of the likeliest one's probability.
+        repetition_penalty: of tokens in the prompt or the answer; 1 = none.
+        presence_penalty: taken once off the logit of a token in the answer.
+        frequency_penalty: taken off once per occurrence.
+        logit_bias: added to the logits of token ids.
+        random_seed: repeats a sampled answer; None = a fresh one.
+        ignore_eos: go on after end-of-sequence tokens.
+        stop_words: strings of any length, matched on the text, that end the answer.
+        stop_token_ids: token ids that end it.
+        bad_words: words of one token that are never generated.
+        bad_token_ids: token ids that are never generated.
+        allowed_token_ids: if given, nothing else is generated.
+        skip_special_tokens: leave control tokens out of the text.
+        include_stop_str_in_output: keep the stop word that ended the answer.
+        logprobs: report so many alternatives beside each token; None = no log probabilities.
+        prompt_logprobs: the same for the prompt's tokens after the first.
+        output_logits: return the logits of the answer's positions, or of all.
+        output_last_hidden_state: the same for the last hidden state.
+        priority: higher is served first.
+        timeout: seconds after which the request fails; None = never.
+        cache_salt: prompts share cached prefixes only with prompts of the same salt.
     """
 
     n: int = 1
@@ -114,68 +146,97 @@ class GenerationConfig:
     skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
     output_logits: OutputRows | None = None
     output_last_hidden_state: OutputRows | None = None
     priority: int = 0
+    timeout: float | None = None
+    cache_salt: str = ""
 
     def __post_init__(self) -> None:
-        _require_int("n", self.n, 1)
-        _require_int("max_new_tokens", self.max_new_tokens, 0)
-        _require_int("min_new_tokens", self.min_new_tokens, 0)
-        _require_int("top_k", self.top_k, 0)
-        _require_float("temperature", self.temperature, 0.0, 100.0)
-        _require_float("top_p", self.top_p, 0.0, 1.0)
-        require(self.top_p > 0, "top_p", "a number in (0, 1]", self.top_p)
-        _require_float("min_p", self.min_p, 0.0, 1.0)
-        _require_float("repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
-        _require_float("presence_penalty", self.presence_penalty, -100.0, 100.0)
-        _require_float("frequency_penalty", self.frequency_penalty, -100.0, 100.0)
+        require_int("n", self.n, 1)
+        self._check_lengths()
+        self._check_sampling()
+        self._check_words()
+        for name in ("logprobs", "prompt_logprobs"):
+            if getattr(self, name) is not None:
+                require_int(name, getattr(self, name), 0)
+        for name in ("output_logits", "output_last_hidden_state"):
+            require_choice(name, getattr(self, name), (None, "all", "generation"))
+        require_int("priority", self.priority, -(2**31))
+        if self.timeout is not None:
+            require_number("timeout", self.timeout, 1e-3, 1e9)
+        require(isinstance(self.cache_salt, str), "cache_salt", "a str", self.cache_salt)
+
+    def _check_lengths(self) -> None:
+        require_int("max_new_tokens", self.max_new_tokens, 0)
+        require_int("min_new_tokens", self.min_new_tokens, 0)
         require(
             self.min_new_tokens <= self.max_new_tokens,
             "min_new_tokens",
             f"at most max_new_tokens ({self.max_new_tokens})",
             self.min_new_tokens,
         )
+
+    def _check_sampling(self) -> None:
+        require_bool("do_sample", self.do_sample)
+        require_int("top_k", self.top_k, 0)
+        require_number("temperature", self.temperature, 0.0, 100.0)
+        require_number("top_p", self.top_p, 0.0, 1.0)
+        require(self.top_p > 0, "top_p", "a number in (0, 1]", self.top_p)
+        require_number("min_p", self.min_p, 0.0, 1.0)
+        require_number("repetition_penalty", self.repetition_penalty, 1e-3, 1e3)
+        require_number("presence_penalty", self.presence_penalty, -100.0, 100.0)
+        require_number("frequency_penalty", self.frequency_penalty, -100.0, 100.0)
         if self.random_seed is not None:
-            _require_int("random_seed", self.random_seed, 0)
-        if self.logprobs is not None:
-            _require_int("logprobs", self.logprobs, 0)
-        for name in ("output_logits", "output_last_hidden_state"):
-            _require_choice(name, getattr(self, name), (None, "all", "generation"))
+            require_int("random_seed", self.random_seed, 0, _MAX_SEED)
+
+    def _check_words(self) -> None:
+        for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
+            require_bool(name, getattr(self, name))
         for name in ("stop_words", "bad_words"):
-            self._check_strings(name)
+            require_strings(name, getattr(self, name))
         for name in ("stop_token_ids", "bad_token_ids", "allowed_token_ids"):
-            self._check_ids(name)
-
-    def _check_strings(self, name: str) -> None:
-        words = getattr(self, name)
-        valid = words is None or (
-            not isinstance(words, str) and all(isinstance(word, str) and word for word in words)
-        )
-        require(valid, name, "a list of non-empty strings", words)
-
-    def _check_ids(self, name: str) -> None:
-        ids = getattr(self, name)
-        require(
-            ids is None or all(_is_int(i) and i >= 0 for i in ids), name, "a list of token ids", ids
-        )
+            require_token_ids(name, getattr(self, name))
+        require_token_weights("logit_bias", self.logit_bias)
 
 
 @dataclass
 class ChatTemplateConfig:
-    """Replaces the checkpoint's chat template by a Jinja text, and may set a default system message."""
+    """Changes to how messages become a prompt.
+
+    Attributes:
+        chat_template: a Jinja text used instead of the checkpoint's template.
+        system: system message of conversations that bring none.
+    """
 
     chat_template: str | None = None
     system: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("chat_template", "system"):
+            value = getattr(self, name)
+            require(value is None or isinstance(value, str), name, "a str", value)
+
 
 @dataclass
 class Response:
-    """The answer to one prompt (one of n).
+    """The answer to one prompt (one of n), or the next piece of it when streaming.
 
-    logits [rows, vocab_size] and last_hidden_state [rows, hidden_size] are float32 and cross by DLPack
-    (``torch.from_dlpack(response.logits)``, ``numpy.from_dlpack``). finish_reason: stop, length, cancelled or error.
-    logprobs: for each generated token a mapping of token id to raw log probability, the chosen token first.
+    Attributes:
+        text: the answer.
+        generate_token_len: tokens generated so far.
+        input_token_len: tokens of the prompt.
+        finish_reason: "stop", "length", "cancelled" or "error"; None while the answer grows.
+        token_ids: generated tokens, without the one that stopped the answer.
+        logprobs: per generated token, token id -> raw log probability, the chosen token first.
+        prompt_logprobs: the same for the prompt's tokens after the first.
+        logits: float32 [rows, vocab_size] that crosses by DLPack (``numpy.from_dlpack``,
+            ``torch.from_dlpack``).
+        last_hidden_state: float32 [rows, hidden_size], likewise.
+        index: the prompt's place in the list it came in.
+        cached_tokens: tokens of the prompt that the prefix cache supplied.
+        error_message: set with finish_reason "error".
     """
 
     text: str
@@ -184,6 +245,7 @@ class Response:
     finish_reason: str | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[dict[int, float]] | None = None
+    prompt_logprobs: list[dict[int, float]] | None = None
     logits: Any = None
     last_hidden_state: Any = None
     index: int = 0

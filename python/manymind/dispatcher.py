@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries the engine's outputs to whoever waits for them: one wake-up per step and consumer, not one per request."""
+"""Carries the engine's outputs to whoever waits for them: one wake-up per step and consumer, not
+one per request.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,8 @@ _POLL_MS = 200
 class Subscription:
     """Where the outputs of some requests go.
 
-    ``receive`` gets every output of one step at once: on ``loop`` if there is one, else on the dispatcher's thread.
+    ``receive`` gets every output of one step at once: on ``loop`` if there is one, else on the
+    dispatcher's thread.
     """
 
     def __init__(
@@ -69,7 +72,9 @@ class OutputDispatcher:
     def close(self) -> None:
         """Stops the thread; the engine must have been stopped before."""
         self._stopping = True
-        self._thread.join()
+        # The pipeline's finaliser may run on this very thread, by garbage collection.
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._stopping:

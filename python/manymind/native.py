@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the native engine on a checkpoint: EngineConfig -> EngineOptions, weights handed over without a copy."""
+"""Starts the native engine on a checkpoint: EngineConfig -> EngineOptions, weights handed over
+without a copy.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ def start_engine(
     _turbomind.set_log_level(log_level.lower() if log_level else default_log_level())
     model = load_model(checkpoint)
     engine = _turbomind.Engine(model.config, engine_options(config))
-    for weight in model.weights:
+    for weight in model.weights.values():
         engine.load_weight(weight.name, weight.format, weight.shape, weight.data)
     engine.start()
     return engine
@@ -59,10 +61,13 @@ def engine_options(config: EngineConfig) -> _turbomind.EngineOptions:
 
 
 def plugin_paths(config: EngineConfig | None = None) -> list[str]:
-    """Where plug-ins are looked for: explicit paths, installed entry points, this package's own folder.
+    """Where plug-ins are looked for: explicit paths, installed entry points, the module's folder.
 
-    An entry point of the group ``manymind.backends`` names a function that returns the path of a shared library.
+    An entry point of the group ``manymind.backends`` names a function that returns the path of a
+    shared library.
     """
+    from manymind import _turbomind
+
     explicit = [str(path) for path in config.plugin_paths] if config else []
     installed = [str(point.load()()) for point in entry_points(group=_ENTRY_POINT_GROUP)]
-    return [*explicit, *installed, str(Path(__file__).parent)]
+    return [*explicit, *installed, str(Path(_turbomind.__file__).parent)]

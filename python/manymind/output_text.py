@@ -18,8 +18,8 @@ class PieceDecoder(Protocol):
 class StopMatcher:
     """Finds the first stop string in a growing text; holds back what may yet become one.
 
-    feed() returns the text that is safe to show. After ``matched`` is set nothing more comes. The cost of a feed is
-    proportional to the text fed plus the longest stop string.
+    feed() returns the text that is safe to show. After ``matched`` is set nothing more comes. The
+    cost of a feed is proportional to the text fed plus the longest stop string.
     """
 
     def __init__(self, stop_words: Sequence[str], include: bool) -> None:
@@ -47,7 +47,9 @@ class StopMatcher:
         return shown
 
     def finish(self) -> str:
-        """The text still held back: the generation is over, so it can no longer become a stop string."""
+        """The text still held back: the generation is over, so it can no longer become a stop
+        string.
+        """
         rest, self._held = self._held, ""
         return rest
 

@@ -37,7 +37,9 @@ def split_prompts(prompts: object) -> tuple[list[Prompt], bool]:
 
 
 def as_messages(prompt: Prompt, system: str | None) -> list[dict[str, Any]]:
-    """The prompt as text-only chat messages, with the default system message in front if it has none."""
+    """The prompt as text-only chat messages, with the default system message in front if it has
+    none.
+    """
     if isinstance(prompt, str):
         messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
     else:

@@ -4,14 +4,12 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from manymind.answers import Answer, request_error
+from manymind.answers import Answer
 from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig
-from manymind.dispatcher import OutputDispatcher, Subscription
+from manymind.dispatcher import OutputDispatcher
 from manymind.errors import EngineError
 from manymind.fetch import resolve_model
 from manymind.output_text import TextAssembler
@@ -42,8 +40,6 @@ class Runtime:
         self.dispatcher = OutputDispatcher(engine)
         self._template_config = template_config
         self._checkpoint = checkpoint
-        self._close_lock = threading.Lock()  # guards _closed
-        self._closed = False
 
     @classmethod
     def load(
@@ -53,7 +49,9 @@ class Runtime:
         template_config: ChatTemplateConfig,
         log_level: str | None = None,
     ) -> Runtime:
-        """Opens the checkpoint, builds the tokenizer beside packing the weights, and starts the engine."""
+        """Opens the checkpoint, builds the tokenizer beside packing the weights, and starts the
+        engine.
+        """
         from manymind.checkpoint import open_checkpoint
         from manymind.native import start_engine
 
@@ -73,7 +71,9 @@ class Runtime:
             raise
 
     def encode_prompt(self, prompt: Prompt, use_template: bool = True) -> list[int]:
-        """Token ids of a prompt: rendered by the chat template, or the text itself if there is no template."""
+        """Token ids of a prompt: rendered by the chat template, or the text itself if there is no
+        template.
+        """
         if isinstance(prompt, str) and (self.template is None or not use_template):
             return self.tokenizer.encode(prompt)
         if self.template is None:
@@ -94,32 +94,8 @@ class Runtime:
         stop_words = tuple(config.stop_words or ())
         return Answer(TextAssembler(decoder, stop_words, config.include_stop_str_in_output), index)
 
-    def cross_entropy(self, batch: Sequence[Sequence[int]]) -> list[float]:
-        """Mean negative log probability, in nats, of each sequence's tokens after the first."""
-        import queue
-
-        params = self.sampling_params(GenerationConfig(max_new_tokens=0))
-        params.prompt_logprobs = 0
-        outputs: queue.SimpleQueue[list[Any]] = queue.SimpleQueue()
-        subscription = Subscription(outputs.put)
-        place = {
-            self.dispatcher.submit(ids, params, subscription): i for i, ids in enumerate(batch)
-        }
-        totals, open_requests = [0.0] * len(batch), len(batch)
-        while open_requests:
-            for output in outputs.get():
-                if output.finish_reason == "error":
-                    raise request_error(output)
-                totals[place[output.request_id]] -= sum(row[0][1] for row in output.prompt_logprobs)
-                open_requests -= int(output.finished)
-        return [total / (len(ids) - 1) for total, ids in zip(totals, batch, strict=True)]
-
     def close(self) -> None:
-        """Stops engine and threads and unmaps the checkpoint. May be called twice."""
-        with self._close_lock:
-            if self._closed:
-                return
-            self._closed = True
+        """Stops engine and threads and unmaps the checkpoint."""
         self.engine.stop()
         self.dispatcher.close()
         self._checkpoint.close()

@@ -21,8 +21,8 @@ def sampling_params(
 ) -> _turbomind.SamplingParams:
     """The engine's parameters of one request.
 
-    encode_word turns a bad word into its token ids; a word of several tokens cannot be forbidden token by token and raises
-    InvalidParameterError.
+    encode_word turns a bad word into its token ids; a word of several tokens cannot be forbidden
+    token by token and raises InvalidParameterError.
     """
     from manymind import _turbomind
 
@@ -41,9 +41,12 @@ def sampling_params(
     params.eos_token_ids = list(eos_token_ids)
     params.ignore_eos = config.ignore_eos
     params.logprobs = -1 if config.logprobs is None else config.logprobs
+    params.prompt_logprobs = -1 if config.prompt_logprobs is None else config.prompt_logprobs
     params.output_logits = config.output_logits or "none"
     params.output_last_hidden_state = config.output_last_hidden_state or "none"
     params.priority = config.priority
+    params.timeout = config.timeout or 0.0
+    params.cache_salt = config.cache_salt
     return params
 
 

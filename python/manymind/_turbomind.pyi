@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The native module. docs/architecture.md, sections 6 and 7, says what each part means."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from manymind.models.config import DecoderConfig
+
+class EngineOptions:
+    backend: str
+    device_index: int
+    num_threads: int
+    tp: int
+    dtype: str
+    compute_dtype: str
+    kv_cache_dtype: str
+    block_size: int
+    session_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    cache_memory_fraction: float
+    num_kv_blocks: int
+    enable_prefix_caching: bool
+    max_queue_size: int
+    plugin_paths: list[str]
+    backend_config: dict[str, str]
+    def __init__(self) -> None: ...
+
+class SamplingParams:
+    max_new_tokens: int
+    min_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: dict[int, float]
+    bad_token_ids: list[int]
+    allowed_token_ids: list[int]
+    stop_token_ids: list[int]
+    ignore_eos: bool
+    eos_token_ids: list[int]
+    seed: int | None
+    n: int
+    logprobs: int
+    prompt_logprobs: int
+    output_logits: str
+    output_last_hidden_state: str
+    priority: int
+    timeout: float
+    cache_salt: str
+    def __init__(self) -> None: ...
+
+class RequestTimes:
+    """Seconds on the monotonic clock; 0 = has not happened."""
+
+    @property
+    def arrival(self) -> float: ...
+    @property
+    def first_scheduled(self) -> float: ...
+    @property
+    def first_token(self) -> float: ...
+    @property
+    def finish(self) -> float: ...
+
+class Output:
+    @property
+    def request_id(self) -> int: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def token_ids(self) -> list[int]: ...
+    @property
+    def logprobs(self) -> list[list[tuple[int, float]]]: ...
+    @property
+    def prompt_logprobs(self) -> list[list[tuple[int, float]]]: ...
+    @property
+    def finished(self) -> bool: ...
+    @property
+    def finish_reason(self) -> str: ...
+    @property
+    def stop_token_id(self) -> int | None: ...
+    @property
+    def error_code(self) -> str | None: ...
+    @property
+    def error_message(self) -> str: ...
+    @property
+    def prompt_tokens(self) -> int: ...
+    @property
+    def cached_tokens(self) -> int: ...
+    @property
+    def times(self) -> RequestTimes: ...
+    def take_logits(self) -> npt.NDArray[np.float32] | None: ...
+    def take_last_hidden_state(self) -> npt.NDArray[np.float32] | None: ...
+
+class Engine:
+    def __init__(self, model: DecoderConfig, options: EngineOptions) -> None: ...
+    def load_weight(
+        self,
+        name: str,
+        format: str,
+        shape: Sequence[int],
+        data: memoryview | bytes | npt.NDArray[Any],
+    ) -> None: ...
+    def start(self) -> dict[str, Any]: ...
+    def submit(self, prompt_token_ids: Sequence[int], params: SamplingParams) -> int: ...
+    def cancel(self, request_id: int) -> None: ...
+    def poll(self, timeout_ms: int) -> list[Output]: ...
+    def event_fd(self) -> int: ...
+    def stats(self) -> dict[str, Any]: ...
+    def stop(self, drain: bool = False) -> None: ...
+
+def list_plugins(paths: Sequence[str]) -> list[dict[str, Any]]: ...
+def set_log_level(level: str) -> None: ...

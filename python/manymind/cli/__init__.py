@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``manymind``.
+
+Exit status: 0 done, 1 a ManymindError (one line on stderr), 2 a command line that does not parse,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from manymind.cli import commands
+from manymind.errors import ManymindError
+
+_COMMANDS: dict[str, Any] = {
+    "chat": commands.chat,
+    "check_env": commands.check_env,
+    "models": commands.models,
+    "bench": {"throughput": commands.throughput, "latency": commands.latency},
+}
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs one command and exits."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        sys.exit(_run(arguments))
+    except BrokenPipeError:
+        # The reader of a pipe has gone. Python flushes stdout once more at exit, which must not
+        # fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments == ["--version"]:
+        from manymind import __version__
+
+        print(f"manymind {__version__}")
+        return 0
+    try:
+        for command in _parse(arguments):
+            command()
+    except ManymindError as error:
+        print(f"manymind: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0
+
+
+def _parse(arguments: list[str]) -> list[Callable[[], None]]:
+    """The command to run, or nothing if a group's help was shown.
+
+    It runs only after the whole line was understood: fire looks at surplus arguments, such as a
+    misspelt flag, after it has called the function.
+    """
+    import fire
+    from fire.decorators import SetParseFns
+
+    parsed: list[Callable[[], None]] = []
+
+    def deferred(entry: Any) -> Any:
+        if isinstance(entry, dict):
+            return {name: deferred(inner) for name, inner in entry.items()}
+
+        @functools.wraps(entry)
+        def remember(*args: Any, **kwargs: Any) -> None:
+            parsed.append(functools.partial(entry, *args, **kwargs))
+
+        return SetParseFns(**_text_parameters(entry))(remember)
+
+    fire.Fire(deferred(_COMMANDS), command=arguments, name="manymind")
+    return parsed
+
+
+def _text_parameters(command: Callable[..., None]) -> dict[str, type[str]]:
+    """Parameters to be taken as typed; fire reads any other one as a Python literal."""
+    parameters = inspect.signature(command).parameters.values()
+    return {item.name: str for item in parameters if item.annotation in ("str", "str | None")}

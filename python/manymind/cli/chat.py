@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``manymind chat``: one answer, or a conversation."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from manymind.api import Pipeline, pipeline
+from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig
+from manymind.errors import ManymindError
+
+if TYPE_CHECKING:
+    from manymind.prompts import Prompt
+
+_HELP = "/new starts a new conversation, /exit or Ctrl-D ends it, Ctrl-C stops an answer."
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """The flags of the command."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    seed: int | None
+    system: str | None
+    backend: str
+    num_threads: int
+    session_len: int
+
+    def generation_config(self) -> GenerationConfig:
+        """Greedy at temperature 0."""
+        return GenerationConfig(
+            max_new_tokens=self.max_new_tokens,
+            do_sample=self.temperature != 0,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            repetition_penalty=self.repetition_penalty,
+            random_seed=self.seed,
+        )
+
+    def engine_config(self) -> EngineConfig:
+        """One conversation needs one sequence."""
+        return EngineConfig(
+            backend=self.backend,
+            num_threads=self.num_threads,
+            session_len=self.session_len,
+            max_batch_size=1,
+        )
+
+
+def run(model: str, prompt: str | None, options: ChatOptions) -> None:
+    """Answers ``prompt``, or reads prompts from the terminal."""
+    config = options.generation_config()
+    template = ChatTemplateConfig(system=options.system)
+    with pipeline(model, options.engine_config(), template) as pipe:
+        if prompt is None:
+            _converse(pipe, model, config)
+        else:
+            _answer(pipe, prompt, config)
+
+
+def _converse(pipe: Pipeline, model: str, config: GenerationConfig) -> None:
+    print(f"{model} is ready. {_HELP}", file=sys.stderr)
+    if not pipe.has_chat_template:
+        print("It has no chat template: it continues each text on its own.", file=sys.stderr)
+    session = pipe.session()
+    for line in _lines():
+        if line == "/exit":
+            return
+        if line == "/new":
+            session = pipe.session()
+            continue
+        try:
+            if pipe.has_chat_template:
+                session.append(line, _interruptible(pipe, session.messages_with(line), config))
+            else:
+                _interruptible(pipe, line, config)
+        except ManymindError as error:
+            print(f"error: {error}", file=sys.stderr)
+
+
+def _lines() -> Iterator[str]:
+    """Non-empty lines from the terminal, with line editing where there is one."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (input() uses it once it is loaded)
+    prompt = "\n> " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            line = input(prompt).strip()
+        except EOFError:
+            return
+        except KeyboardInterrupt:
+            print(f"\n{_HELP}", file=sys.stderr)
+            continue
+        if line:
+            yield line
+
+
+def _interruptible(pipe: Pipeline, prompt: Prompt, config: GenerationConfig) -> str:
+    """The text shown until the answer was complete or Ctrl-C stopped it."""
+    shown: list[str] = []
+    try:
+        _answer(pipe, prompt, config, shown)
+    except KeyboardInterrupt:
+        print("\n[stopped]", file=sys.stderr)
+    return "".join(shown)
+
+
+def _answer(
+    pipe: Pipeline, prompt: Prompt, config: GenerationConfig, shown: list[str] | None = None
+) -> None:
+    """Streams an answer to stdout, then one line of figures to stderr."""
+    start = first = time.perf_counter()
+    tokens = 0
+    for piece in pipe.stream_infer(prompt, config):
+        if tokens == 0:
+            first = time.perf_counter()
+        tokens = piece.generate_token_len
+        sys.stdout.write(piece.text)
+        sys.stdout.flush()
+        if shown is not None:
+            shown.append(piece.text)
+    print()
+    print(_figures(tokens, first - start, time.perf_counter() - first), file=sys.stderr)
+
+
+def _figures(tokens: int, to_first: float, after_first: float) -> str:
+    text = f"[{tokens} tokens, first after {to_first:.3f} s"
+    if tokens > 1 and after_first > 0:
+        text += f", then {(tokens - 1) / after_first:.1f} tokens/s"
+    return text + "]"

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signatures and help texts of the commands. Their bodies are imported when they run, to keep the
+start short.
+"""
+
+from __future__ import annotations
+
+
+def chat(
+    model: str,
+    prompt: str | None = None,
+    system: str | None = None,
+    max_new_tokens: int = 512,
+    temperature: float = 0.0,
+    top_k: int = 50,
+    top_p: float = 1.0,
+    repetition_penalty: float = 1.0,
+    seed: int | None = None,
+    backend: str = "auto",
+    num_threads: int = 0,
+    session_len: int = 0,
+) -> None:
+    """Talks with a model.
+
+    With --prompt it answers once; without, it reads prompts until end of input. Ctrl-C stops an
+    answer. A model without a chat template continues the text it is given.
+
+    Args:
+        model: a short name (see `manymind models`), a model folder or a .gguf file.
+        prompt: answer this and exit.
+        system: system message.
+        max_new_tokens: most tokens of one answer.
+        temperature: 0 takes the likeliest token each time.
+        top_k: sample among so many likeliest tokens; 0 = all.
+        top_p: sample among the likeliest tokens of so much probability in sum.
+        repetition_penalty: above 1 discourages tokens that occurred.
+        seed: makes sampling repeatable.
+        backend: plug-in to run on.
+        num_threads: 0 = all cores.
+        session_len: most tokens of the conversation; 0 = the model's limit.
+    """
+    from manymind.cli.chat import ChatOptions, run
+
+    options = ChatOptions(
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+        system=system,
+        backend=backend,
+        num_threads=num_threads,
+        session_len=session_len,
+    )
+    run(model, prompt, options)
+
+
+def check_env(json: bool = False) -> None:
+    """Shows versions, the machine, and each backend plug-in: usable, or why not.
+
+    Args:
+        json: print JSON.
+    """
+    from manymind.cli.check_env import run
+
+    run(json)
+
+
+def models() -> None:
+    """Lists the short names and whether their files are here."""
+    from manymind.cli.models import run
+
+    run()
+
+
+def throughput(
+    model: str,
+    input_len: int = 512,
+    output_len: int = 128,
+    num_prompts: int = 32,
+    concurrency: int = 32,
+    json: str | None = None,
+    backend: str = "auto",
+    num_threads: int = 0,
+    kv_cache_dtype: str = "auto",
+) -> None:
+    """Measures tokens per second with many requests in flight.
+
+    Args:
+        model: a short name, a model folder or a .gguf file.
+        input_len: tokens per prompt (random, so that no two share a prefix).
+        output_len: tokens generated per prompt.
+        num_prompts: how many prompts.
+        concurrency: how many of them in flight at once.
+        json: write the results to this file, too.
+        backend: plug-in to run on.
+        num_threads: 0 = all cores.
+        kv_cache_dtype: auto, float32, bfloat16, float16 or int8.
+    """
+    from manymind.cli.bench import Load, run
+
+    load = Load(input_len, output_len, num_prompts, concurrency)
+    run(model, load, json, backend, num_threads, kv_cache_dtype)
+
+
+def latency(
+    model: str,
+    input_len: int = 512,
+    output_len: int = 128,
+    num_prompts: int = 8,
+    concurrency: int = 1,
+    json: str | None = None,
+    backend: str = "auto",
+    num_threads: int = 0,
+    kv_cache_dtype: str = "auto",
+) -> None:
+    """Measures the time to the first and to each further token, by default with one request at a
+    time.
+
+    Args:
+        model: a short name, a model folder or a .gguf file.
+        input_len: tokens per prompt (random, so that no two share a prefix).
+        output_len: tokens generated per prompt.
+        num_prompts: how many prompts.
+        concurrency: how many of them in flight at once.
+        json: write the results to this file, too.
+        backend: plug-in to run on.
+        num_threads: 0 = all cores.
+        kv_cache_dtype: auto, float32, bfloat16, float16 or int8.
+    """
+    from manymind.cli.bench import Load, run
+
+    load = Load(input_len, output_len, num_prompts, concurrency)
+    run(model, load, json, backend, num_threads, kv_cache_dtype)
