@@ -11,5 +11,8 @@ inline constexpr size_t kMemoryAlignment = 256;  // bytes; every allocation is a
 // streams, and address translation would cost more than the reads.
 void* allocate_memory(size_t bytes);
 void free_memory(void* data);
+// memset on memory of allocate_memory. Zeroing gives whole pages back to the kernel, which zeroes them at their next
+// touch: a KV pool costs time and memory only as it fills.
+void set_memory(void* data, int value, size_t bytes);
 
 }  // namespace turbomind::cpu

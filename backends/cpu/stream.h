@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "context.h"
+#include "memory.h"
 
 namespace turbomind::cpu {
 
@@ -21,7 +22,7 @@ class Stream {
     if (bytes) std::memmove(dst, src, bytes);
   }
   void memset_async(void* dst, int value, size_t bytes) {
-    if (bytes) std::memset(dst, value, bytes);
+    if (bytes) set_memory(dst, value, bytes);
   }
   void synchronize() {}
 
