@@ -24,6 +24,7 @@ const char* python_class(ErrorCode code) {
     case ErrorCode::kQueueFull:
       return "QueueFullError";
     case ErrorCode::kCancelled:
+    case ErrorCode::kDeadlineExceeded:
     case ErrorCode::kInternal:
       break;
   }

@@ -23,6 +23,8 @@ const char* to_string(ErrorCode code) {
       return "queue full";
     case ErrorCode::kCancelled:
       return "cancelled";
+    case ErrorCode::kDeadlineExceeded:
+      return "deadline exceeded";
   }
   return "unknown error";
 }

@@ -19,6 +19,7 @@ enum class ErrorCode {
   kPromptTooLong,
   kQueueFull,
   kCancelled,
+  kDeadlineExceeded,
 };
 
 const char* to_string(ErrorCode code);

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "turbomind/engine/devices.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <thread>
+
+#include "turbomind/runtime/registry.h"
+
+namespace turbomind {
+namespace {
+
+// Prompt logprobs are computed in slices of at least so many rows.
+constexpr int64_t kMinLogitsRows = 32;
+
+// Accelerators come before the host's processor; the plug-in without maths is never chosen.
+const Plugin& choose_backend(const std::string& name) {
+  PluginRegistry& registry = PluginRegistry::instance();
+  if (name != "auto") return registry.find(name);
+  for (const PluginInfo& info : registry.list()) {
+    if (!info.usable || info.name == "cpu" || info.name == "null") continue;
+    const Plugin& plugin = registry.find(info.name);
+    if (plugin.device_count() > 0) return plugin;
+  }
+  return registry.find("cpu");
+}
+
+void load_plugins(const std::vector<std::string>& paths) {
+  for (const std::string& path : paths) {
+    if (std::filesystem::is_directory(path)) {
+      PluginRegistry::instance().scan(path);
+    } else {
+      PluginRegistry::instance().load(path);
+    }
+  }
+}
+
+std::vector<int32_t> device_indices(const EngineOptions& options, const Plugin& plugin) {
+  const int32_t count = plugin.device_count();
+  std::vector<int32_t> indices;
+  for (int32_t rank = 0; rank < options.tp; ++rank) {
+    // A processor is one device that ranks share.
+    const int32_t index = count == 1 ? options.device_index : options.device_index + rank;
+    check(index < count, ErrorCode::kInvalidArgument, "device_index, tp: expected devices below ", count, " of the ",
+          plugin.name(), " backend, found ", index, " for rank ", rank);
+    indices.push_back(index);
+  }
+  return indices;
+}
+
+Config device_config(const EngineOptions& options, bool shared) {
+  Config config;
+  for (const auto& [key, value] : options.backend_config) config.set(key, value);
+  int32_t threads = options.num_threads;
+  if (threads == 0 && shared) threads = static_cast<int32_t>(std::max(1U, std::thread::hardware_concurrency()));
+  if (shared) threads = std::max(1, threads / options.tp);
+  if (threads > 0) config.set("num_threads", std::to_string(threads));
+  return config;
+}
+
+DType resolve_dtype(const char* option, const std::string& value, DType automatic, uint64_t allowed,
+                    const Device& device) {
+  const DType dtype = value == "auto" ? automatic : parse_dtype(value);
+  check(dtype_in(dtype, allowed), ErrorCode::kUnsupported, option, ": the ", device.plugin().name(),
+        " backend does not offer ", dtype_name(dtype), " on ", device.props().name);
+  return dtype;
+}
+
+int32_t resolve_block_size(int32_t value, const tm_device_props& props) {
+  if (value == 0) return props.preferred_kv_block_size;
+  std::string allowed;
+  for (const int32_t size : props.kv_block_sizes) {
+    if (size == 0) break;
+    if (size == value) return value;
+    allowed += (allowed.empty() ? "" : ", ") + std::to_string(size);
+  }
+  fail(ErrorCode::kInvalidArgument, "block_size: expected one of ", allowed, ", found ", value);
+}
+
+}  // namespace
+
+std::unique_ptr<RankGroup> open_ranks(const EngineOptions& options) {
+  load_plugins(options.plugin_paths);
+  const Plugin& plugin = choose_backend(options.backend);
+  const std::vector<int32_t> indices = device_indices(options, plugin);
+  const bool shared = options.tp > 1 && indices.front() == indices.back();
+  return std::make_unique<RankGroup>(plugin, indices, device_config(options, shared));
+}
+
+ResolvedOptions resolve_options(const EngineOptions& options, const DecoderConfig& model, const Device& device) {
+  const tm_device_props& props = device.props();
+  // Exact products would be lost in narrower activations or a narrower cache.
+  const bool exact = options.compute_dtype == "float32";
+  const int64_t session_len = options.session_len ? options.session_len : model.context_length;
+  check(session_len <= model.context_length, ErrorCode::kInvalidArgument,
+        "session_len: expected at most the model's context length of ", model.context_length, ", found ", session_len);
+  ResolvedOptions resolved{.decoder = {}, .session_len = session_len, .ranks = options.tp};
+  resolved.decoder.activation_dtype = resolve_dtype("dtype", options.dtype, exact ? TM_F32 : props.preferred_activation,
+                                                    props.activation_dtypes, device);
+  resolved.decoder.kv_dtype = resolve_dtype("kv_cache_dtype", options.kv_cache_dtype,
+                                            exact ? TM_F32 : props.preferred_kv, props.kv_dtypes, device);
+  resolved.decoder.compute = exact ? TM_COMPUTE_FLOAT32 : TM_COMPUTE_DEFAULT;
+  resolved.decoder.kv_block_size = resolve_block_size(options.block_size, props);
+  resolved.decoder.max_tokens = options.max_num_batched_tokens;
+  resolved.decoder.max_seqs = options.max_num_seqs;
+  resolved.decoder.max_logits_rows = std::max<int64_t>(options.max_num_seqs, kMinLogitsRows);
+  resolved.decoder.max_context = session_len;
+  return resolved;
+}
+
+}  // namespace turbomind

@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+
+#include "turbomind/engine/options.h"
+#include "turbomind/engine/rank_group.h"
+#include "turbomind/models/decoder.h"
+
+namespace turbomind {
+
+// The options that a backend and a model have settled.
+struct ResolvedOptions {
+  DecoderOptions decoder;
+  int64_t session_len;
+  int32_t ranks;
+};
+
+// Loads the plug-ins, chooses the backend and opens a device per rank. Throws kUnsupported where there is none.
+std::unique_ptr<RankGroup> open_ranks(const EngineOptions& options);
+
+// Fills every "auto". Throws kInvalidArgument or kUnsupported for a choice that the device or the model does not allow.
+ResolvedOptions resolve_options(const EngineOptions& options, const DecoderConfig& model, const Device& device);
+
+}  // namespace turbomind

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "turbomind/engine/engine.h"
+
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <random>
+#include <thread>
+#include <utility>
+
+#include "turbomind/core/log.h"
+#include "turbomind/engine/devices.h"
+#include "turbomind/engine/engine_loop.h"
+#include "turbomind/engine/memory_plan.h"
+#include "turbomind/engine/queues.h"
+
+namespace turbomind {
+namespace {
+
+// Spreads consecutive numbers over all seeds (the finaliser of SplitMix64, Steele et al., OOPSLA 2014).
+uint64_t mix(uint64_t x) {
+  x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9U;
+  x = (x ^ x >> 27) * 0x94D049BB133111EBU;
+  return x ^ x >> 31;
+}
+
+uint64_t random_word() {
+  std::random_device device;
+  return uint64_t{device()} << 32 | device();
+}
+
+EngineOptions validated(EngineOptions options) {
+  validate(options);
+  return options;
+}
+
+}  // namespace
+
+struct Engine::Impl {
+  Impl(DecoderConfig model_config, EngineOptions engine_options)
+      : options(validated(std::move(engine_options))),
+        model(std::move(model_config)),
+        ranks(open_ranks(options)),
+        resolved(resolve_options(options, model, ranks->rank(0).device)),
+        inbox(options.max_queue_size),
+        random_base(random_word()) {
+    ranks->run([this](Rank& rank, int32_t) {
+      rank.decoder = std::make_unique<Decoder>(model, resolved.decoder, rank.device, rank.stream, rank.comm.get());
+    });
+  }
+
+  void prepare_ranks();
+  MemoryPlan allocate_kv();
+  Request make_request(std::vector<int32_t> prompt, SamplingParams params);
+
+  const EngineOptions options;
+  const DecoderConfig model;
+  std::unique_ptr<RankGroup> ranks;
+  const ResolvedOptions resolved;
+  SubmitQueue inbox;
+  OutputQueue outputs;
+  std::optional<EngineLoop> loop;  // from start() on
+  std::atomic<int64_t> max_sequence_len{0};  // tokens; 0 before start()
+  std::atomic<uint64_t> last_id{0};
+  const uint64_t random_base;
+  std::mutex stop_mutex;  // guards joining thread
+  std::thread thread;
+};
+
+void Engine::Impl::prepare_ranks() {
+  const DecoderOptions& decoder = resolved.decoder;
+  const RunnerLimits limits{
+      .max_tokens = decoder.max_tokens,
+      .max_seqs = decoder.max_seqs,
+      .max_blocks_per_seq = (resolved.session_len + decoder.kv_block_size - 1) / decoder.kv_block_size,
+      .block_size = decoder.kv_block_size};
+  ranks->run([&](Rank& rank, int32_t index) {
+    rank.decoder->finish_loading();
+    rank.runner = std::make_unique<ModelRunner>(*rank.decoder, rank.device, rank.stream, limits, index == 0);
+  });
+}
+
+MemoryPlan Engine::Impl::allocate_kv() {
+  MemoryPlan plan = plan_memory(*ranks, {.block_size = resolved.decoder.kv_block_size,
+                                         .session_len = resolved.session_len,
+                                         .max_num_seqs = options.max_num_seqs,
+                                         .num_blocks = options.num_kv_blocks,
+                                         .fraction = options.cache_memory_fraction});
+  ranks->run([&](Rank& rank, int32_t) { rank.decoder->allocate_kv(plan.num_kv_blocks); });
+  return plan;
+}
+
+Request Engine::Impl::make_request(std::vector<int32_t> prompt, SamplingParams params) {
+  const int64_t limit = max_sequence_len.load();
+  check(limit > 0, ErrorCode::kInvalidArgument, "submit: expected after start()");
+  validate(params, model.vocab_size, options.max_num_seqs);
+  validate_prompt(prompt, model.vocab_size, limit);
+  Request request;
+  request.id = ++last_id;
+  const auto prompt_len = static_cast<int64_t>(prompt.size());
+  request.max_len = prompt_len + std::min(params.max_new_tokens, limit - prompt_len);
+  request.prompt = std::move(prompt);
+  if (!params.seed) params.seed = mix(random_base + request.id);
+  request.params = std::move(params);
+  request.arrival = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  return request;
+}
+
+Engine::Engine(DecoderConfig model, EngineOptions options)
+    : impl_(std::make_unique<Impl>(std::move(model), std::move(options))) {}
+
+Engine::~Engine() { stop(StopMode::kCancel); }
+
+void Engine::load_weight(const WeightSource& source) {
+  impl_->ranks->run([&](Rank& rank, int32_t) { rank.decoder->load_weight(source); });
+}
+
+MemoryPlan Engine::start() {
+  check(!impl_->loop, ErrorCode::kInvalidArgument, "start: expected once, found the engine started");
+  impl_->prepare_ranks();
+  MemoryPlan plan = impl_->allocate_kv();
+  log(LogLevel::kInfo, "memory\n", plan.to_string());
+  const EngineOptions& options = impl_->options;
+  const LoopConfig config{
+      .limits = {.max_num_seqs = options.max_num_seqs, .max_num_batched_tokens = options.max_num_batched_tokens},
+      .num_blocks = static_cast<int32_t>(plan.num_kv_blocks),
+      .block_size = plan.block_size,
+      .enable_prefix_caching = options.enable_prefix_caching,
+      .vocab_size = impl_->model.vocab_size,
+      .look_ahead = impl_->ranks->rank(0).device.props().asynchronous ? size_t{1} : size_t{0}};
+  impl_->loop.emplace(*impl_->ranks, impl_->inbox, impl_->outputs, config);
+  impl_->max_sequence_len = plan.max_sequence_len;
+  impl_->thread = std::thread([this] { impl_->loop->run(); });
+  return plan;
+}
+
+uint64_t Engine::submit(std::vector<int32_t> prompt_token_ids, SamplingParams params) {
+  auto request =
+      std::make_shared<const Request>(impl_->make_request(std::move(prompt_token_ids), std::move(params)));
+  const uint64_t id = request->id;
+  impl_->inbox.submit(std::move(request));
+  return id;
+}
+
+void Engine::cancel(uint64_t request_id) { impl_->inbox.cancel(request_id); }
+
+std::vector<Output> Engine::poll(std::chrono::milliseconds timeout) { return impl_->outputs.poll(timeout); }
+
+int Engine::event_fd() const { return impl_->outputs.event_fd(); }
+
+EngineStats Engine::stats() const { return impl_->loop ? impl_->loop->stats() : EngineStats{}; }
+
+void Engine::stop(StopMode mode) {
+  const auto closing = mode == StopMode::kDrain ? SubmitQueue::Closing::kDrain : SubmitQueue::Closing::kCancel;
+  impl_->inbox.close(closing, ErrorCode::kCancelled, "submit: the engine was stopped");
+  const std::lock_guard lock(impl_->stop_mutex);
+  if (impl_->thread.joinable()) {
+    impl_->thread.join();
+  } else {
+    impl_->outputs.close();
+  }
+}
+
+}  // namespace turbomind

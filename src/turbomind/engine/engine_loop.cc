@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "turbomind/engine/engine_loop.h"
+
+#include <algorithm>
+#include <chrono>
+#include <new>
+#include <utility>
+
+#include "turbomind/core/log.h"
+
+namespace turbomind {
+namespace {
+
+double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Adds the time until its end to a counter.
+class Stopwatch {
+ public:
+  explicit Stopwatch(double& seconds) : seconds_(seconds), begin_(seconds_now()) {}
+  ~Stopwatch() { seconds_ += seconds_now() - begin_; }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  double& seconds_;
+  double begin_;
+};
+
+// The exception being handled, as the engine's own type.
+Error current_error() {
+  try {
+    throw;
+  } catch (const Error& error) {
+    return error;
+  } catch (const std::bad_alloc&) {
+    return {ErrorCode::kOutOfMemory, "engine: out of host memory"};
+  } catch (const std::exception& error) {
+    return {ErrorCode::kInternal, std::string("engine: ") + error.what()};
+  }
+}
+
+}  // namespace
+
+EngineLoop::EngineLoop(RankGroup& ranks, SubmitQueue& inbox, OutputQueue& outputs, const LoopConfig& config)
+    : ranks_(ranks), inbox_(inbox), outputs_(outputs), config_(config), builder_(config.vocab_size) {
+  rebuild();
+  publish();
+}
+
+void EngineLoop::run() {
+  while (true) {
+    const bool idle = active_.empty() && flights_.empty();
+    receive(inbox_.take(idle && closing_ == SubmitQueue::Closing::kOpen));
+    try {
+      step();
+    } catch (...) {
+      fail_everything(current_error());
+    }
+    publish();
+    if (closing_ != SubmitQueue::Closing::kOpen && active_.empty() && flights_.empty()) break;
+  }
+  outputs_.close();
+}
+
+EngineStats EngineLoop::stats() const {
+  const std::lock_guard lock(stats_mutex_);
+  return stats_;
+}
+
+void EngineLoop::receive(SubmitQueue::Mail mail) {
+  for (auto& request : mail.requests) add(std::move(request));
+  for (const uint64_t id : mail.cancelled) cancel(id);
+  closing_ = mail.closing;
+  if (closing_ != SubmitQueue::Closing::kCancel) return;
+  while (!active_.empty()) cancel(active_.begin()->first);
+}
+
+void EngineLoop::add(std::shared_ptr<const Request> request) {
+  ActiveRequest active;
+  for (int32_t i = 0; i < request->params.n; ++i) {
+    auto sequence = std::make_shared<Sequence>();
+    sequence->request = request;
+    sequence->index = i;
+    sequence->tokens = request->prompt;
+    sequence->times.arrival = request->arrival;
+    if (has_penalties(request->params)) {
+      for (const int32_t token : request->prompt) sequence->history.add(token, 0);
+    }
+    active.sequences.push_back(std::move(sequence));
+  }
+  const SequencePtr first = active.sequences.front();
+  first->siblings.assign(active.sequences.begin() + 1, active.sequences.end());
+  active.num_unfinished = request->params.n;
+  if (request->params.timeout > 0.0) {
+    active.deadline = request->arrival + request->params.timeout;
+    deadlines_.insert({active.deadline, request->id});
+  }
+  active_.emplace(request->id, std::move(active));
+  scheduler_->add(first);
+}
+
+void EngineLoop::cancel(uint64_t request_id) {
+  const auto found = active_.find(request_id);
+  if (found == active_.end()) return;
+  const double now = seconds_now();
+  const std::vector<SequencePtr> sequences = found->second.sequences;
+  for (const SequencePtr& sequence : sequences) {
+    if (sequence->state == SequenceState::kFinished) continue;
+    scheduler_->finish(sequence, true);
+    collector_.add_finish(*sequence, FinishReason::kCancelled, now);
+    settle(sequence, &EngineStats::requests_cancelled);
+  }
+}
+
+void EngineLoop::expire_deadlines(double now) {
+  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
+    const std::vector<SequencePtr> sequences = active_.at(deadlines_.begin()->second).sequences;
+    const Error error(ErrorCode::kDeadlineExceeded, "timeout: the request did not end within its time");
+    for (const SequencePtr& sequence : sequences) {
+      if (sequence->state == SequenceState::kFinished) continue;
+      scheduler_->finish(sequence, true);
+      collector_.add_error(*sequence, error, now);
+      settle(sequence, &EngineStats::requests_failed);
+    }
+  }
+}
+
+void EngineLoop::step() {
+  const double now = seconds_now();
+  expire_deadlines(now);
+  StepPlan plan;
+  {
+    const Stopwatch watch(counters_.schedule_seconds);
+    plan = scheduler_->schedule(now);
+  }
+  const bool planned = !plan.sequences.empty();
+  try {
+    if (planned) issue(std::move(plan));
+    if (flights_.size() > config_.look_ahead || (!planned && !flights_.empty())) resolve();
+  } catch (...) {
+    fail_flights(current_error());
+  }
+  if (!planned && flights_.empty()) fail_unservable();
+}
+
+void EngineLoop::issue(StepPlan plan) {
+  Flight& flight = flights_.emplace_back();
+  flight.plan = std::move(plan);
+  int64_t places = 0;
+  for (const ScheduledSequence& scheduled : flight.plan.sequences) {
+    ActiveRequest& active = active_.at(scheduled.sequence->request->id);
+    if (!std::exchange(active.queued, false)) continue;
+    ++places;
+    counters_.prompt_tokens += scheduled.sequence->prompt_len();
+    counters_.cached_tokens += scheduled.sequence->cached_tokens;
+  }
+  inbox_.release_places(places);
+  counters_.steps += 1;
+  counters_.computed_tokens += flight.plan.num_tokens;
+
+  const StepBatch* batch;
+  {
+    const Stopwatch watch(counters_.schedule_seconds);
+    batch = &builder_.build(flight.plan);
+  }
+  flight.entries = batch->sampling.entries;
+  flight.logprobs_begin = batch->sampling.logprobs_begin;
+  flight.logprobs_end = batch->sampling.logprobs_end;
+  for (const RowGroup& group : batch->row_groups) flight.groups.emplace_back(group.entry, group.generation);
+  const Stopwatch watch(counters_.execute_seconds);
+  ranks_.run([&](Rank& rank, int32_t index) {
+    std::vector<GroupRows> rows = rank.runner->issue(*batch);
+    if (index == 0) flight.rows = std::move(rows);
+  });
+}
+
+void EngineLoop::resolve() {
+  SampledTokens sampled;
+  {
+    const Stopwatch watch(counters_.execute_seconds);
+    sampled = ranks_.rank(0).runner->collect();
+  }
+  const Stopwatch watch(counters_.output_seconds);
+  const double now = seconds_now();
+  Flight flight = std::move(flights_.front());
+  flights_.pop_front();
+  std::vector<bool> ended;
+  for (const ScheduledSequence& scheduled : flight.plan.sequences) {
+    ended.push_back(scheduled.sequence->state == SequenceState::kFinished);
+  }
+  const std::vector<bool> stopped = accept_tokens(flight, sampled, now);
+  accept_rows(flight, ended, stopped);
+  finish_computed_prompts(flight, now);
+}
+
+std::vector<bool> EngineLoop::accept_tokens(const Flight& flight, const SampledTokens& sampled, double now) {
+  std::vector<bool> stopped(flight.plan.sequences.size(), false);
+  for (size_t row = 0; row < flight.entries.size(); ++row) {
+    const auto entry = static_cast<size_t>(flight.entries[row]);
+    const SequencePtr& sequence = flight.plan.sequences[entry].sequence;
+    if (sequence->state == SequenceState::kFinished) continue;
+    const int32_t token = sampled.tokens[row];
+    --sequence->num_pending;
+    sequence->tokens.push_back(token);
+    if (has_penalties(sequence->params())) sequence->history.add(token, 1);
+    ++counters_.generated_tokens;
+    const FinishReason reason = finish_reason(*sequence, token);
+    stopped[entry] = reason == FinishReason::kStop;
+    const auto place = static_cast<int64_t>(row) - flight.logprobs_begin;
+    if (place >= 0 && static_cast<int64_t>(row) < flight.logprobs_end && !stopped[entry]) {
+      PositionLogprobs logprobs = sampled.logprobs[static_cast<size_t>(place)];
+      logprobs.top.resize(std::min(logprobs.top.size(), static_cast<size_t>(sequence->params().logprobs)));
+      collector_.add_logprobs(*sequence, std::move(logprobs));
+    }
+    collector_.add_token(*sequence, token, reason, now);
+    if (reason == FinishReason::kNone) continue;
+    scheduler_->finish(sequence, true);
+    settle(sequence, &EngineStats::requests_finished);
+  }
+  return stopped;
+}
+
+void EngineLoop::accept_rows(Flight& flight, const std::vector<bool>& ended, const std::vector<bool>& stopped) {
+  for (size_t i = 0; i < flight.rows.size(); ++i) {
+    const auto [entry, generation] = flight.groups[i];
+    const auto index = static_cast<size_t>(entry);
+    // The row of a token that is not returned is not returned either.
+    if (ended[index] || (generation && stopped[index])) continue;
+    collector_.add_rows(*flight.plan.sequences[index].sequence, std::move(flight.rows[i]));
+  }
+}
+
+void EngineLoop::finish_computed_prompts(const Flight& flight, double now) {
+  for (const ScheduledSequence& scheduled : flight.plan.sequences) {
+    const SequencePtr& sequence = scheduled.sequence;
+    if (sequence->params().max_new_tokens > 0 || sequence->state == SequenceState::kFinished) continue;
+    if (scheduled.begin + scheduled.count < sequence->prompt_len()) continue;
+    scheduler_->finish(sequence, true);
+    collector_.add_finish(*sequence, FinishReason::kLength, now);
+    settle(sequence, &EngineStats::requests_finished);
+  }
+}
+
+void EngineLoop::fail_flights(const Error& error) {
+  log(LogLevel::kError, "a step failed, its requests end: ", error.what());
+  ++counters_.failed_steps;
+  const std::deque<Flight> flights = std::exchange(flights_, {});
+  for (const Flight& flight : flights) {
+    for (const ScheduledSequence& scheduled : flight.plan.sequences) fail(scheduled.sequence, error);
+  }
+  for (const Flight& flight : flights) kv_cache_->discard(flight.plan.id);
+  builder_.reset();
+  if (error.code() == ErrorCode::kDeviceLost) return fail_everything(error);
+  try {
+    ranks_.run([](Rank& rank, int32_t) { rank.runner->reset(); });
+  } catch (...) {
+    const Error lost = current_error();
+    fail_everything({ErrorCode::kDeviceLost, std::string("after a failed step: ") + lost.what()});
+  }
+}
+
+void EngineLoop::fail_everything(const Error& error) {
+  log(LogLevel::kError, "all requests end: ", error.what());
+  while (!active_.empty()) {
+    const std::vector<SequencePtr> sequences = active_.begin()->second.sequences;
+    for (const SequencePtr& sequence : sequences) {
+      if (sequence->state == SequenceState::kFinished) continue;
+      sequence->state = SequenceState::kFinished;
+      collector_.add_error(*sequence, error, seconds_now());
+      settle(sequence, &EngineStats::requests_failed);
+    }
+  }
+  flights_.clear();
+  rebuild();
+  if (error.code() == ErrorCode::kDeviceLost) {
+    inbox_.close(SubmitQueue::Closing::kCancel, ErrorCode::kDeviceLost, error.what());
+  }
+}
+
+void EngineLoop::fail(const SequencePtr& sequence, const Error& error) {
+  if (sequence->state == SequenceState::kFinished) return;
+  const std::vector<SequencePtr> siblings = sequence->siblings;
+  scheduler_->finish(sequence, false);
+  collector_.add_error(*sequence, error, seconds_now());
+  settle(sequence, &EngineStats::requests_failed);
+  for (const SequencePtr& sibling : siblings) fail(sibling, error);
+}
+
+void EngineLoop::settle(SequencePtr sequence, int64_t EngineStats::*counter) {
+  sequence->siblings.clear();
+  const auto found = active_.find(sequence->request->id);
+  ActiveRequest& active = found->second;
+  if (--active.num_unfinished > 0) return;
+  ++(counters_.*counter);
+  if (active.queued) inbox_.release_places(1);
+  if (active.deadline > 0.0) deadlines_.erase({active.deadline, found->first});
+  active_.erase(found);
+}
+
+void EngineLoop::fail_unservable() {
+  const SequencePtr sequence = scheduler_->first_waiting();
+  if (!sequence) return;
+  // Submission admits only what the empty cache can hold, so this is a broken invariant; it must not hang the caller.
+  fail(sequence, Error(ErrorCode::kOutOfMemory, "KV cache: the idle engine found no room for the request"));
+}
+
+void EngineLoop::rebuild() {
+  if (scheduler_) preemptions_before_ += scheduler_->num_preemptions();
+  scheduler_.reset();
+  kv_cache_ = std::make_unique<KvCache>(config_.num_blocks, config_.block_size, config_.enable_prefix_caching);
+  scheduler_ = std::make_unique<Scheduler>(config_.limits, *kv_cache_);
+  builder_.reset();
+}
+
+void EngineLoop::publish() {
+  const BlockManager& blocks = kv_cache_->blocks();
+  counters_.running = static_cast<int64_t>(scheduler_->running().size());
+  counters_.waiting = scheduler_->num_waiting();
+  counters_.kv_blocks_total = blocks.num_blocks();
+  counters_.kv_blocks_cached = blocks.num_idle();
+  counters_.kv_blocks_used = blocks.num_blocks() - blocks.num_free() - blocks.num_idle();
+  counters_.preemptions = preemptions_before_ + scheduler_->num_preemptions();
+  if (ranks_.rank(0).runner) counters_.graph_replays = ranks_.rank(0).runner->num_replays();
+  {
+    const std::lock_guard lock(stats_mutex_);
+    stats_ = counters_;
+  }
+  outputs_.push(collector_.take());
+}
+
+}  // namespace turbomind

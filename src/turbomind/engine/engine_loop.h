@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <utility>
+#include <vector>
+
+#include "turbomind/engine/kv_cache.h"
+#include "turbomind/engine/output_collector.h"
+#include "turbomind/engine/queues.h"
+#include "turbomind/engine/rank_group.h"
+#include "turbomind/engine/scheduler.h"
+#include "turbomind/engine/stats.h"
+#include "turbomind/engine/step_batch.h"
+
+namespace turbomind {
+
+struct LoopConfig {
+  SchedulerLimits limits;
+  int32_t num_blocks;
+  int32_t block_size;
+  bool enable_prefix_caching;
+  int32_t vocab_size;
+  size_t look_ahead;  // steps issued before the tokens of an earlier one are read; 0 or 1
+};
+
+// The engine thread: plans a step, issues it, reads the tokens of the step that is due, hands out outputs. Owns all state
+// but the queues.
+class EngineLoop {
+ public:
+  EngineLoop(RankGroup& ranks, SubmitQueue& inbox, OutputQueue& outputs, const LoopConfig& config);
+
+  // Until the inbox is closed and what it demands is done, or the device is lost.
+  void run();
+  // Any thread.
+  EngineStats stats() const;
+
+ private:
+  struct ActiveRequest {
+    std::vector<SequencePtr> sequences;
+    int32_t num_unfinished = 0;
+    bool queued = true;  // counts as waiting in the inbox
+    double deadline = 0.0;
+  };
+  // A step that was issued and whose tokens were not read.
+  struct Flight {
+    StepPlan plan;
+    std::vector<int32_t> entries;  // of the plan, in the order of the sampled tokens
+    int64_t logprobs_begin = 0;
+    int64_t logprobs_end = 0;
+    std::vector<std::pair<int32_t, bool>> groups;  // entry, generation
+    std::vector<GroupRows> rows;                   // per group
+  };
+
+  void receive(SubmitQueue::Mail mail);
+  void add(std::shared_ptr<const Request> request);
+  void cancel(uint64_t request_id);
+  void expire_deadlines(double now);
+
+  void step();
+  void issue(StepPlan plan);
+  void resolve();
+  // Returns the entries whose sequence was stopped by its token.
+  std::vector<bool> accept_tokens(const Flight& flight, const SampledTokens& sampled, double now);
+  void accept_rows(Flight& flight, const std::vector<bool>& skip, const std::vector<bool>& stopped);
+  void finish_computed_prompts(const Flight& flight, double now);
+
+  // The sequences of all steps on their way end with the error; the others go on.
+  void fail_flights(const Error& error);
+  // Every request ends with the error, and planning starts from nothing.
+  void fail_everything(const Error& error);
+  void fail(const SequencePtr& sequence, const Error& error);
+  // Called when a sequence has ended; sequence must not be a reference into its request.
+  void settle(SequencePtr sequence, int64_t EngineStats::*counter);
+  void fail_unservable();
+  void rebuild();
+  void publish();
+
+  RankGroup& ranks_;
+  SubmitQueue& inbox_;
+  OutputQueue& outputs_;
+  const LoopConfig config_;
+  std::unique_ptr<KvCache> kv_cache_;
+  std::unique_ptr<Scheduler> scheduler_;
+  BatchBuilder builder_;
+  OutputCollector collector_;
+  std::map<uint64_t, ActiveRequest> active_;
+  std::set<std::pair<double, uint64_t>> deadlines_;
+  std::deque<Flight> flights_;
+  SubmitQueue::Closing closing_ = SubmitQueue::Closing::kOpen;
+  EngineStats counters_;
+  int64_t preemptions_before_ = 0;  // by schedulers that were replaced
+
+  mutable std::mutex stats_mutex_;  // guards stats_
+  EngineStats stats_;
+};
+
+}  // namespace turbomind

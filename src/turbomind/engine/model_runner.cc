@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "turbomind/engine/model_runner.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "turbomind/core/log.h"
+
+namespace turbomind {
+namespace {
+
+// Wider batches are worth less to replay, and every size costs a recording.
+constexpr int64_t kMaxCapturedSeqs = 512;
+
+size_t input_bytes(const RunnerLimits& limits) {
+  const auto tokens = static_cast<size_t>(limits.max_tokens);
+  const auto seqs = static_cast<size_t>(limits.max_seqs);
+  return 2 * UploadBuffer::bytes_for<int32_t>(tokens) + UploadBuffer::bytes_for<int32_t>(seqs) +
+         Sampler::upload_bytes(limits.max_seqs);
+}
+
+tm_plan_limits plan_limits(const RunnerLimits& limits) {
+  return {.max_tokens = limits.max_tokens,
+          .max_seqs = limits.max_seqs,
+          .max_blocks_per_seq = limits.max_blocks_per_seq,
+          .block_size = limits.block_size};
+}
+
+}  // namespace
+
+ModelRunner::ModelRunner(Decoder& decoder, const Device& device, Stream& stream, const RunnerLimits& limits,
+                         bool fetches)
+    : decoder_(decoder),
+      device_(device),
+      stream_(stream),
+      limits_(limits),
+      fetches_(fetches),
+      plan_(device, plan_limits(limits)),
+      inputs_(device, stream),
+      sampler_(decoder, device, stream, limits.max_seqs),
+      row_reader_(decoder, device, stream),
+      slots_{Slot(device), Slot(device)} {
+  inputs_.begin(input_bytes(limits));
+}
+
+std::vector<GroupRows> ModelRunner::issue(const StepBatch& batch) {
+  std::vector<GroupRows> rows;
+  Slot& slot = slots_[issue_slot_];
+  // Its half of the host buffers is about to be written again.
+  if (slot.issued) slot.done.synchronize();
+  slot.issued = true;
+  slot.samples = batch.sampling.rows() > 0;
+  if (!batch.copies.empty()) {
+    decoder_.copy_kv_blocks(&batch.copies.front().source, static_cast<int64_t>(batch.copies.size()));
+  }
+  const int64_t padded = padded_size(batch);
+  upload(batch, padded);
+  update_plan(batch, padded);
+  if (padded > 0) {
+    run_captured(batch, captured_[padded]);
+  } else {
+    run_eager(batch, rows);
+  }
+  slot.done.record(stream_);
+  issue_slot_ = 1 - issue_slot_;
+  return rows;
+}
+
+SampledTokens ModelRunner::collect() {
+  const size_t index = collect_slot_;
+  collect_slot_ = 1 - collect_slot_;
+  slots_[index].done.synchronize();
+  // A wait that an error cut short must not pass for tokens.
+  check(slots_[index].done.reached(), ErrorCode::kDevice, "step: expected it to have ended, found its work dropped");
+  return slots_[index].samples ? sampler_.read(index) : SampledTokens{};
+}
+
+int64_t ModelRunner::padded_size(const StepBatch& batch) const {
+  if (!device_.can_capture() || !batch.decode_only || batch.num_seqs > kMaxCapturedSeqs) return 0;
+  const auto padded = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(batch.num_seqs)));
+  return std::min(padded, limits_.max_seqs);
+}
+
+void ModelRunner::upload(const StepBatch& batch, int64_t padded) {
+  const int64_t num_tokens = std::max(batch.num_tokens, padded);
+  const auto with_padding = [&](std::vector<int32_t> values) {
+    values.resize(static_cast<size_t>(num_tokens), 0);
+    return values;
+  };
+  inputs_.begin(input_bytes(limits_));
+  sampler_.upload(inputs_, batch.sampling, std::max(batch.sampling.rows(), padded));
+  pending_rows_ = inputs_.add(batch.pending_rows, static_cast<size_t>(limits_.max_seqs));
+  positions_ = inputs_.add(with_padding(batch.positions), static_cast<size_t>(limits_.max_tokens));
+  token_ids_ = inputs_.add(with_padding(batch.token_ids));
+  inputs_.send();
+  if (!batch.has_pending) return;
+  const Tensor tokens = sampler_.last_tokens();
+  decoder_.ops().scatter_rows({.in = reshape(tokens, {tokens.shape[0], 1}),
+                               .index = pending_rows_,
+                               .out = reshape(token_ids_, {num_tokens, 1})});
+}
+
+void ModelRunner::update_plan(const StepBatch& batch, int64_t padded) {
+  int32_t max_q_len = 1;
+  for (size_t i = 1; i < batch.cu_seqlens_q.size(); ++i) {
+    max_q_len = std::max(max_q_len, batch.cu_seqlens_q[i] - batch.cu_seqlens_q[i - 1]);
+  }
+  plan_.update(stream_, {.num_seqs = batch.num_seqs,
+                         .num_tokens = batch.num_tokens,
+                         .cu_seqlens_q = batch.cu_seqlens_q.data(),
+                         .context_lens = batch.context_lens.data(),
+                         .block_table = batch.block_table.data(),
+                         .block_table_stride = batch.block_table_stride,
+                         .padded_tokens = padded,
+                         .padded_seqs = padded,
+                         .max_q_len = max_q_len});
+}
+
+void ModelRunner::run_eager(const StepBatch& batch, std::vector<GroupRows>& rows) {
+  const Tensor hidden = decoder_.forward({.token_ids = token_ids_, .positions = positions_, .plan = &plan_});
+  if (!batch.row_groups.empty()) rows = row_reader_.read(hidden, batch.row_groups, fetches_);
+  if (batch.sampling.rows() == 0) return;
+  const Tensor logits = decoder_.compute_logits(hidden, sampler_.hidden_rows());
+  sample(hidden, logits, batch.sampling);
+}
+
+void ModelRunner::sample(const Tensor& hidden, const Tensor& logits, const SamplingBatch& batch) {
+  sampler_.sample(logits, batch);
+  sampler_.fetch(hidden, logits, batch, issue_slot_, fetches_);
+}
+
+void ModelRunner::run_captured(const StepBatch& batch, CapturedStep& step) {
+  if (!step.ran) {
+    // The first run lets every op meet its shapes before they are recorded.
+    step.hidden = decoder_.forward({.token_ids = token_ids_, .positions = positions_, .plan = &plan_});
+    step.logits = decoder_.compute_logits(step.hidden, sampler_.hidden_rows());
+    step.ran = true;
+  } else {
+    if (step.graph.empty()) capture(step);
+    tm_plan* const plans[] = {plan_.handle()};
+    step.graph.front().launch(stream_, plans);
+    ++num_replays_;
+  }
+  sample(step.hidden, row_slice(step.logits, 0, batch.sampling.rows()), batch.sampling);
+}
+
+void ModelRunner::capture(CapturedStep& step) {
+  stream_.capture_begin();
+  try {
+    step.hidden = decoder_.forward({.token_ids = token_ids_, .positions = positions_, .plan = &plan_});
+    step.logits = decoder_.compute_logits(step.hidden, sampler_.hidden_rows());
+  } catch (...) {
+    try {
+      stream_.capture_end();
+    } catch (const Error&) {
+      // The first error says what went wrong.
+    }
+    throw;
+  }
+  step.graph.push_back(stream_.capture_end());
+}
+
+void ModelRunner::reset() {
+  issue_slot_ = collect_slot_ = 0;
+  for (Slot& slot : slots_) slot.issued = false;
+  try {
+    stream_.synchronize();
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kDeviceLost) throw;
+    log(LogLevel::kWarning, "after a failed step: ", error.what());
+  }
+}
+
+}  // namespace turbomind

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "turbomind/engine/row_reader.h"
+#include "turbomind/engine/sampler.h"
+#include "turbomind/engine/step_batch.h"
+#include "turbomind/engine/upload_buffer.h"
+#include "turbomind/models/decoder.h"
+
+namespace turbomind {
+
+struct RunnerLimits {
+  int64_t max_tokens;          // of one step
+  int64_t max_seqs;            // of one step
+  int64_t max_blocks_per_seq;
+  int32_t block_size;
+};
+
+// Runs steps on one rank. issue() only puts work on the stream; tokens drawn by a step feed the next one on the device, so
+// that the host may read them a step later. A step that only decodes is captured at its second run of a padded size and
+// replayed from then on, where the backend can.
+class ModelRunner {
+ public:
+  // fetches: this rank's results are read. The decoder has finished loading.
+  ModelRunner(Decoder& decoder, const Device& device, Stream& stream, const RunnerLimits& limits, bool fetches);
+
+  // The batch may change once it returns. At most two steps may be issued and not collected.
+  std::vector<GroupRows> issue(const StepBatch& batch);
+  // Waits for the oldest step that was issued and not collected. For the rank that fetches.
+  SampledTokens collect();
+  // After an error: waits until the stream is idle, whatever else goes wrong, and forgets what was on its way.
+  void reset();
+
+  // Device memory of inputs and results, fixed at construction.
+  size_t buffer_bytes() const { return inputs_.device_bytes() + sampler_.device_bytes(); }
+  int64_t num_replays() const { return num_replays_; }
+
+ private:
+  // A decode step of a padded size: how often it ran, and its recording.
+  struct CapturedStep {
+    bool ran = false;
+    std::vector<Graph> graph;  // none or one
+    Tensor hidden{};           // activation dtype [padded, hidden_size]
+    Tensor logits{};           // f32 [padded, vocab]
+  };
+
+  struct Slot {
+    explicit Slot(const Device& device) : done(device) {}
+    Event done;
+    bool issued = false;
+    bool samples = false;
+  };
+
+  // Rows a step is padded to for replay; 0 if it runs eagerly.
+  int64_t padded_size(const StepBatch& batch) const;
+  void upload(const StepBatch& batch, int64_t padded);
+  void update_plan(const StepBatch& batch, int64_t padded);
+  void run_eager(const StepBatch& batch, std::vector<GroupRows>& rows);
+  void run_captured(const StepBatch& batch, CapturedStep& step);
+  void capture(CapturedStep& step);
+  void sample(const Tensor& hidden, const Tensor& logits, const SamplingBatch& batch);
+
+  Decoder& decoder_;
+  const Device& device_;
+  Stream& stream_;
+  RunnerLimits limits_;
+  bool fetches_;
+  Plan plan_;
+  UploadBuffer inputs_;
+  Sampler sampler_;
+  RowReader row_reader_;
+  std::array<Slot, Sampler::kSlots> slots_;  // steps on their way take turns
+  size_t issue_slot_ = 0;
+  size_t collect_slot_ = 0;
+  Tensor token_ids_{};  // i32 [padded]
+  Tensor positions_{};  // i32 [padded]
+  Tensor pending_rows_{};
+  std::map<int64_t, CapturedStep> captured_;  // by padded size
+  int64_t num_replays_ = 0;
+};
+
+}  // namespace turbomind

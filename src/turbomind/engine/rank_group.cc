@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "turbomind/engine/rank_group.h"
+
+#include <utility>
+
+namespace turbomind {
+
+RankGroup::RankGroup(const Plugin& plugin, const std::vector<int32_t>& device_indices, const Config& config) {
+  for (const int32_t index : device_indices) ranks_.push_back(std::make_unique<Rank>(plugin, index, config));
+  connected_ = size() == 1;
+  for (int32_t index = 1; index < size(); ++index) threads_.emplace_back([this, index] { work(index); });
+}
+
+RankGroup::~RankGroup() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  started_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+void RankGroup::run(const std::function<void(Rank&, int32_t)>& fn) {
+  if (!connected_) connect();
+  try {
+    run_all(fn);
+  } catch (...) {
+    connected_ = size() == 1;
+    throw;
+  }
+}
+
+void RankGroup::run_all(const std::function<void(Rank&, int32_t)>& fn) {
+  {
+    const std::lock_guard lock(mutex_);
+    task_ = &fn;
+    failure_ = nullptr;
+    num_busy_ = size() - 1;
+    ++round_;
+  }
+  started_.notify_all();
+  run_rank(0);
+  std::unique_lock lock(mutex_);
+  done_.wait(lock, [&] { return num_busy_ == 0; });
+  task_ = nullptr;
+  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+}
+
+void RankGroup::work(int32_t index) {
+  uint64_t seen = 0;
+  while (true) {
+    {
+      std::unique_lock lock(mutex_);
+      started_.wait(lock, [&] { return stopping_ || round_ != seen; });
+      if (stopping_) return;
+      seen = round_;
+    }
+    run_rank(index);
+    {
+      const std::lock_guard lock(mutex_);
+      --num_busy_;
+    }
+    done_.notify_one();
+  }
+}
+
+void RankGroup::run_rank(int32_t index) {
+  try {
+    rank(index).device.set_thread();
+    (*task_)(rank(index), index);
+  } catch (...) {
+    record_failure();
+  }
+}
+
+void RankGroup::record_failure() {
+  const std::lock_guard lock(mutex_);
+  if (failure_) return;
+  failure_ = std::current_exception();
+  for (const auto& rank : ranks_) {
+    if (rank->comm) rank->comm->abort();
+  }
+}
+
+void RankGroup::connect() {
+  const CommId id = Comm::unique_id(rank(0).device);
+  std::vector<std::unique_ptr<Comm>> comms(ranks_.size());
+  run_all([&](Rank& rank, int32_t index) {
+    comms[static_cast<size_t>(index)] = std::make_unique<Comm>(rank.device, id, index, size());
+  });
+  for (size_t i = 0; i < ranks_.size(); ++i) {
+    // In place where there was one: the layers know it by its address.
+    if (ranks_[i]->comm) {
+      *ranks_[i]->comm = std::move(*comms[i]);
+    } else {
+      ranks_[i]->comm = std::move(comms[i]);
+    }
+  }
+  connected_ = true;
+}
+
+}  // namespace turbomind

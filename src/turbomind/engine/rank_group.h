@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "turbomind/engine/model_runner.h"
+#include "turbomind/models/decoder.h"
+#include "turbomind/runtime/comm.h"
+#include "turbomind/runtime/device.h"
+
+namespace turbomind {
+
+// What one tensor-parallel rank owns, in order of construction.
+struct Rank {
+  Rank(const Plugin& plugin, int32_t device_index, const Config& config)
+      : device(plugin, device_index, config), stream(device) {}
+
+  Device device;
+  Stream stream;
+  std::unique_ptr<Comm> comm;  // null for one rank
+  std::unique_ptr<Decoder> decoder;
+  std::unique_ptr<ModelRunner> runner;
+};
+
+// The ranks and a thread for each but the first, whose work the calling thread does. All ranks do the same things in
+// the same order, so their collectives meet. run() is called by one thread at a time.
+class RankGroup {
+ public:
+  RankGroup(const Plugin& plugin, const std::vector<int32_t>& device_indices, const Config& config);
+  ~RankGroup();
+  RankGroup(const RankGroup&) = delete;
+  RankGroup& operator=(const RankGroup&) = delete;
+
+  int32_t size() const { return static_cast<int32_t>(ranks_.size()); }
+  Rank& rank(int32_t index) { return *ranks_[static_cast<size_t>(index)]; }
+  // fn(rank, index) for every rank at once; returns when all are done. If one fails, the others' collectives are ended,
+  // and the error that came first is thrown; the next run() connects the ranks anew.
+  void run(const std::function<void(Rank&, int32_t)>& fn);
+
+ private:
+  // Creates the communicators, or replaces those that an error has ended.
+  void connect();
+  void run_all(const std::function<void(Rank&, int32_t)>& fn);
+  void work(int32_t index);
+  void run_rank(int32_t index);
+  void record_failure();
+
+  std::vector<std::unique_ptr<Rank>> ranks_;
+  std::vector<std::thread> threads_;  // of ranks 1..
+  bool connected_;
+
+  std::mutex mutex_;  // guards all below
+  std::condition_variable started_;
+  std::condition_variable done_;
+  const std::function<void(Rank&, int32_t)>* task_ = nullptr;
+  uint64_t round_ = 0;
+  int32_t num_busy_ = 0;
+  bool stopping_ = false;
+  std::exception_ptr failure_;
+};
+
+}  // namespace turbomind

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "turbomind/engine/scheduler.h"
+
+namespace turbomind {
+
+// Arguments of logits_process for the first rows of a SamplingBatch, see tm_logits_process_args. A group of arrays is
+// empty if no row needs it.
+struct LogitsProcessBatch {
+  std::vector<float> repetition_penalty;  // [rows]
+  std::vector<float> presence_penalty;    // [rows]
+  std::vector<float> frequency_penalty;   // [rows]
+  std::vector<int32_t> history_offsets;   // [rows + 1]
+  std::vector<int32_t> history_ids;
+  std::vector<int32_t> history_counts;
+  std::vector<int32_t> pending_source;  // [rows]: row among the tokens of the step before, or -1
+  std::vector<int32_t> bias_offsets;    // [rows + 1]
+  std::vector<int32_t> bias_ids;
+  std::vector<float> bias_values;
+  std::vector<uint32_t> bitmask;  // [rows, ceil(vocab / 32)]
+
+  void clear();
+};
+
+// The rows of a step that draw a token. Rows whose logits are processed come first and rows whose logprobs are wanted
+// lie together: [processed | processed, logprobs | logprobs | neither].
+struct SamplingBatch {
+  std::vector<int32_t> entries;      // [rows]: index in StepPlan::sequences
+  std::vector<int32_t> hidden_rows;  // [rows]: token row whose logits are sampled
+  std::vector<float> temperature;    // [rows], as below
+  std::vector<int32_t> top_k;
+  std::vector<float> top_p;
+  std::vector<float> min_p;
+  std::vector<uint64_t> seed;
+  std::vector<int64_t> position;  // of the token being drawn
+  int64_t num_processed = 0;
+  int64_t logprobs_begin = 0;
+  int64_t logprobs_end = 0;
+  int32_t num_top = 0;  // alternatives per row, the most any row asks for
+  LogitsProcessBatch process;
+
+  int64_t rows() const { return static_cast<int64_t>(entries.size()); }
+  bool has_logprobs() const { return logprobs_begin < logprobs_end; }
+};
+
+// last_rows: [entries of the plan], the token row an entry samples from. Reuses the batch's memory.
+void build_sampling_batch(const StepPlan& plan, const std::vector<int32_t>& last_rows, int32_t vocab_size,
+                          SamplingBatch& batch);
+
+// True if the sequence's penalties need TokenHistory.
+bool has_penalties(const SamplingParams& params);
+
+}  // namespace turbomind

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "turbomind/engine/scheduler.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace turbomind {
+namespace {
+
+bool wants_compute(const Sequence& sequence, uint64_t step) {
+  if (sequence.num_uncomputed() == 0 || sequence.last_step == step) return false;
+  return sequence.num_generated() == 0 || !sequence.at_length();
+}
+
+}  // namespace
+
+StepPlan Scheduler::schedule(double now) {
+  StepPlan plan;
+  plan.id = step_ + 1;
+  budget_ = limits_.max_num_batched_tokens;
+  make_room_for_urgent();
+  const int64_t preemptions = num_preemptions_;
+  schedule_decodes(plan);
+  schedule_prefills(plan);
+  // Blocks are short: what was just given back is for the running ones.
+  if (num_preemptions_ == preemptions) admit_waiting(plan, now);
+  plan.copies = kv_cache_.take_copies();
+  if (!plan.sequences.empty()) step_ = plan.id;
+  return plan;
+}
+
+void Scheduler::make_room_for_urgent() {
+  const SequencePtr urgent = waiting_.front();
+  while (urgent && !running_.empty() && running_.back()->params().priority < urgent->params().priority) {
+    const auto spare = static_cast<int64_t>(running_.size());
+    if (has_slots(*urgent) && kv_cache_.fits(*urgent, spare, step_ + 1)) return;
+    preempt(running_.back());
+  }
+}
+
+void Scheduler::schedule_decodes(StepPlan& plan) {
+  // The sequences before i are in the step; preemption takes from the end, so never one of them.
+  for (size_t i = 0; i < running_.size(); ++i) {
+    const SequencePtr sequence = running_[i];
+    if (sequence->num_uncomputed() != 1 || !wants_compute(*sequence, plan.id)) continue;
+    if (!grow_or_preempt(sequence)) return;
+    add_to_step(plan, sequence, 1);
+  }
+}
+
+void Scheduler::schedule_prefills(StepPlan& plan) {
+  // By index: sequences split off in this step are inserted behind their parent.
+  for (size_t i = 0; i < running_.size() && budget_ > 0; ++i) {
+    const SequencePtr sequence = running_[i];
+    if (sequence->num_uncomputed() <= 1 || !wants_compute(*sequence, plan.id)) continue;
+    add_to_step(plan, sequence, std::min(budget_, sequence->num_uncomputed()));
+  }
+}
+
+void Scheduler::admit_waiting(StepPlan& plan, double now) {
+  while (budget_ > 0) {
+    const SequencePtr sequence = waiting_.front();
+    // A pending token of a preempted sequence is known after the step on its way.
+    if (!sequence || sequence->num_pending > 0 || !has_slots(*sequence)) return;
+    // Each running sequence will soon need one more block.
+    if (!kv_cache_.admit(*sequence, static_cast<int64_t>(running_.size()), plan.id)) return;
+    waiting_.erase(sequence);
+    if (!sequence->admitted) {
+      sequence->admitted = true;
+      sequence->cached_tokens = sequence->num_computed;
+      sequence->times.first_scheduled = now;
+    }
+    sequence->state = SequenceState::kRunning;
+    reserved_slots_ += static_cast<int64_t>(sequence->siblings.size());
+    insert_running(sequence);
+    add_to_step(plan, sequence, std::min(budget_, sequence->num_uncomputed()));
+  }
+}
+
+bool Scheduler::grow_or_preempt(const SequencePtr& sequence) {
+  while (!kv_cache_.grow(*sequence)) {
+    const SequencePtr victim = running_.back();
+    preempt(victim);
+    if (victim == sequence) return false;
+  }
+  return true;
+}
+
+void Scheduler::preempt(const SequencePtr& sequence) {
+  kv_cache_.release(*sequence, true, step_);
+  std::erase(running_, sequence);
+  reserved_slots_ -= static_cast<int64_t>(sequence->siblings.size());
+  sequence->state = SequenceState::kWaiting;
+  waiting_.push(sequence);
+  ++num_preemptions_;
+}
+
+bool Scheduler::has_slots(const Sequence& sequence) const {
+  const auto taken = static_cast<int64_t>(running_.size()) + reserved_slots_;
+  return taken + 1 + static_cast<int64_t>(sequence.siblings.size()) <= limits_.max_num_seqs;
+}
+
+void Scheduler::add_to_step(StepPlan& plan, const SequencePtr& sequence, int64_t count) {
+  const auto index = static_cast<int32_t>(plan.sequences.size());
+  const int64_t begin = sequence->num_computed;
+  sequence->num_computed += count;
+  sequence->last_step = plan.id;
+  plan.num_tokens += count;
+  budget_ -= count;
+  waiting_.charge(sequence->params().cache_salt, count);
+  kv_cache_.commit(*sequence, plan.id);
+  const bool reached = sequence->num_uncomputed() == 0;
+  const bool samples = reached && !sequence->at_length();
+  plan.sequences.push_back({sequence, begin, count, samples, index});
+  if (reached && !sequence->siblings.empty()) split_off_siblings(plan, *sequence, index);
+  sequence->num_pending += samples;
+}
+
+void Scheduler::split_off_siblings(StepPlan& plan, Sequence& parent, int32_t row_owner) {
+  reserved_slots_ -= static_cast<int64_t>(parent.siblings.size());
+  for (const SequencePtr& sibling : std::exchange(parent.siblings, {})) {
+    kv_cache_.fork(parent, *sibling);
+    sibling->state = SequenceState::kRunning;
+    sibling->last_step = plan.id;
+    sibling->admitted = true;
+    sibling->cached_tokens = parent.cached_tokens;
+    sibling->times.first_scheduled = parent.times.first_scheduled;
+    insert_running(sibling);
+    const bool samples = !sibling->at_length();
+    plan.sequences.push_back({sibling, sibling->num_computed, 0, samples, row_owner});
+    sibling->num_pending += samples;
+  }
+}
+
+void Scheduler::insert_running(const SequencePtr& sequence) {
+  const auto after = [](const SequencePtr& a, const SequencePtr& b) { return precedes(*a, *b); };
+  running_.insert(std::upper_bound(running_.begin(), running_.end(), sequence, after), sequence);
+}
+
+void Scheduler::finish(const SequencePtr& sequence, bool keep) {
+  if (sequence->state == SequenceState::kRunning) {
+    kv_cache_.release(*sequence, keep, step_);
+    std::erase(running_, sequence);
+    reserved_slots_ -= static_cast<int64_t>(sequence->siblings.size());
+  } else if (sequence->state == SequenceState::kWaiting) {
+    waiting_.erase(sequence);
+  }
+  sequence->state = SequenceState::kFinished;
+}
+
+}  // namespace turbomind

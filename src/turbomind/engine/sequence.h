@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "turbomind/engine/block_manager.h"
+#include "turbomind/engine/request.h"
+
+namespace turbomind {
+
+// A submitted request; read-only from then on.
+struct Request {
+  uint64_t id = 0;
+  std::vector<int32_t> prompt;
+  SamplingParams params;  // seed is set
+  int64_t max_len = 0;    // tokens, prompt included, at which its sequences end
+  double arrival = 0.0;   // seconds on the steady clock
+};
+
+// How often a sequence has used which token, for the penalties. Distinct tokens in order of their first use.
+struct TokenHistory {
+  std::vector<int32_t> ids;
+  std::vector<int32_t> counts;  // generated occurrences; 0 = in the prompt only
+  std::unordered_map<int32_t, size_t> places;
+
+  void add(int32_t token, int32_t count) {
+    const auto [it, inserted] = places.try_emplace(token, ids.size());
+    if (inserted) {
+      ids.push_back(token);
+      counts.push_back(0);
+    }
+    counts[it->second] += count;
+  }
+};
+
+enum class SequenceState {
+  kWaiting,  // holds no KV blocks: not scheduled yet, or preempted
+  kRunning,
+  kFinished,
+};
+
+// One of the n answers to a request; state of the engine thread. Tokens are known (prompt, then sampled) or computed (their
+// KV is in the blocks, or will be after the steps on their way). num_computed < num_known() asks for work.
+struct Sequence {
+  std::shared_ptr<const Request> request;
+  int32_t index = 0;  // of the request's n
+  SequenceState state = SequenceState::kWaiting;
+
+  std::vector<int32_t> tokens;  // known to the host
+  int32_t num_pending = 0;      // further ones are sampled, but still on the device: one per step on its way
+  int32_t pending_row = 0;      // row of the last of them among the tokens its step sampled
+  int64_t num_computed = 0;
+  uint64_t last_step = 0;       // the last step it was part of
+
+  std::vector<int32_t> blocks;  // block table; block i holds tokens [i * block_size, (i + 1) * block_size)
+  int32_t num_cached_blocks = 0;          // leading blocks that the prefix cache knows
+  int32_t cache_parent = kNoBlock;        // the cache's node of the last of them
+  std::vector<int32_t> duplicate_blocks;  // referenced because they are nodes in place of own, equal blocks
+
+  // Sequences 1.. of the request, until the prompt is computed: they then share its blocks.
+  std::vector<std::shared_ptr<Sequence>> siblings;
+
+  TokenHistory history;  // filled only if the request has penalties
+  int64_t rows_returned = 0;  // positions whose logits, hidden state or prompt logprob the caller has
+  int64_t cached_tokens = 0;  // of the prompt, at first admission
+  bool admitted = false;      // has been scheduled before
+  RequestTimes times;
+
+  const SamplingParams& params() const { return request->params; }
+  int64_t prompt_len() const { return static_cast<int64_t>(request->prompt.size()); }
+  int64_t num_known() const { return static_cast<int64_t>(tokens.size()) + num_pending; }
+  int64_t num_generated() const { return num_known() - prompt_len(); }
+  int64_t num_uncomputed() const { return num_known() - num_computed; }
+  // All its tokens are sampled, though the host may not have seen the last one.
+  bool at_length() const { return num_known() >= request->max_len; }
+  uint64_t seed() const { return *request->params.seed + static_cast<uint64_t>(index); }
+};
+
+using SequencePtr = std::shared_ptr<Sequence>;
+
+// True if a is served before b: by priority, then in order of arrival.
+inline bool precedes(const Sequence& a, const Sequence& b) {
+  if (a.params().priority != b.params().priority) return a.params().priority > b.params().priority;
+  if (a.request->id != b.request->id) return a.request->id < b.request->id;
+  return a.index < b.index;
+}
+
+}  // namespace turbomind

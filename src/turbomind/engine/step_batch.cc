@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "turbomind/engine/step_batch.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace turbomind {
+
+const StepBatch& BatchBuilder::build(const StepPlan& plan) {
+  clear();
+  for (const ScheduledSequence& scheduled : plan.sequences) add_sequence(scheduled);
+  add_block_table(plan);
+  batch_.copies = plan.copies;
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    add_row_groups(plan.sequences[i], static_cast<int32_t>(i));
+  }
+  build_sampling_batch(plan, last_rows_, vocab_size_, batch_.sampling);
+  const SamplingBatch& sampling = batch_.sampling;
+  for (size_t row = 0; row < sampling.entries.size(); ++row) {
+    plan.sequences[static_cast<size_t>(sampling.entries[row])].sequence->pending_row = static_cast<int32_t>(row);
+  }
+  num_sampled_before_ = sampling.rows();
+  batch_.decode_only =
+      batch_.num_tokens == batch_.num_seqs && sampling.rows() == batch_.num_tokens && batch_.row_groups.empty();
+  return batch_;
+}
+
+void BatchBuilder::clear() {
+  last_rows_.clear();
+  batch_.num_tokens = 0;
+  batch_.num_seqs = 0;
+  batch_.token_ids.clear();
+  batch_.positions.clear();
+  batch_.pending_rows.assign(static_cast<size_t>(num_sampled_before_), -1);
+  batch_.cu_seqlens_q.assign(1, 0);
+  batch_.context_lens.clear();
+  batch_.row_groups.clear();
+  batch_.has_pending = false;
+}
+
+void BatchBuilder::add_sequence(const ScheduledSequence& scheduled) {
+  if (scheduled.count == 0) {
+    last_rows_.push_back(last_rows_[static_cast<size_t>(scheduled.row_owner)]);
+    return;
+  }
+  const Sequence& sequence = *scheduled.sequence;
+  for (int64_t position = scheduled.begin; position < scheduled.begin + scheduled.count; ++position) {
+    const bool known = position < static_cast<int64_t>(sequence.tokens.size());
+    if (!known) {
+      batch_.pending_rows[static_cast<size_t>(sequence.pending_row)] = static_cast<int32_t>(batch_.token_ids.size());
+      batch_.has_pending = true;
+    }
+    batch_.token_ids.push_back(known ? sequence.tokens[static_cast<size_t>(position)] : 0);
+    batch_.positions.push_back(static_cast<int32_t>(position));
+  }
+  batch_.num_tokens += scheduled.count;
+  batch_.num_seqs += 1;
+  batch_.cu_seqlens_q.push_back(static_cast<int32_t>(batch_.num_tokens));
+  batch_.context_lens.push_back(static_cast<int32_t>(scheduled.begin + scheduled.count));
+  last_rows_.push_back(static_cast<int32_t>(batch_.num_tokens) - 1);
+}
+
+void BatchBuilder::add_block_table(const StepPlan& plan) {
+  size_t stride = 1;
+  for (const ScheduledSequence& scheduled : plan.sequences) {
+    if (scheduled.count > 0) stride = std::max(stride, scheduled.sequence->blocks.size());
+  }
+  batch_.block_table_stride = static_cast<int64_t>(stride);
+  batch_.block_table.assign(static_cast<size_t>(batch_.num_seqs) * stride, 0);
+  auto row = batch_.block_table.begin();
+  for (const ScheduledSequence& scheduled : plan.sequences) {
+    if (scheduled.count == 0) continue;
+    std::copy(scheduled.sequence->blocks.begin(), scheduled.sequence->blocks.end(), row);
+    row += static_cast<std::ptrdiff_t>(stride);
+  }
+}
+
+void BatchBuilder::add_row_groups(const ScheduledSequence& scheduled, int32_t entry) {
+  const SamplingParams& params = scheduled.sequence->params();
+  if (scheduled.sequence->index == 0) add_prompt_rows(scheduled, entry);
+  const bool logits = params.output_logits != OutputRows::kNone;
+  const bool hidden = params.output_last_hidden_state != OutputRows::kNone;
+  if (!scheduled.samples || (!logits && !hidden)) return;
+  batch_.row_groups.push_back({.entry = entry,
+                               .first_row = last_rows_[static_cast<size_t>(entry)],
+                               .num_rows = 1,
+                               .logits = logits,
+                               .hidden = hidden,
+                               .generation = true});
+}
+
+void BatchBuilder::add_prompt_rows(const ScheduledSequence& scheduled, int32_t entry) {
+  Sequence& sequence = *scheduled.sequence;
+  const SamplingParams& params = sequence.params();
+  const bool logits = params.output_logits == OutputRows::kAll;
+  const bool hidden = params.output_last_hidden_state == OutputRows::kAll;
+  if (!logits && !hidden && params.prompt_logprobs < 0) return;
+  // The prompt's last row belongs to the generation, if there is one.
+  const int64_t prompt_end = sequence.prompt_len() - (params.max_new_tokens > 0);
+  const int64_t begin = std::max(scheduled.begin, sequence.rows_returned);
+  const int64_t end = std::min(scheduled.begin + scheduled.count, prompt_end);
+  if (begin >= end) return;
+  sequence.rows_returned = end;
+  const auto chunk_row = last_rows_[static_cast<size_t>(entry)] - static_cast<int32_t>(scheduled.count - 1);
+  RowGroup group{.entry = entry,
+                 .first_row = chunk_row + static_cast<int32_t>(begin - scheduled.begin),
+                 .num_rows = static_cast<int32_t>(end - begin),
+                 .logits = logits,
+                 .hidden = hidden};
+  if (params.prompt_logprobs >= 0) {
+    const auto& prompt = sequence.request->prompt;
+    group.num_targets = static_cast<int32_t>(std::min(end, sequence.prompt_len() - 1) - begin);
+    group.num_top = params.prompt_logprobs;
+    group.targets.assign(prompt.begin() + begin + 1, prompt.begin() + begin + 1 + group.num_targets);
+    group.targets.resize(static_cast<size_t>(group.num_rows), 0);
+  }
+  batch_.row_groups.push_back(std::move(group));
+}
+
+}  // namespace turbomind

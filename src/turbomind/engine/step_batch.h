@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "turbomind/engine/sampling_batch.h"
+#include "turbomind/engine/scheduler.h"
+
+namespace turbomind {
+
+// Consecutive token rows of one entry whose logits, hidden states or prompt logprobs go back to the caller.
+struct RowGroup {
+  int32_t entry = 0;  // index in StepPlan::sequences
+  int32_t first_row = 0;
+  int32_t num_rows = 0;
+  int32_t num_targets = 0;     // leading rows with a prompt token after them: those get logprobs
+  int32_t num_top = 0;         // alternatives per logprob
+  std::vector<int32_t> targets;  // [num_rows]: that prompt token; 0 where there is none
+  bool logits = false;
+  bool hidden = false;
+  bool generation = false;  // the row a token is drawn from
+};
+
+// Everything a step needs from the host, the same for every rank.
+struct StepBatch {
+  int64_t num_tokens = 0;
+  int64_t num_seqs = 0;                // with token rows
+  std::vector<int32_t> token_ids;      // [num_tokens]; 0 where it is still on the device
+  std::vector<int32_t> positions;      // [num_tokens]
+  std::vector<int32_t> pending_rows;   // [tokens sampled by the step before]: the row that takes the token, or -1
+  std::vector<int32_t> cu_seqlens_q;   // [num_seqs + 1]
+  std::vector<int32_t> context_lens;   // [num_seqs]
+  std::vector<int32_t> block_table;    // [num_seqs, block_table_stride]
+  int64_t block_table_stride = 0;
+  std::vector<BlockCopy> copies;
+  std::vector<RowGroup> row_groups;
+  SamplingBatch sampling;
+  bool has_pending = false;
+  bool decode_only = false;  // one token row per sequence, each sampled, nothing else wanted: may be replayed
+};
+
+// Turns plans into batches; keeps their memory from step to step.
+class BatchBuilder {
+ public:
+  explicit BatchBuilder(int32_t vocab_size) : vocab_size_(vocab_size) {}
+
+  // The batch is valid until the next call. Records in each sequence which row its token comes from.
+  const StepBatch& build(const StepPlan& plan);
+  // The tokens of the step before are lost.
+  void reset() { num_sampled_before_ = 0; }
+
+ private:
+  void clear();
+  void add_sequence(const ScheduledSequence& scheduled);
+  void add_block_table(const StepPlan& plan);
+  // The prompt's rows of this chunk, then the row a token is drawn from.
+  void add_row_groups(const ScheduledSequence& scheduled, int32_t entry);
+  void add_prompt_rows(const ScheduledSequence& scheduled, int32_t entry);
+
+  int32_t vocab_size_;
+  int64_t num_sampled_before_ = 0;  // by the step before
+  std::vector<int32_t> last_rows_;  // by entry
+  StepBatch batch_;
+};
+
+}  // namespace turbomind
