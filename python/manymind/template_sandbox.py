@@ -13,7 +13,15 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    ValuesView,
+)
 from datetime import datetime
 from types import BuiltinMethodType
 from typing import Any, NoReturn
@@ -25,6 +33,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
 
 MAX_STEPS = 1_000_000  # loop items and calls
 MAX_CHARACTERS = 16_000_000  # of any value, and of all text written
@@ -39,6 +48,7 @@ _FILTERS = {
     *("sort", "string", "title", "trim", "unique", "upper", "urlencode"),
 }
 _PADDING_METHODS = {"center", "ljust", "rjust", "zfill", "expandtabs"}
+_CHARACTERS_PER_VALUE = 8  # of a number, or of a container's brackets and separators
 _LONG_WIDTH = re.compile(r"\d{4}|[{*]")  # in a format specification
 
 
@@ -76,6 +86,24 @@ class _MeteredCode(CodeGenerator):
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
         self.visit(_environment_call("concatenate", *node.nodes), frame)
 
+    def visit_List(self, node: nodes.List, frame: Frame) -> None:  # noqa: N802
+        self._write_checked(super().visit_List, node, frame)
+
+    def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802
+        self._write_checked(super().visit_Dict, node, frame)
+
+    def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:  # noqa: N802
+        if node.ctx == "load":
+            self._write_checked(super().visit_Tuple, node, frame)
+        else:
+            super().visit_Tuple(node, frame)
+
+    def _write_checked(self, visit: Callable[[Any, Frame], None], node: Any, frame: Frame) -> None:
+        # A container of two references to the one before it doubles what comparing it costs.
+        self.write("environment.checked_value(")
+        visit(node, frame)
+        self.write(")")
+
     def _output_const_repr(self, group: Iterable[Any]) -> str:
         return f"environment.metered_text({''.join(map(str, group))!r})"
 
@@ -104,6 +132,8 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
         self.filters["tojson"] = self._to_json
         for name in ("lipsum", "cycler", "joiner"):
             del self.globals[name]
+        self.globals["dict"] = _make_dict
+        self.globals["namespace"] = _TemplateNamespace
         self.globals["raise_exception"] = _raise_exception
         self.globals["strftime_now"] = _strftime_now
 
@@ -130,6 +160,11 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
         """Literal text of the template, charged each time it is written."""
         self.budget.charge_characters(len(text))
         return text
+
+    def checked_value(self, value: Any) -> Any:
+        """A list, dict or tuple that the template builds, if it is not too large."""
+        check_size(value)
+        return value
 
     def concatenate(self, *values: Any) -> str:
         """The operator ``~``."""
@@ -187,6 +222,13 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
         )
 
 
+class _TemplateNamespace(Namespace):
+    """``namespace()``: its text does not spell out its attributes, whose size nothing bounds."""
+
+    def __repr__(self) -> str:
+        return "<namespace>"
+
+
 class _GenerationTag(Extension):
     """``{% generation %}`` marks assistant text for training; at inference its body is just
     text."""
@@ -205,15 +247,13 @@ def measure(value: Any, limit: int) -> int:
         item = pending.pop()
         if isinstance(item, str):
             total += len(item)
-        elif isinstance(item, Mapping):
-            total += 2
+            continue
+        total += _CHARACTERS_PER_VALUE
+        if isinstance(item, Mapping):
             pending.extend(item.keys())
             pending.extend(item.values())
-        elif isinstance(item, (list, tuple, set)):
-            total += 2
+        elif isinstance(item, (list, tuple, set, KeysView, ValuesView, ItemsView)):
             pending.extend(item)
-        else:
-            total += 8
     return total
 
 
@@ -233,7 +273,7 @@ def _finalize(context: Context, value: Any) -> Any:
     return value
 
 
-def _environment_call(method: str, *args: nodes.Expr) -> nodes.Call:
+def _environment_call(method: str, *args: nodes.Node) -> nodes.Call:
     return nodes.Call(nodes.EnvironmentAttribute(method), list(args), [], None, None)
 
 
@@ -252,11 +292,11 @@ def _check_operator(operator: str, left: Any, right: Any) -> None:
             raise SecurityError(f"expected integers of at most {_MAX_INTEGER_BITS} bits")
     elif operator == "+":
         if isinstance(left, (str, list, tuple)) and isinstance(right, (str, list, tuple)):
-            _check_product(1, len(left), len(right))
+            check_size(left, right)
     elif operator == "*":
         for sequence, count in ((left, right), (right, left)):
             if isinstance(sequence, (str, list, tuple)) and isinstance(count, int):
-                _check_product(max(count, 0), len(sequence))
+                _check_product(max(count, 0), measure(sequence, MAX_CHARACTERS))
     elif operator == "%" and isinstance(left, str):
         if any(_LONG_WIDTH.search(field) for field in re.findall(r"%[^a-zA-Z%]*", left)):
             raise SecurityError("expected plain fields in a format string, found widths")
@@ -323,6 +363,12 @@ def _guarded_filter(environment: ChatTemplateEnvironment, name: str, original: A
     if takes_context:
         guarded.jinja_pass_arg = marker  # type: ignore[attr-defined]
     return guarded
+
+
+def _make_dict(*args: Any, **kwargs: Any) -> dict[Any, Any]:
+    value = dict(*args, **kwargs)
+    check_size(value)
+    return value
 
 
 def _raise_exception(message: str) -> NoReturn:
