@@ -20,6 +20,8 @@ Plan::Plan(Context&, const tm_plan_limits& limits) : limits_(limits) {
   cu_seqlens_q_.reserve(limits.max_seqs + 1);
   cu_seqlens_q_.push_back(0);
   context_lens_.reserve(limits.max_seqs);
+  limits_.shapes = nullptr;  // the caller's; nothing here depends on them
+  limits_.num_shapes = 0;
   block_table_.resize(limits.max_seqs * limits.max_blocks_per_seq);
 }
 
@@ -27,6 +29,7 @@ void Plan::update(Stream&, const tm_step_meta& meta) {
   check(meta);
   num_seqs_ = meta.num_seqs;
   num_tokens_ = meta.num_tokens;
+  padded_tokens_ = std::max(meta.num_tokens, meta.padded_tokens);
   cu_seqlens_q_.assign(meta.cu_seqlens_q, meta.cu_seqlens_q + meta.num_seqs + 1);
   has_blocks_ = meta.block_table != nullptr && meta.context_lens != nullptr;
   context_lens_.clear();
@@ -39,6 +42,7 @@ void Plan::update(Stream&, const tm_step_meta& meta) {
 void Plan::check(const tm_step_meta& meta) const {
   require(meta.num_seqs >= 0 && meta.num_seqs <= limits_.max_seqs,
           "num_seqs " + std::to_string(meta.num_seqs) + " is beyond max_seqs " + std::to_string(limits_.max_seqs));
+  require(meta.padded_tokens <= limits_.max_tokens, "padded_tokens is beyond max_tokens");
   require(meta.num_tokens >= 0 && meta.num_tokens <= limits_.max_tokens,
           "num_tokens " + std::to_string(meta.num_tokens) + " is beyond max_tokens " +
               std::to_string(limits_.max_tokens));

@@ -20,11 +20,13 @@ class Plan {
   const tm_plan_limits& limits() const { return limits_; }
   int64_t num_seqs() const { return num_seqs_; }
   int64_t num_tokens() const { return num_tokens_; }
+  int64_t padded_tokens() const { return padded_tokens_; }  // rows of the step's tensors; at least num_tokens
   const int32_t* cu_seqlens_q() const { return cu_seqlens_q_.data(); }  // [num_seqs + 1]
   const int32_t* context_lens() const { return context_lens_.data(); }  // [num_seqs]; empty for attention_dense plans
   bool has_blocks() const { return has_blocks_; }
 
-  // Pool block that holds position p of a sequence: block_table(seq)[p / block_size].
+  // Pool block that holds position p of a sequence: block_table(seq)[p / block_size]. Blocks before every window may be
+  // negative.
   const int32_t* block_table(int64_t seq) const { return block_table_.data() + seq * limits_.max_blocks_per_seq; }
 
   // Position of token row `row` of sequence `seq` (row counted over the whole call).
@@ -37,6 +39,7 @@ class Plan {
   tm_plan_limits limits_;
   int64_t num_seqs_ = 0;
   int64_t num_tokens_ = 0;
+  int64_t padded_tokens_ = 0;
   bool has_blocks_ = false;
   std::vector<int32_t> cu_seqlens_q_;
   std::vector<int32_t> context_lens_;

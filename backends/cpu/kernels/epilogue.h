@@ -8,16 +8,21 @@
 
 namespace turbomind::cpu::TM_ISA_NAMESPACE {
 
+struct TileSums {
+  const float* data;
+  int stride;  // between tokens
+};
+
 // sums: [tokens, panels * kPanelRows], of token rows from first_token and output features from `panel` on.
-TM_INLINE void store_tile(const LinearTask& task, const float* sums, int64_t first_token, int tokens, int64_t panel,
-                          int panels) {
+static void store_tile(const LinearTask& task, TileSums sums, int64_t first_token, int tokens, int64_t panel,
+                       int panels) {
   const int64_t first = panel * kPanelRows;
   const int64_t last = task.panels.rows < (panel + panels) * kPanelRows ? task.panels.rows : (panel + panels) * kPanelRows;
   const int width = static_cast<int>(last - first);
   with_activation(task.activation, [&](auto tag) TM_INLINE_LAMBDA {
     for (int token = 0; token < tokens; ++token) {
       float* out = task.out + (first_token + token) * task.out_stride + first;
-      const float* in = sums + token * panels * kPanelRows;
+      const float* in = sums.data + token * sums.stride;
       for (int i = 0; i < width; i += kLanes) {
         const int count = width - i;
         Vec value = load(in + i);

@@ -16,34 +16,50 @@ struct Expander {
   using GroupScales = Scales<kGeometry.scales, kGeometry.groups_per_block>;
   using GroupCodes = Unpack<kGeometry.code_bits>;
 
-  TM_INLINE static Rows value(const uint8_t* block, int group, const Rows& code) {
-    if constexpr (kGeometry.scales == ScaleLayout::kScaleZero) {
-      return GroupScales::scale(block, group) * (code - GroupScales::zero_point(block, group));
-    } else if constexpr (GroupScales::kHasMin) {
-      return GroupScales::scale(block, group) * code + GroupScales::minimum(block, group);
-    } else {
-      return GroupScales::scale(block, group) * (code - set_rows(static_cast<float>(kGeometry.offset)));
-    }
-  }
+  struct Affine {
+    Rows scale;
+    Rows subtracted;  // before scaling: the format's offset or the group's zero point
+    Rows added;       // after scaling
 
-  TM_INLINE static void quad(const uint8_t* block, int group, const Codes& codes, float* out) {
-    store_rows(out + 0 * kPanelRows, value(block, group, to_rows(byte_of_lane<0>(codes))));
-    store_rows(out + 1 * kPanelRows, value(block, group, to_rows(byte_of_lane<1>(codes))));
-    store_rows(out + 2 * kPanelRows, value(block, group, to_rows(byte_of_lane<2>(codes))));
-    store_rows(out + 3 * kPanelRows, value(block, group, to_rows(byte_of_lane<3>(codes))));
+    TM_INLINE explicit Affine(const uint8_t* block, int group) : scale(GroupScales::scale(block, group)) {
+      if constexpr (kGeometry.scales == ScaleLayout::kScaleZero) {
+        subtracted = GroupScales::zero_point(block, group);
+      } else if constexpr (GroupScales::kHasMin) {
+        added = GroupScales::minimum(block, group);
+      } else {
+        subtracted = set_rows(static_cast<float>(kGeometry.offset));
+      }
+    }
+
+    TM_INLINE Rows value(const Sums& code) const {
+      if constexpr (GroupScales::kHasMin && kGeometry.scales != ScaleLayout::kScaleZero) {
+        return scale * to_rows(code) + added;
+      } else {
+        return scale * (to_rows(code) - subtracted);
+      }
+    }
+  };
+
+  TM_INLINE static void quad(const Affine& affine, const Codes& codes, float* out) {
+    store_rows(out + 0 * kPanelRows, affine.value(byte_of_lane<0>(codes)));
+    store_rows(out + 1 * kPanelRows, affine.value(byte_of_lane<1>(codes)));
+    store_rows(out + 2 * kPanelRows, affine.value(byte_of_lane<2>(codes)));
+    store_rows(out + 3 * kPanelRows, affine.value(byte_of_lane<3>(codes)));
   }
 
   static void expand(const uint8_t* panel, int64_t k0, float* out, int64_t count) {
     const uint8_t* block = panel + kGeometry.header_bytes + k0 / kGeometry.block_k() * kGeometry.block_bytes();
     for (int64_t k = 0; k < count; k += kGeometry.block_k(), block += kGeometry.block_bytes()) {
+#pragma GCC unroll 1
       for (int group = 0; group < kGeometry.groups_per_block; ++group) {
         const uint8_t* codes = block + kGeometry.scale_bytes + group * kGeometry.group_code_bytes();
+        const Affine affine(block, group);
         float* group_out = out + (k + group * kGeometry.group_k) * kPanelRows;
         for_each_step<GroupCodes::kSteps>([&](auto step) TM_INLINE_LAMBDA {
           constexpr int kStep = decltype(step)::value;
           const CodesPair pair = GroupCodes::template step<kStep>(codes);
-          quad(block, group, pair.first, group_out + GroupCodes::first_quad(kStep) * kQuad * kPanelRows);
-          quad(block, group, pair.second, group_out + GroupCodes::second_quad(kStep) * kQuad * kPanelRows);
+          quad(affine, pair.first, group_out + GroupCodes::first_quad(kStep) * kQuad * kPanelRows);
+          quad(affine, pair.second, group_out + GroupCodes::second_quad(kStep) * kQuad * kPanelRows);
         });
       }
     }
@@ -118,17 +134,16 @@ TM_INLINE ProductsFn products_function(int tokens) {
 template <PanelFormat kFormat>
 void finish_tile(const LinearTask& task, float* sums, int64_t tile, int64_t panel, int present) {
   const int tokens = task.tiles.tokens(tile);
-  alignas(64) float dense[kF32MaxTokens * kF32PanelsPerTile * kPanelRows];
-  for (int t = 0; t < tokens; ++t) {
+  if constexpr (kFormat == PanelFormat::kInt8Channel) {
     for (int p = 0; p < present; ++p) {
-      Rows rows = load_rows(sums + (t * kF32PanelsPerTile + p) * kPanelRows);
-      if constexpr (kFormat == PanelFormat::kInt8Channel) {
-        rows = rows * load_rows(reinterpret_cast<const float*>(task.panels.panel(panel + p)));
+      const Rows scale = load_rows(reinterpret_cast<const float*>(task.panels.panel(panel + p)));
+      for (int t = 0; t < tokens; ++t) {
+        float* sum = sums + (t * kF32PanelsPerTile + p) * kPanelRows;
+        store_rows(sum, load_rows(sum) * scale);
       }
-      store_rows(dense + (t * present + p) * kPanelRows, rows);
     }
   }
-  store_tile(task, dense, task.tiles.begin(tile), tokens, panel, present);
+  store_tile(task, {sums, kF32PanelsPerTile * kPanelRows}, task.tiles.begin(tile), tokens, panel, present);
 }
 
 // kF32PanelsPerTile panels of tiles [tile_begin, tile_end), at most kF32ChunkTokens tokens.

@@ -86,7 +86,10 @@ struct Tile {
     }
   }
 
-  TM_INLINE void sum_all(const uint8_t* (&block)[kPanels], const int32_t* activations, int64_t blocks) {
+  TM_INLINE void sum_all(const uint8_t* const (&panels)[kPanels], const int32_t* activations, int64_t blocks) {
+    const uint8_t* block[kPanels];
+#pragma GCC unroll 4
+    for (int p = 0; p < kPanels; ++p) block[p] = panels[p] + T::kGeometry.header_bytes;
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 4
@@ -110,9 +113,9 @@ template <PanelFormat kFormat, int kPanels, int kTokens>
 void run_tile(const LinearTask& task, int64_t panel, int64_t tile_index) {
   constexpr PanelGeometry kGeometry = panel_geometry(kFormat);
   const int present = static_cast<int>(task.panel_end - panel < kPanels ? task.panel_end - panel : kPanels);
-  const uint8_t* block[kPanels];
+  const uint8_t* panels[kPanels];
   for (int p = 0; p < kPanels; ++p) {  // a missing panel repeats the last one and is not stored
-    block[p] = task.panels.panel(panel + (p < present ? p : present - 1)) + kGeometry.header_bytes;
+    panels[p] = task.panels.panel(panel + (p < present ? p : present - 1));
   }
   const int64_t token = task.tiles.begin(tile_index);
   const int32_t* activations =
@@ -120,19 +123,21 @@ void run_tile(const LinearTask& task, int64_t panel, int64_t tile_index) {
   const int64_t blocks = (task.panels.cols + kGeometry.block_k() - 1) / kGeometry.block_k();
 
   Tile<kFormat, kPanels, kTokens> tile;
-  tile.sum_all(block, activations, blocks);
+  tile.sum_all(panels, activations, blocks);
 
   alignas(64) float sums[kTokens * kPanels * kPanelRows];
-  for (int t = 0; t < kTokens; ++t) {
-    for (int p = 0; p < present; ++p) {
+#pragma GCC unroll 4
+  for (int p = 0; p < kPanels; ++p) {
+#pragma GCC unroll 16
+    for (int t = 0; t < kTokens; ++t) {
       Rows rows = tile.results[t][p];
       if constexpr (kGeometry.scales == ScaleLayout::kNone) {
-        rows = rows * load_rows(reinterpret_cast<const float*>(task.panels.panel(panel + p)));
+        rows = rows * load_rows(reinterpret_cast<const float*>(panels[p]));
       }
-      store_rows(sums + (t * present + p) * kPanelRows, rows);
+      store_rows(sums + (t * kPanels + p) * kPanelRows, rows);
     }
   }
-  store_tile(task, sums, token, kTokens, panel, present);
+  store_tile(task, {sums, kPanels * kPanelRows}, token, kTokens, panel, present);
 }
 
 template <PanelFormat kFormat, int kTokens>

@@ -7,18 +7,18 @@
 namespace turbomind::cpu::TM_ISA_NAMESPACE {
 namespace {
 
-constexpr int kParts = kActivationGroup / kLanes;
+constexpr int kGroupVecs = kActivationGroup / kLanes;
 constexpr int kWords = kActivationGroup / kQuad;
 
 struct Group {
-  Vec x[kParts];
+  Vec x[kGroupVecs];
 };
 
 // Elements from `left` on read as 0.
 TM_INLINE Group load_group(const float* x, int64_t left) {
   Group group;
 #pragma GCC unroll 4
-  for (int i = 0; i < kParts; ++i) {
+  for (int i = 0; i < kGroupVecs; ++i) {
     const int64_t count = left - i * kLanes;
     group.x[i] = count >= kLanes ? load(x + i * kLanes) : (count > 0 ? load(x + i * kLanes, static_cast<int>(count)) : zero());
   }
@@ -30,7 +30,7 @@ TM_INLINE float largest_magnitude(const Group& group) {
   Vec largest = abs(group.x[0]);
   Vec defect = group.x[0] - group.x[0];  // 0, or NaN
 #pragma GCC unroll 4
-  for (int i = 1; i < kParts; ++i) {
+  for (int i = 1; i < kGroupVecs; ++i) {
     largest = max(largest, abs(group.x[i]));
     defect = defect + (group.x[i] - group.x[i]);
   }
@@ -47,10 +47,10 @@ TM_INLINE void quantize_group(const Group& group, int tokens, int32_t* out) {
   alignas(64) int8_t codes[kActivationGroup];
   Vec half_sums[2] = {zero(), zero()};
 #pragma GCC unroll 4
-  for (int i = 0; i < kParts; ++i) {
+  for (int i = 0; i < kGroupVecs; ++i) {
     const Vec code = usable ? round(group.x[i] * inverse) : zero();
     store(codes + i * kLanes, code);
-    half_sums[2 * i / kParts] = half_sums[2 * i / kParts] + code;
+    half_sums[2 * i / kGroupVecs] = half_sums[2 * i / kGroupVecs] + code;
   }
   const float first = sum(half_sums[0]);
   const float second = sum(half_sums[1]);

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// rows.h in plain C++.
+// rows.h on the compiler's generic vectors of 128 bits: a panel's 16 rows are four of them.
 #pragma once
-
-#include <cstring>
 
 #include "kernels/simd.h"
 
@@ -11,75 +9,94 @@ namespace turbomind::cpu::TM_ISA_NAMESPACE {
 
 inline constexpr bool kSignedBytes = false;
 
-inline constexpr int kInt8MaxTokens = 4;
+// Registers: sums and results take 8 * tokens of 16 (32 on AArch64).
+inline constexpr int kInt8MaxTokens = 2;
 constexpr int int8_panels_per_tile(int) { return 1; }
-inline constexpr int kF32MaxTokens = 4;
+inline constexpr int kF32MaxTokens = 3;
 inline constexpr int kF32PanelsPerTile = 1;
 
+inline constexpr int kParts = kPanelRows / kLanes;
+
+using WordLanes [[gnu::vector_size(16)]] = uint32_t;
+using ShortLanes [[gnu::vector_size(16)]] = int16_t;
+
 struct Codes {
-  uint8_t v[kVectorBytes];
+  WordLanes v[kParts];
 };
 struct Sums {
-  int32_t v[kPanelRows];
+  IntLanes v[kParts];
 };
 struct Quad {
-  int8_t v[kQuad];
+  ShortLanes even;  // activations 0 and 2 in each 32-bit lane
+  ShortLanes odd;   // activations 1 and 3
 };
+
+template <class Fn>
+TM_INLINE Codes make_codes(Fn&& part) {
+  return {{part(0), part(1), part(2), part(3)}};
+}
+template <class Fn>
+TM_INLINE Sums make_sums(Fn&& part) {
+  return {{part(0), part(1), part(2), part(3)}};
+}
 
 TM_INLINE Codes load_codes(const uint8_t* p) {
   Codes out;
-  std::memcpy(out.v, p, kVectorBytes);
+  __builtin_memcpy(&out, p, sizeof out);
   return out;
 }
-TM_INLINE Codes mask(Codes a, int byte) {
-  for (uint8_t& code : a.v) code = static_cast<uint8_t>(code & byte);
-  return a;
+TM_INLINE Codes mask(const Codes& a, int byte) {
+  const uint32_t bits = 0x01010101u * static_cast<uint32_t>(byte);
+  return make_codes([&](int i) { return a.v[i] & bits; });
 }
-TM_INLINE Codes merge(Codes low, Codes high, int byte) {
-  for (int i = 0; i < kVectorBytes; ++i) low.v[i] = static_cast<uint8_t>(low.v[i] | (high.v[i] & byte));
-  return low;
-}
-template <int n>
-TM_INLINE Codes shift_left(Codes a) {
-  for (uint8_t& code : a.v) code = static_cast<uint8_t>(code << n);
-  return a;
+TM_INLINE Codes merge(const Codes& low, const Codes& high, int byte) {
+  const uint32_t bits = 0x01010101u * static_cast<uint32_t>(byte);
+  return make_codes([&](int i) { return low.v[i] | (high.v[i] & bits); });
 }
 template <int n>
-TM_INLINE Codes shift_right(Codes a) {
-  for (uint8_t& code : a.v) code = static_cast<uint8_t>(code >> n);
-  return a;
+TM_INLINE Codes shift_left(const Codes& a) {
+  return make_codes([&](int i) { return a.v[i] << n; });
+}
+template <int n>
+TM_INLINE Codes shift_right(const Codes& a) {
+  return make_codes([&](int i) { return a.v[i] >> n; });
 }
 
 TM_INLINE Quad load_quad(const int32_t* p) {
-  Quad out;
-  std::memcpy(out.v, p, sizeof out.v);
-  return out;
+  const auto at = [word = *p](int j) { return static_cast<int16_t>(static_cast<int8_t>(word >> (8 * j))); };
+  const int16_t a = at(0), b = at(1), c = at(2), d = at(3);
+  return {ShortLanes{a, c, a, c, a, c, a, c}, ShortLanes{b, d, b, d, b, d, b, d}};
 }
 TM_INLINE Sums set_sums(int32_t x) {
-  Sums out;
-  for (int32_t& sum : out.v) sum = x;
-  return out;
+  const IntLanes lanes = {x, x, x, x};
+  return {{lanes, lanes, lanes, lanes}};
 }
 template <int n>
-TM_INLINE Sums shift_sums_left(Sums a) {
-  for (int32_t& sum : a.v) sum *= 1 << n;
-  return a;
+TM_INLINE Sums shift_sums_left(const Sums& a) {
+  return make_sums([&](int i) { return a.v[i] * (1 << n); });
+}
+
+// The two 16-bit halves of each lane, added as 32-bit integers. A product of a code and an activation fits in 16 bits.
+TM_INLINE IntLanes add_halves(ShortLanes pairs) {
+  IntLanes lanes;
+  __builtin_memcpy(&lanes, &pairs, sizeof lanes);
+  return (lanes >> 16) + ((lanes << 16) >> 16);
 }
 template <int kBits>
-TM_INLINE Sums dot(Sums sums, const Codes& codes, const Quad& quad) {
-  for (int row = 0; row < kPanelRows; ++row) {
-    for (int j = 0; j < kQuad; ++j) sums.v[row] += codes.v[kQuad * row + j] * quad.v[j];
-  }
-  return sums;
+TM_INLINE Sums dot(const Sums& sums, const Codes& codes, const Quad& quad) {
+  return make_sums([&](int i) {
+    const WordLanes even_bytes = codes.v[i] & 0x00ff00ffu;
+    const WordLanes odd_bytes = (codes.v[i] >> 8) & 0x00ff00ffu;
+    ShortLanes even, odd;
+    __builtin_memcpy(&even, &even_bytes, sizeof even);
+    __builtin_memcpy(&odd, &odd_bytes, sizeof odd);
+    return sums.v[i] + add_halves(even * quad.even) + add_halves(odd * quad.odd);
+  });
 }
 template <int j>
 TM_INLINE Sums byte_of_lane(const Codes& codes) {
-  Sums out;
-  for (int row = 0; row < kPanelRows; ++row) out.v[row] = codes.v[kQuad * row + j];
-  return out;
+  return make_sums([&](int i) { return __builtin_convertvector((codes.v[i] >> (8 * j)) & 0xffu, IntLanes); });
 }
-TM_INLINE Vec to_vec(const Sums& sums, int part) {
-  return make([&](int i) { return static_cast<float>(sums.v[part * kLanes + i]); });
-}
+TM_INLINE Vec to_vec(const Sums& sums, int part) { return {__builtin_convertvector(sums.v[part], FloatLanes)}; }
 
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE

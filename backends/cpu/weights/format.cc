@@ -69,7 +69,7 @@ std::string unsupported_reason(const tm_weight_desc& desc) {
   if (!info) return "format " + std::to_string(desc.format) + " has no CPU kernel; convert it to bf16, int8 or int4 groups";
   if (desc.rows < 0 || desc.cols <= 0) return "rows must not be negative and cols must be positive";
   const bool grouped = desc.format == TM_WEIGHT_INT4_GROUP || desc.format == TM_WEIGHT_INT8_GROUP;
-  const int64_t multiple = grouped ? desc.group_size : info->block_cols;
+  const int64_t multiple = info->block_cols;
   if (grouped && (desc.group_size <= 0 || desc.group_size % kActivationGroup != 0)) {
     return "group_size: expected a multiple of " + std::to_string(kActivationGroup) + ", found " +
            std::to_string(desc.group_size);

@@ -26,8 +26,13 @@ PanelSource panel_source(const tm_weight_desc& desc, const tm_weight_part* parts
     const auto at = [row](const void* base, int64_t stride) {
       return base ? static_cast<const uint8_t*>(base) + row * stride : nullptr;
     };
-    source.rows[i] = {at(from.data, from.row_stride_bytes), at(from.scales, from.scale_stride_bytes),
-                      at(from.zeros, from.zero_stride_bytes), desc.scale_dtype, desc.group_size};
+    source.rows[i] = {.data = at(from.data, from.row_stride_bytes),
+                      .scales = at(from.scales, from.scale_stride_bytes),
+                      .zeros = at(from.zeros, from.zero_stride_bytes),
+                      .scale_dtype = desc.scale_dtype,
+                      .group_size = desc.group_size,
+                      .phase = from.scale_col_phase,
+                      .global_scale = from.global_scale != 0.0f ? from.global_scale : 1.0f};
   }
   return source;
 }
@@ -116,7 +121,7 @@ void pack_int8_channel(const PanelSource& source, int64_t cols, uint8_t* panel) 
   constexpr PanelGeometry kGeometry = panel_geometry(PanelFormat::kInt8Channel);
   for (int row = 0; row < kPanelRows; ++row) {
     const SourceRow& from = source.rows[row];
-    put(panel, row, from.data ? read_scale(from.scales, from.scale_dtype, 0) : 0.0f);
+    put(panel, row, from.data ? read_scale(from.scales, from.scale_dtype, 0) * from.global_scale : 0.0f);
     uint8_t* out = panel + kGeometry.header_bytes;
     for (int64_t k = 0; k < cols; k += kGeometry.group_k, out += kGeometry.block_bytes()) {
       uint8_t codes[kActivationGroup] = {};

@@ -33,6 +33,8 @@ struct SourceRow {
   const uint8_t* zeros;
   tm_dtype scale_dtype;
   int group_size;
+  int phase;           // column of the slice's first k inside its scale group
+  float global_scale;  // multiplies every scale
 };
 
 inline F16 read_f16(const uint8_t* p) {
@@ -164,8 +166,8 @@ struct SourceBlocks<PanelFormat::kQ6_K> {
 // Scales and zero points of groups apart from the codes.
 inline void read_group_scales(const SourceRow& row, int64_t k0, int groups, int default_zero, RowBlock& out) {
   for (int g = 0; g < groups; ++g) {
-    const int64_t index = (k0 + g * 32) / row.group_size;
-    out.scale[g] = read_scale(row.scales, row.scale_dtype, index);
+    const int64_t index = (row.phase + k0 + g * 32) / row.group_size;
+    out.scale[g] = read_scale(row.scales, row.scale_dtype, index) * row.global_scale;
     out.zero[g] = row.zeros ? row.zeros[index] : static_cast<uint8_t>(default_zero);
   }
 }

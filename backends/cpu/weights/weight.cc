@@ -21,6 +21,13 @@ void check_part(const tm_weight_desc& desc, const tm_weight_part& part) {
   const bool separate_scales = desc.format == TM_WEIGHT_INT4_GROUP || desc.format == TM_WEIGHT_INT8_GROUP ||
                                desc.format == TM_WEIGHT_INT8_CHANNEL;
   if (separate_scales && !part.scales) reject("a part has no scales");
+  if (part.scale_col_phase % kActivationGroup != 0) {
+    reject("scale_col_phase: expected a multiple of " + std::to_string(kActivationGroup) + ", found " +
+           std::to_string(part.scale_col_phase));
+  }
+  if (!separate_scales && part.global_scale != 0.0f && part.global_scale != 1.0f) {
+    reject("global_scale is for formats with separate scales");
+  }
 }
 
 void check_parts(const tm_weight_desc& desc) {
