@@ -19,7 +19,7 @@ constexpr double kTolerance = 2e-5;
 const Plugin& plugin() { return PluginRegistry::instance().load(TM_PLUGIN_UNDER_TEST); }
 
 std::vector<TinyModel> all_models() {
-  return {tiny_llama(), tiny_llama(MatrixFormats::kMixed), tiny_qwen2(), tiny_qwen3(), tiny_gemma3()};
+  return {tiny_llama(), tiny_llama(MatrixFormats::kMixed), tiny_qwen2(), tiny_qwen3(), tiny_gemma3(), tiny_medley()};
 }
 
 void for_all_models(const std::function<void(const TinyModel&)>& fn) {

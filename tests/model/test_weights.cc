@@ -31,7 +31,7 @@ struct Fixture {
 };
 
 TEST(a_decoder_names_the_weights_it_needs) {
-  for (const TinyModel& model : {tiny_llama(), tiny_qwen2(), tiny_gemma3()}) {
+  for (const TinyModel& model : {tiny_llama(), tiny_qwen2(), tiny_gemma3(), tiny_medley()}) {
     Fixture f(model);
     std::vector<std::string> names;
     for (const WeightSource& source : model.checkpoint) names.push_back(source.name);
@@ -193,6 +193,19 @@ struct SourceMemory {
   std::vector<uint8_t> codes;
   std::vector<uint8_t> scales;
 };
+
+TEST(ranks_share_heads_and_features) {
+  EXPECT_EQ(equal_share("num_heads", 12, 2, 4).begin, 6);
+  EXPECT_EQ(equal_share("num_heads", 12, 2, 4).count, 3);
+  EXPECT_ERROR(equal_share("num_heads", 9, 0, 2), ErrorCode::kInvalidArgument,
+               "num_heads: expected a multiple of tp = 2, found 9");
+  for (const int rank : {0, 1, 2, 3}) {
+    EXPECT_EQ(kv_head_share(2, rank, 4).begin, rank / 2);
+    EXPECT_EQ(kv_head_share(2, rank, 4).count, 1);
+  }
+  EXPECT_EQ(kv_head_share(8, 1, 4).begin, 2);
+  EXPECT_ERROR(kv_head_share(3, 0, 4), ErrorCode::kInvalidArgument, "num_kv_heads: expected a divisor of tp = 4");
+}
 
 TEST(slices_start_at_their_rows_and_blocks) {
   const SourceMemory q4k({.format = TM_WEIGHT_GGUF_Q4_K, .rows = 8, .cols = 1024});

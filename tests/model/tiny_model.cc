@@ -203,6 +203,19 @@ TinyModel tiny_gemma3() {
   return build("gemma3", config);
 }
 
+TinyModel tiny_medley() {
+  DecoderConfig config = base_config("medley");
+  config.ropes = {rope(16, 10000)};
+  config.ropes[0].style = TM_ROPE_INTERLEAVED;
+  config.ropes[0].attention_factor = 1.25;
+  for (LayerConfig& layer : config.layers) {
+    layer.attention.qkv_bias = layer.attention.o_bias = layer.ffn.bias = true;
+    layer.attention.softcap = 1.5F;
+    layer.attention.num_kv_heads = layer.attention.num_heads;
+  }
+  return build("medley", config);
+}
+
 std::vector<int32_t> random_tokens(const DecoderConfig& config, int64_t count, uint64_t seed) {
   std::mt19937_64 random(seed);
   std::vector<int32_t> tokens;

@@ -27,6 +27,8 @@ TinyModel tiny_llama(MatrixFormats formats = MatrixFormats::kF32);  // tied embe
 TinyModel tiny_qwen2();                                             // q/k/v biases, own lm_head, odd vocabulary
 TinyModel tiny_qwen3();                                             // q/k norms
 TinyModel tiny_gemma3();  // sandwich norms, sliding windows, two ropes, one kv head, scaled embeddings
+// What no family above has: every bias, capped scores, a partial interleaved rope that also scales.
+TinyModel tiny_medley();
 
 // Token ids below the model's vocabulary, the same for the same seed.
 std::vector<int32_t> random_tokens(const DecoderConfig& config, int64_t count, uint64_t seed);
