@@ -73,7 +73,10 @@ bool KvCache::grow(Sequence& sequence) {
     return true;
   }
   const int32_t block = sequence.blocks[index];
-  if (blocks_.ref_count(block) == 1 && !blocks_.is_cached(block)) return true;
+  // Sequences that copy the block in this step will have left it before it is written.
+  const auto leaves = [&](const BlockCopy& copy) { return copy.source == block; };
+  const auto leaving = std::count_if(copies_.begin(), copies_.end(), leaves);
+  if (blocks_.ref_count(block) - leaving == 1 && !blocks_.is_cached(block)) return true;
   if (num_available() == 0) return false;
   sequence.blocks[index] = take_block();
   copies_.push_back({block, sequence.blocks[index]});  // takes over the sequence's reference

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <numeric>
+
+#include "support/test.h"
+#include "turbomind/engine/scheduler.h"
+
+namespace turbomind::test {
+namespace {
+
+constexpr int32_t kBlockSize = 4;
+
+struct Submission {
+  int32_t first_token = 0;
+  int32_t priority = 0;
+  std::string salt;
+  int32_t n = 1;
+  int64_t max_new_tokens = 100;
+};
+
+// A scheduler whose steps "run" by giving each sampling sequence a token.
+class Bench {
+ public:
+  Bench(int64_t max_seqs, int64_t max_tokens, int32_t num_blocks)
+      : cache(num_blocks, kBlockSize, true),
+        scheduler({.max_num_seqs = max_seqs, .max_num_batched_tokens = max_tokens}, cache) {}
+
+  SequencePtr add(int32_t prompt_len, const Submission& submission = {}) {
+    auto request = std::make_shared<Request>();
+    request->id = ++last_id_;
+    request->prompt.resize(static_cast<size_t>(prompt_len));
+    // Prompts of different requests share nothing.
+    std::iota(request->prompt.begin(), request->prompt.end(), static_cast<int32_t>(last_id_) * 1000);
+    request->params.priority = submission.priority;
+    request->params.cache_salt = submission.salt;
+    request->params.n = submission.n;
+    request->max_len = prompt_len + submission.max_new_tokens;
+    std::vector<SequencePtr> sequences;
+    for (int32_t i = 0; i < submission.n; ++i) {
+      auto sequence = std::make_shared<Sequence>();
+      sequence->request = request;
+      sequence->index = i;
+      sequence->tokens = request->prompt;
+      sequences.push_back(sequence);
+    }
+    sequences[0]->siblings.assign(sequences.begin() + 1, sequences.end());
+    scheduler.add(sequences[0]);
+    return sequences[0];
+  }
+
+  StepPlan step() {
+    StepPlan plan = scheduler.schedule(1.0);
+    for (const ScheduledSequence& scheduled : plan.sequences) {
+      Sequence& sequence = *scheduled.sequence;
+      for (; sequence.num_pending > 0; --sequence.num_pending) sequence.tokens.push_back(7);
+      if (sequence.at_length()) scheduler.finish(scheduled.sequence, true);
+    }
+    return plan;
+  }
+
+  KvCache cache;
+  Scheduler scheduler;
+
+ private:
+  uint64_t last_id_ = 0;
+};
+
+int64_t count_of(const StepPlan& plan, const SequencePtr& sequence) {
+  for (const ScheduledSequence& scheduled : plan.sequences) {
+    if (scheduled.sequence == sequence) return scheduled.count;
+  }
+  return -1;
+}
+
+TEST(budget_is_shared_by_decodes_and_chunks) {
+  Bench bench(8, 10, 100);
+  const SequencePtr a = bench.add(3);
+  const SequencePtr b = bench.add(20);
+  StepPlan plan = bench.step();
+  EXPECT_EQ(count_of(plan, a), 3);
+  EXPECT_EQ(count_of(plan, b), 7);
+  EXPECT(!plan.sequences[1].samples);
+  plan = bench.step();
+  EXPECT_EQ(count_of(plan, a), 1);
+  EXPECT_EQ(count_of(plan, b), 9);
+  plan = bench.step();
+  EXPECT_EQ(count_of(plan, b), 4);
+  EXPECT(plan.sequences[1].samples);
+  EXPECT_EQ(plan.num_tokens, 5);
+}
+
+TEST(number_of_sequences_is_bounded) {
+  Bench bench(2, 100, 100);
+  for (int i = 0; i < 3; ++i) bench.add(4);
+  EXPECT_EQ(bench.step().sequences.size(), 2U);
+  EXPECT_EQ(bench.scheduler.num_waiting(), 1);
+}
+
+TEST(empty_plan_takes_no_step_number) {
+  Bench bench(2, 100, 100);
+  EXPECT(bench.step().sequences.empty());
+  EXPECT_EQ(bench.scheduler.last_step(), 0U);
+}
+
+TEST(higher_priority_is_admitted_first) {
+  Bench bench(1, 100, 100);
+  const SequencePtr low = bench.add(4, {.max_new_tokens = 1});
+  const SequencePtr high = bench.add(4, {.priority = 5, .max_new_tokens = 1});
+  EXPECT_EQ(count_of(bench.step(), high), 4);
+  EXPECT_EQ(count_of(bench.step(), low), 4);
+}
+
+TEST(urgent_request_takes_the_place_of_a_running_one) {
+  Bench bench(1, 100, 100);
+  const SequencePtr low = bench.add(4);
+  bench.step();
+  const SequencePtr high = bench.add(4, {.priority = 1, .max_new_tokens = 1});
+  EXPECT_EQ(count_of(bench.step(), high), 4);
+  EXPECT(low->state == SequenceState::kWaiting);
+  EXPECT_EQ(bench.scheduler.num_preemptions(), 1);
+  // Its prompt is still cached; the token drawn before is computed again.
+  EXPECT_EQ(count_of(bench.step(), low), 1);
+}
+
+TEST(equal_priority_does_not_preempt) {
+  Bench bench(1, 100, 100);
+  bench.add(4);
+  bench.step();
+  bench.add(4);
+  bench.step();
+  EXPECT_EQ(bench.scheduler.num_preemptions(), 0);
+}
+
+TEST(youngest_yields_when_blocks_run_out) {
+  // Two prompts of two blocks each; the fifth block is all there is to grow.
+  Bench bench(4, 100, 5);
+  const SequencePtr old = bench.add(8);
+  const SequencePtr young = bench.add(4);
+  for (int i = 0; i < 10; ++i) bench.step();
+  EXPECT(bench.scheduler.num_preemptions() > 0);
+  EXPECT(old->state == SequenceState::kRunning);
+  EXPECT_EQ(old->num_generated(), 10);
+  EXPECT(young->state == SequenceState::kWaiting);
+}
+
+TEST(preempted_sequences_all_end) {
+  Bench bench(8, 16, 8);
+  std::vector<SequencePtr> all;
+  for (int i = 0; i < 8; ++i) all.push_back(bench.add(5, {.max_new_tokens = 20}));
+  int steps = 0;
+  while (!bench.step().sequences.empty()) ++steps;
+  for (const SequencePtr& sequence : all) {
+    EXPECT(sequence->state == SequenceState::kFinished);
+    EXPECT_EQ(sequence->tokens.size(), 25U);
+  }
+  EXPECT(bench.scheduler.num_preemptions() > 0);
+  EXPECT(steps < 1000);
+}
+
+TEST(tenants_take_turns) {
+  Bench bench(1, 100, 100);
+  std::vector<SequencePtr> greedy_tenant;
+  for (int i = 0; i < 4; ++i) greedy_tenant.push_back(bench.add(40, {.salt = "greedy", .max_new_tokens = 1}));
+  bench.step();
+  const SequencePtr modest = bench.add(4, {.salt = "modest", .max_new_tokens = 1});
+  const SequencePtr modest_second = bench.add(4, {.salt = "modest", .max_new_tokens = 1});
+  bench.step();
+  bench.step();
+  bench.step();
+  // A tenant that joins starts level with the others, then is behind in tokens served.
+  EXPECT(modest->state == SequenceState::kFinished);
+  EXPECT(modest_second->state == SequenceState::kFinished);
+  EXPECT(greedy_tenant[3]->state == SequenceState::kWaiting);
+}
+
+TEST(sequences_of_a_request_split_off_after_the_prompt) {
+  Bench bench(4, 8, 100);
+  const SequencePtr first = bench.add(10, {.n = 3});
+  const std::vector<SequencePtr> siblings = first->siblings;
+  EXPECT_EQ(bench.step().sequences.size(), 1U);
+  const StepPlan plan = bench.step();
+  EXPECT_EQ(plan.sequences.size(), 3U);
+  EXPECT_EQ(plan.num_tokens, 2);
+  EXPECT_EQ(plan.sequences[2].count, 0);
+  EXPECT_EQ(plan.sequences[2].row_owner, 0);
+  EXPECT_EQ(siblings[0]->blocks[0], first->blocks[0]);
+  // Each writes the shared third block: two of them into a copy.
+  const StepPlan next = bench.step();
+  EXPECT_EQ(next.num_tokens, 3);
+  EXPECT_EQ(next.copies.size(), 2U);
+}
+
+TEST(one_token_prompt_splits_off_in_its_first_step) {
+  Bench bench(4, 8, 100);
+  bench.add(1, {.n = 3});
+  const StepPlan plan = bench.step();
+  EXPECT_EQ(plan.sequences.size(), 3U);
+  EXPECT_EQ(plan.num_tokens, 1);
+}
+
+TEST(places_are_kept_for_sequences_to_come) {
+  Bench bench(3, 4, 100);
+  bench.add(10, {.n = 3});
+  bench.add(1);
+  bench.step();
+  bench.step();
+  EXPECT_EQ(bench.scheduler.num_waiting(), 1);
+}
+
+TEST(finishing_a_waiting_sequence_removes_it) {
+  Bench bench(1, 100, 100);
+  bench.add(4);
+  const SequencePtr waiting = bench.add(4);
+  bench.step();
+  bench.scheduler.finish(waiting, true);
+  EXPECT_EQ(bench.scheduler.num_waiting(), 0);
+  EXPECT_EQ(bench.step().sequences.size(), 1U);
+}
+
+TEST(requests_with_one_prefix_share_it_in_the_same_step) {
+  Bench bench(4, 100, 100);
+  const SequencePtr first = bench.add(21);
+  auto request = std::make_shared<Request>(*first->request);
+  request->id = 99;
+  auto second = std::make_shared<Sequence>();
+  second->request = request;
+  second->tokens = first->tokens;
+  bench.scheduler.add(second);
+  const StepPlan plan = bench.step();
+  EXPECT_EQ(count_of(plan, first), 21);
+  EXPECT_EQ(count_of(plan, second), 1);
+}
+
+}  // namespace
+}  // namespace turbomind::test
