@@ -4,59 +4,69 @@ PYTHON ?= python3
 VENV ?= .venv
 BUILD ?= build
 JOBS ?= 2
-# The reference stack of `make test-parity`. Elsewhere a CPU build of torch may need an index of its own:
-# make test-parity TORCH="torch==2.13.0 --index-url ..."
-TORCH ?= torch==2.13.0
 QUESTION ?= What is the capital of France?
+# The reference stack of `make test-parity`: a CPU build of torch will do.
+TORCH ?= torch==2.13.0
 
-PIP = $(VENV)/bin/pip install --quiet --disable-pip-version-check
-RUN = $(VENV)/bin/python
+BIN := $(abspath $(VENV))/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+CMAKE := $(BIN)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja
+# The package and the C++ tests share one build folder, so nothing is compiled twice.
+INSTALL := CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) --no-build-isolation -C build-dir=$(BUILD)/release
 
-.PHONY: demo install test test-cpp test-python test-parity lint sanitize clean
+.PHONY: demo install install-tests test lint test-cpp test-python test-parity sanitize clean
 
 demo: install
-	$(VENV)/bin/manymind chat smollm2 --prompt "$(QUESTION)"
+	$(BIN)/manymind chat smollm2 --prompt "$(QUESTION)"
 
-$(VENV)/bin/python:
-	$(PYTHON) -m venv $(VENV)
-
-install: $(VENV)/bin/python
-	$(PIP) .
+install: $(VENV)/.build-tools
+	$(INSTALL) .
 
 test: lint test-cpp test-python
 
-$(VENV)/.tools: pyproject.toml | $(VENV)/bin/python
-	$(PIP) cmake ninja "pybind11>=3.0" ".[test,lint]"
-	touch $@
+lint: $(VENV)/.test-tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy python/manymind
+	git ls-files '*.h' '*.hpp' '*.cc' | xargs $(BIN)/clang-format --dry-run --Werror
+	$(BIN)/python tests/lint/check_structure.py
 
-test-cpp: $(VENV)/.tools
-	$(VENV)/bin/cmake -S . -B $(BUILD)/test -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja -DTM_BUILD_TESTS=ON
-	$(VENV)/bin/cmake --build $(BUILD)/test -j $(JOBS)
-	$(VENV)/bin/ctest --test-dir $(BUILD)/test --output-on-failure
+install-tests: $(VENV)/.test-tools
+	$(INSTALL) -C cmake.define.TM_BUILD_TESTS=ON .
 
-test-python: $(VENV)/.tools install
-	$(RUN) -m pytest
+test-cpp: install-tests
+	$(BIN)/ctest --test-dir $(BUILD)/release --output-on-failure
 
-lint: $(VENV)/.tools
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy python/manymind
-	git ls-files '*.h' '*.hpp' '*.cc' | xargs $(VENV)/bin/clang-format --dry-run --Werror
-	$(RUN) tests/lint/check_structure.py
+test-python: install-tests
+	$(BIN)/python -m pytest tests/python
 
-test-parity: $(VENV)/.tools install
-	$(PIP) $(TORCH) && $(PIP) transformers
-	$(RUN) -m pytest tests/parity
+test-parity: install-tests $(VENV)/.reference-stack
+	$(BIN)/python -m pytest tests/parity
 
-sanitize: $(VENV)/.tools
-	$(MAKE) test-sanitizer SANITIZER=address,undefined
-	$(MAKE) test-sanitizer SANITIZER=thread CTEST_FLAGS="-R engine"
-
-test-sanitizer:
-	$(VENV)/bin/cmake -S . -B $(BUILD)/$(SANITIZER) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(VENV))/bin/ninja \
-	  -DTM_BUILD_TESTS=ON -DTM_SANITIZE=$(SANITIZER) -DCMAKE_BUILD_TYPE=RelWithDebInfo
-	$(VENV)/bin/cmake --build $(BUILD)/$(SANITIZER) -j $(JOBS)
-	$(VENV)/bin/ctest --test-dir $(BUILD)/$(SANITIZER) --output-on-failure $(CTEST_FLAGS)
+# Address and undefined-behaviour sanitizers see every C++ test; the thread sanitizer those of the engine, which need no
+# back end but the null plug-in.
+sanitize: $(VENV)/.build-tools
+	$(CMAKE) -S . -B $(BUILD)/asan -DTM_BUILD_TESTS=ON -DTM_SANITIZE=address,undefined -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	$(BIN)/cmake --build $(BUILD)/asan -j $(JOBS)
+	$(BIN)/ctest --test-dir $(BUILD)/asan --output-on-failure
+	$(CMAKE) -S . -B $(BUILD)/tsan -DTM_BUILD_TESTS=ON -DTM_SANITIZE=thread -DCMAKE_BUILD_TYPE=RelWithDebInfo
+	$(BIN)/cmake --build $(BUILD)/tsan -j $(JOBS) --target test_engine
+	$(BIN)/ctest --test-dir $(BUILD)/tsan --output-on-failure -R '^test_engine$$'
 
 clean:
 	rm -rf $(BUILD) dist
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.build-tools: pyproject.toml | $(BIN)/python
+	$(PIP) "scikit-build-core>=0.11" "pybind11>=3.0" cmake ninja
+	touch $@
+
+$(VENV)/.test-tools: requirements-dev.txt | $(VENV)/.build-tools
+	$(PIP) -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.reference-stack: | $(BIN)/python
+	$(PIP) "$(TORCH)" transformers
+	touch $@
