@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ class OutputDispatcher:
         self._lock = threading.Lock()  # guards _subscriptions and the order submit -> register
         self._subscriptions: dict[int, Subscription] = {}
         self._open_answers: dict[int, int] = {}
-        self._stopping = False
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="manymind-outputs", daemon=True)
         self._thread.start()
 
@@ -57,7 +58,7 @@ class OutputDispatcher:
         self, ids: Sequence[int], params: _turbomind.SamplingParams, subscription: Subscription
     ) -> int:
         """Submits a request whose outputs go to ``subscription``; returns the request id."""
-        if self._stopping:
+        if self._stopping.is_set():
             raise EngineError("the pipeline is closed")
         with self._lock:
             request_id = self._engine.submit(ids, params)
@@ -70,17 +71,25 @@ class OutputDispatcher:
         self._engine.cancel(request_id)
 
     def close(self) -> None:
-        """Stops the thread; the engine must have been stopped before."""
-        self._stopping = True
+        """Hands out what is left and stops the thread; the engine must have been stopped before."""
+        self._stopping.set()
         # The pipeline's finaliser may run on this very thread, by garbage collection.
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._stopping:
+        while True:
+            # Read before the poll: what a stopped engine still holds, that poll returns.
+            stopping = self._stopping.is_set()
+            start = time.monotonic()
             outputs = self._engine.poll(_POLL_MS)
             if outputs:
                 self._dispatch(outputs)
+            elif stopping:
+                return
+            elif time.monotonic() - start < _POLL_MS / 2e3:
+                # Nothing comes any more: the device was lost.
+                self._stopping.wait(_POLL_MS / 1e3)
 
     def _dispatch(self, outputs: list[_turbomind.Output]) -> None:
         batches: dict[Subscription, list[_turbomind.Output]] = {}
