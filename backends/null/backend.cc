@@ -227,11 +227,12 @@ void Plan::update(Stream& stream, const tm_step_meta& meta) {
   const auto copy = [&](const int32_t* values, int64_t count) {
     return values ? std::vector<int32_t>(values, values + count) : std::vector<int32_t>();
   };
-  stream.issue([this, stride = meta.block_table_stride, cu = copy(meta.cu_seqlens_q, meta.num_seqs + 1),
-                lens = copy(meta.context_lens, meta.num_seqs),
+  stream.issue([this, stride = meta.block_table_stride, padded = meta.padded_tokens,
+                cu = copy(meta.cu_seqlens_q, meta.num_seqs + 1), lens = copy(meta.context_lens, meta.num_seqs),
                 table = copy(meta.block_table, meta.num_seqs * meta.block_table_stride)] {
     Recorder::instance().record("plan_update");
     table_stride_ = stride;
+    padded_tokens_ = padded;
     cu_seqlens_q_ = cu;
     context_lens_ = lens;
     block_table_ = table;

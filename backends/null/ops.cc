@@ -101,6 +101,7 @@ void compute(Context& context, const tm_attention_args& a) {
       hash = mix_numbers(hash, places[plan.place(sequence, p)]);
     number(a.out, i) = hash;
   });
+  for (int64_t i = plan.num_tokens(); i < plan.padded_tokens(); ++i) number(a.out, i) = 0;
 }
 
 void compute(Context&, const tm_attention_dense_args& a) { copy_numbers(a.v, a.out); }

@@ -42,10 +42,10 @@ TEST(other_formats_are_converted_and_logged_once) {
   EXPECT_EQ(loader.load(Q41Weight().desc).format(), TM_WEIGHT_BF16);
   Logger::instance().set_sink({});
   EXPECT_EQ(lines.size(), 1u);
-  EXPECT(lines.at(0).find("gguf_q4_1 weights: converting them to bf16") != std::string::npos);
+  EXPECT(lines.at(0).find("gguf_q4_1 weights: they become bf16 at load") != std::string::npos);
   Q41Weight exact;
   exact.desc.compute = TM_COMPUTE_FLOAT32;
-  EXPECT_EQ(loader.resolve_format(exact.desc), TM_WEIGHT_F32);
+  EXPECT_EQ(loader.choose(exact.desc).format, TM_WEIGHT_F32);
 }
 
 TEST(a_backend_without_float_formats_is_an_error) {

@@ -4,6 +4,7 @@
 // microscaling formats as in the OCP 8-bit Floating Point and Microscaling Formats specifications, version 1.0.
 #include "turbomind/ops/dequantize.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
@@ -137,27 +138,35 @@ void for_groups(const QuantizedRow& row, int64_t cols, int64_t group, float* out
   check(row.scales != nullptr, ErrorCode::kInvalidArgument, "scales: expected an array for ",
         weight_format_name(row.format), ", found NULL");
   check(group > 0, ErrorCode::kInvalidArgument, "group_size: expected a positive count, found ", group);
-  for (int64_t begin = 0; begin < cols; begin += group) {
-    const float scale = scale_at(row, begin / group);
-    for (int64_t i = begin; i < std::min(begin + group, cols); ++i) out[i] = code(i) * scale;
+  const float global = row.global_scale == 0 ? 1.0f : row.global_scale;
+  int64_t end = 0;
+  for (int64_t begin = 0, index = 0; begin < cols; begin = end, ++index) {
+    end = std::min((index + 1) * group - row.scale_col_phase, cols);
+    const float scale = scale_at(row, index) * global;
+    for (int64_t i = begin; i < end; ++i) out[i] = code(i) * scale;
   }
 }
 
 void dequantize_groups(const QuantizedRow& row, int64_t cols, float* out) {
   const auto* codes = static_cast<const uint8_t*>(row.codes);
   const auto nibble = [&](int64_t i) { return codes[i / 2] >> (i % 2 * 4) & 15; };
-  const auto zero = [&](int64_t i) { return row.zeros ? static_cast<int>(row.zeros[i / row.group_size]) : 0; };
+  const auto zero = [&](int64_t i) {
+    return row.zeros ? int{row.zeros[(i + row.scale_col_phase) / row.group_size]} : 0;
+  };
   const auto fp8 = [&](int64_t i) { return f8_e4m3_to_f32(codes[i]); };
+  // One scale for the whole row.
+  QuantizedRow whole = row;
+  whole.scale_col_phase = 0;
   switch (row.format) {
     case TM_WEIGHT_INT4_GROUP:
       return for_groups(row, cols, row.group_size, out, [&](int64_t i) { return float(nibble(i) - zero(i)); });
     case TM_WEIGHT_INT8_GROUP:
-      return for_groups(row, cols, row.group_size, out, [&](int64_t i) { return float(int{codes[i]} - zero(i)); });
+      return for_groups(row, cols, row.group_size, out, [&](int64_t i) { return float(codes[i] - zero(i)); });
     case TM_WEIGHT_INT8_CHANNEL:
-      return for_groups(row, cols, cols, out, [&](int64_t i) { return float(static_cast<int8_t>(codes[i])); });
+      return for_groups(whole, cols, cols, out, [&](int64_t i) { return float(static_cast<int8_t>(codes[i])); });
     case TM_WEIGHT_FP8_TENSOR:
     case TM_WEIGHT_FP8_CHANNEL:
-      return for_groups(row, cols, cols, out, fp8);
+      return for_groups(whole, cols, cols, out, fp8);
     case TM_WEIGHT_FP8_BLOCK128:
       return for_groups(row, cols, 128, out, fp8);
     default:

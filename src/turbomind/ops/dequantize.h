@@ -24,6 +24,8 @@ struct QuantizedRow {
   const uint8_t* zeros = nullptr;  // this row's first zero point; optional
   DType scale_dtype = TM_F32;
   int32_t group_size = 0;
+  int32_t scale_col_phase = 0;  // place of the first column inside its group
+  float global_scale = 0;       // multiplies every scale; 0 = 1
 };
 
 // out: f32 [cols]. Throws kInvalidArgument for a number of columns the format cannot have or missing scales.

@@ -9,21 +9,22 @@
 namespace turbomind {
 namespace {
 
-// Formats to try after the weight's own, nearest first.
+// Formats to try, nearest first.
 std::vector<WeightFormat> candidates(const tm_weight_desc& desc) {
-  if (desc.compute == TM_COMPUTE_FLOAT32) return {TM_WEIGHT_F32};
+  if (desc.compute == TM_COMPUTE_FLOAT32) return {desc.format, TM_WEIGHT_F32};
   switch (desc.format) {
     case TM_WEIGHT_F16:
-      return {TM_WEIGHT_F32, TM_WEIGHT_BF16};
+      return {TM_WEIGHT_F16, TM_WEIGHT_F32, TM_WEIGHT_BF16};
     case TM_WEIGHT_F32:
     case TM_WEIGHT_BF16:  // f16 last: it may overflow
-      return {TM_WEIGHT_F32, TM_WEIGHT_BF16, TM_WEIGHT_F16};
+      return {desc.format, TM_WEIGHT_F32, TM_WEIGHT_BF16, TM_WEIGHT_F16};
     default:  // 4- to 8-bit codes times a scale: f16 holds more of the product than bf16
-      return {TM_WEIGHT_F16, TM_WEIGHT_BF16, TM_WEIGHT_F32};
+      return {desc.format, TM_WEIGHT_F16, TM_WEIGHT_BF16, TM_WEIGHT_F32};
   }
 }
 
 tm_weight_desc as_format(tm_weight_desc desc, WeightFormat format) {
+  if (format == desc.format) return desc;
   desc.format = format;
   desc.parts = nullptr;
   desc.group_size = 0;
@@ -42,9 +43,9 @@ void store_row(const float* values, int64_t cols, WeightFormat format, uint8_t* 
 }
 
 // fp8_tensor has one scale in all, fp8_block128 one row of scales per 128 rows.
-int64_t scale_row(WeightFormat format, int64_t row) {
+int64_t scale_row(WeightFormat format, const tm_weight_part& part, int64_t row) {
   if (format == TM_WEIGHT_FP8_TENSOR) return 0;
-  return format == TM_WEIGHT_FP8_BLOCK128 ? row / 128 : row;
+  return format == TM_WEIGHT_FP8_BLOCK128 ? (row + part.scale_row_phase) / 128 : row;
 }
 
 void convert_part(const tm_weight_desc& desc, const tm_weight_part& part, WeightFormat to, std::vector<uint8_t>& out) {
@@ -58,8 +59,10 @@ void convert_part(const tm_weight_desc& desc, const tm_weight_part& part, Weight
     QuantizedRow row{.format = desc.format,
                      .codes = codes + r * part.row_stride_bytes,
                      .scale_dtype = desc.scale_dtype,
-                     .group_size = desc.group_size};
-    if (scales) row.scales = scales + scale_row(desc.format, r) * part.scale_stride_bytes;
+                     .group_size = desc.group_size,
+                     .scale_col_phase = part.scale_col_phase,
+                     .global_scale = part.global_scale};
+    if (scales) row.scales = scales + scale_row(desc.format, part, r) * part.scale_stride_bytes;
     if (zeros) row.zeros = zeros + r * part.zero_stride_bytes;
     dequantize_row(row, desc.cols, values.data());
     store_row(values.data(), desc.cols, to, out.data() + r * row_bytes);
@@ -89,28 +92,40 @@ std::shared_ptr<const ConvertedWeight> convert_weight(const tm_weight_desc& desc
   return result;
 }
 
-WeightFormat WeightLoader::resolve_format(const tm_weight_desc& desc) const {
-  const tm_weight_info own = PackedWeight::query(device_, desc);
-  if (own.supported) return desc.format;
-  for (const WeightFormat format : candidates(desc)) {
-    if (format != desc.format && PackedWeight::query(device_, as_format(desc, format)).supported) return format;
+WeightLoader::Choice WeightLoader::choose(tm_weight_desc desc) const {
+  const char* reason = nullptr;
+  tm_weight_info first{};
+  for (const tm_compute compute : {desc.compute, TM_COMPUTE_DEFAULT}) {
+    desc.compute = compute;
+    for (const WeightFormat format : candidates(desc)) {
+      const tm_weight_info info = PackedWeight::query(device_, as_format(desc, format));
+      if (info.supported) return {format, compute};
+      if (!reason) {
+        first = info;
+        reason = first.reason;
+      }
+    }
   }
   fail(ErrorCode::kUnsupported, device_.plugin().name(), " backend: weight format ", weight_format_name(desc.format),
-       " [", desc.rows, ", ", desc.cols, "]: ", own.reason, "; nor does it take f32, f16 or bf16");
+       " [", desc.rows, ", ", desc.cols, "]: ", reason, "; nor does it take f32, f16 or bf16");
 }
 
-PackedWeight WeightLoader::load(const tm_weight_desc& desc, std::shared_ptr<const void> keep_alive) {
-  const WeightFormat format = resolve_format(desc);
-  if (format == desc.format) return PackedWeight(device_, stream_, desc, std::move(keep_alive));
-  log_conversion(desc.format, format);
-  const std::shared_ptr<const ConvertedWeight> converted = convert_weight(desc, format);
+PackedWeight WeightLoader::load(tm_weight_desc desc, std::shared_ptr<const void> keep_alive) {
+  const Choice choice = choose(desc);
+  log_choice(desc, choice);
+  desc.compute = choice.compute;
+  if (choice.format == desc.format) return PackedWeight(device_, stream_, desc, std::move(keep_alive));
+  const std::shared_ptr<const ConvertedWeight> converted = convert_weight(desc, choice.format);
   return PackedWeight(device_, stream_, converted->desc, converted);
 }
 
-void WeightLoader::log_conversion(WeightFormat from, WeightFormat to) {
-  if (!logged_.insert(from).second) return;
-  log(LogLevel::kWarning, device_.plugin().name(), " backend does not compute on ", weight_format_name(from),
-      " weights: converting them to ", weight_format_name(to), " at load");
+void WeightLoader::log_choice(const tm_weight_desc& desc, const Choice& choice) {
+  const bool inexact = choice.compute != desc.compute;
+  if (choice.format == desc.format && !inexact) return;
+  if (!logged_.insert({desc.format, desc.compute}).second) return;
+  log(LogLevel::kWarning, device_.plugin().name(), " backend does not compute on ", weight_format_name(desc.format),
+      " weights", desc.compute == TM_COMPUTE_FLOAT32 ? " in float32" : "", ": they become ",
+      weight_format_name(choice.format), " at load", inexact ? ", computed with its own rounding" : "");
 }
 
 }  // namespace turbomind

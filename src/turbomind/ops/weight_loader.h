@@ -15,19 +15,25 @@ class WeightLoader {
  public:
   WeightLoader(const Device& device, Stream& stream) : device_(device), stream_(stream) {}
 
+  struct Choice {
+    WeightFormat format;
+    tm_compute compute;
+  };
+
   // keep_alive owns the memory of desc.parts (a mapped file); it is held as long as the backend reads it. struct_size
   // is filled here. Throws kUnsupported, with the backend's reason, if no convertible format is taken.
-  PackedWeight load(const tm_weight_desc& desc, std::shared_ptr<const void> keep_alive = nullptr);
+  PackedWeight load(tm_weight_desc desc, std::shared_ptr<const void> keep_alive = nullptr);
 
-  // The format load() would hand to the backend. Throws as load().
-  WeightFormat resolve_format(const tm_weight_desc& desc) const;
+  // What load() would hand to the backend: the weight's own format, else a convertible one; where the backend takes
+  // none for TM_COMPUTE_FLOAT32, its default arithmetic. Throws as load().
+  Choice choose(tm_weight_desc desc) const;
 
  private:
-  void log_conversion(WeightFormat from, WeightFormat to);
+  void log_choice(const tm_weight_desc& desc, const Choice& choice);
 
   const Device& device_;
   Stream& stream_;
-  std::set<WeightFormat> logged_;
+  std::set<std::pair<WeightFormat, tm_compute>> logged_;
 };
 
 // A weight converted on the host, owning its memory.

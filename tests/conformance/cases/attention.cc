@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+
+#include "paged.h"
+
+namespace turbomind::conformance {
+namespace {
+
+struct AttentionCase {
+  std::vector<SequenceCase> sequences;
+  int64_t q_heads = 4;
+  int64_t kv_heads = 2;
+  int64_t dim_k = 64;
+  int64_t dim_v = 64;
+  int32_t block_size = 0;  // 0: the preferred one
+  int64_t window = 0;
+  double softcap = 0;
+  bool sinks = false;
+  int64_t shared_blocks = 0;
+  int64_t gap = 0;  // of q's rows
+  double sigma = 1;
+  bool poison_unused = false;  // places beyond the contexts hold NaN
+  int64_t padding = 0;         // rows past the sequences' own
+  bool drop_passed = false;    // table entries wholly before the window are -1
+  bool shapes = false;         // the plan is told the model's attention shapes
+};
+
+tm_kv_spec spec_of(const AttentionCase& p, const Session& session, DType kv_dtype) {
+  return {.num_kv_heads = static_cast<int32_t>(p.kv_heads),
+          .head_dim_k = static_cast<int32_t>(p.dim_k),
+          .head_dim_v = static_cast<int32_t>(p.dim_v),
+          .block_size = p.block_size ? p.block_size : session.device.props().preferred_kv_block_size,
+          .dtype = kv_dtype};
+}
+
+int64_t blocks_needed(const AttentionCase& p, int64_t block_size) {
+  int64_t blocks = 2 + p.shared_blocks;
+  for (const SequenceCase& s : p.sequences) blocks += (s.context_len + block_size - 1) / block_size;
+  return blocks;
+}
+
+reference::Attention problem_of(const AttentionCase& p) {
+  return {.q_heads = p.q_heads,
+          .kv_heads = p.kv_heads,
+          .dim_k = p.dim_k,
+          .dim_v = p.dim_v,
+          .scale = 1 / std::sqrt(static_cast<double>(p.dim_k)),
+          .window = p.window,
+          .softcap = p.softcap};
+}
+
+void poison_unused_places(PagedCache& cache, const StepLayout& step) {
+  const int64_t block_size = cache.pool().spec.block_size;
+  std::vector<bool> used(static_cast<size_t>(cache.num_places()), false);
+  for (size_t s = 0; s < step.table.size(); ++s) {
+    for (int64_t p = 0; p < step.context_lens[s]; ++p) used[static_cast<size_t>(step.place(s, p, block_size))] = true;
+  }
+  for (int64_t place = 0; place < cache.num_places(); ++place) {
+    if (used[static_cast<size_t>(place)]) continue;
+    for (TestTensor* tensor : {&cache.keys(), &cache.values()}) {
+      for (int64_t i = 0; i < tensor->row_size(); ++i) {
+        tensor->set(place * tensor->row_size() + i, std::numeric_limits<double>::quiet_NaN());
+      }
+    }
+  }
+}
+
+void drop_passed_blocks(StepLayout& step, int64_t block_size, int64_t window) {
+  for (size_t s = 0; s < step.table.size(); ++s) {
+    const int64_t first_seen = std::max<int64_t>(0, step.context_lens[s] - step.q_lens[s] - window + 1);
+    for (int64_t block = 0; block < first_seen / block_size; ++block) step.table[s][static_cast<size_t>(block)] = -1;
+  }
+}
+
+// What the case's closures share.
+struct AttentionState {
+  AttentionState(Case& c, DType dtype, const tm_kv_spec& spec, int64_t num_blocks)
+      : cache(c, dtype, spec, num_blocks) {}
+  PagedCache cache;
+  StepLayout step;
+};
+
+// A step of one row: it must give the bits the row had inside its chunk and batch.
+void set_single_row(TestPlan& plan, const StepLayout& step, int64_t row) {
+  size_t s = 0;
+  while (row >= step.q_lens[s]) row -= step.q_lens[s++];
+  plan.set({1}, {step.context_lens[s] - step.q_lens[s] + row + 1}, {step.table[s]});
+}
+
+void build_attention(Case& c, const Session& session, DType dtype, DType kv_dtype, const AttentionCase& p) {
+  const tm_kv_spec spec = spec_of(p, session, kv_dtype);
+  const int64_t num_blocks = blocks_needed(p, spec.block_size);
+  auto state = std::make_shared<AttentionState>(c, dtype, spec, num_blocks);
+  int64_t num_tokens = 0;
+  int64_t table_length = 1;
+  for (const SequenceCase& s : p.sequences) {
+    num_tokens += s.q_len;
+    table_length = std::max(table_length, (s.context_len + spec.block_size - 1) / spec.block_size);
+  }
+  const int64_t rows = num_tokens + p.padding;
+  TestTensor& q = c.input("q", dtype, {rows, p.q_heads, p.dim_k}, p.gap);
+  TestTensor& sinks = c.input("sinks", TM_F32, {p.q_heads});
+  TestTensor& out = c.output("out", dtype, {rows, p.q_heads, p.dim_v});
+  const tm_attention_shape shape{
+      .num_heads = static_cast<int32_t>(p.q_heads), .window = static_cast<int32_t>(p.window), .kv = spec};
+  // Limits above the step's own sizes, as in a running engine.
+  const tm_plan_limits limits{.max_tokens = rows + 5,
+                              .max_seqs = static_cast<int64_t>(p.sequences.size()) + 1,
+                              .max_blocks_per_seq = table_length + 2,
+                              .block_size = spec.block_size,
+                              .shapes = p.shapes ? &shape : nullptr,
+                              .num_shapes = p.shapes ? 1 : 0};
+  TestPlan& plan = c.plan(limits);
+  TestPlan& row_plan = c.plan(limits);
+  plan.padding = p.padding;
+  row_plan.captured = false;
+  c.arithmetic = state->cache.arithmetic();
+  c.independent_rows = p.padding ? 0 : num_tokens;
+  c.fill = [&c, state, &q, &sinks, &plan, &row_plan, p, spec, num_blocks] {
+    q.fill_normal(c.random, p.sigma);
+    sinks.fill_normal(c.random);
+    state->cache.fill(c.random, p.sigma);
+    state->step = draw_layout(c.random, p.sequences, spec.block_size, num_blocks, p.shared_blocks);
+    if (p.poison_unused) poison_unused_places(state->cache, state->step);
+    if (p.drop_passed) drop_passed_blocks(state->step, spec.block_size, p.window);
+    plan.set(state->step.q_lens, state->step.context_lens, state->step.table);
+    row_plan.set({}, {}, {});
+  };
+  c.setup = [state] { state->cache.write_all(); };
+  c.issue = [&c, state, &q, &sinks, &out, &plan, &row_plan, p, rows](RowRange r) {
+    if (p.padding) r = {0, rows};
+    const bool whole = r.count == rows;
+    if (!whole) {
+      set_single_row(row_plan, state->step, r.begin);
+      row_plan.update(c.stream(), false);
+    }
+    c.call(TM_OP_attention, c.op().attention,
+           tm_attention_args{.q = q.rows(r.begin, r.count),
+                             .kv = state->cache.pool(),
+                             .plan = (whole ? plan : row_plan).plan.handle(),
+                             .scale = static_cast<float>(problem_of(p).scale),
+                             .window = static_cast<int32_t>(p.window),
+                             .softcap = static_cast<float>(p.softcap),
+                             .sinks = p.sinks ? sinks.view() : Tensor{},
+                             .out = out.rows(r.begin, r.count)});
+  };
+  c.reference = [state, &q, &sinks, &out, p, spec] {
+    reference::Attention problem = problem_of(p);
+    if (p.sinks) problem.sinks = sinks.values();
+    out.expected = paged_attention(problem, state->step, spec.block_size, state->cache.stored_keys(),
+                                   state->cache.stored_values(), q.values());
+    out.expected.resize(static_cast<size_t>(out.size()), 0);  // padding rows
+  };
+}
+
+struct DenseCase {
+  std::vector<int64_t> lengths;
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t dim;
+  int64_t dim_v;
+  int64_t gap = 0;
+};
+
+reference::Values dense_attention(const DenseCase& p, const reference::Values& q, const reference::Values& k,
+                                  const reference::Values& v, int64_t num_tokens) {
+  const reference::Attention problem{.q_heads = p.heads,
+                                     .kv_heads = p.kv_heads,
+                                     .dim_k = p.dim,
+                                     .dim_v = p.dim_v,
+                                     .scale = 1 / std::sqrt(static_cast<double>(p.dim))};
+  reference::Values out(static_cast<size_t>(num_tokens * p.heads * p.dim_v));
+  int64_t begin = 0;
+  for (const int64_t length : p.lengths) {
+    reference::AttendedRow all;
+    for (int64_t t = begin; t < begin + length; ++t) {
+      all.keys.push_back(k.data() + t * p.kv_heads * p.dim);
+      all.values.push_back(v.data() + t * p.kv_heads * p.dim_v);
+    }
+    for (int64_t t = begin; t < begin + length; ++t) {
+      reference::attend(problem, q.data() + t * p.heads * p.dim, all, out.data() + t * p.heads * p.dim_v);
+    }
+    begin += length;
+  }
+  return out;
+}
+
+void build_dense(Case& c, DType dtype, const DenseCase& p) {
+  int64_t num_tokens = 0;
+  for (const int64_t length : p.lengths) num_tokens += length;
+  TestTensor& q = c.input("q", dtype, {num_tokens, p.heads, p.dim}, p.gap);
+  TestTensor& k = c.input("k", dtype, {num_tokens, p.kv_heads, p.dim}, p.gap);
+  TestTensor& v = c.input("v", dtype, {num_tokens, p.kv_heads, p.dim_v}, p.gap);
+  TestTensor& out = c.output("out", dtype, {num_tokens, p.heads, p.dim_v});
+  TestPlan& plan = c.plan({.max_tokens = num_tokens + 1,
+                           .max_seqs = static_cast<int64_t>(p.lengths.size()) + 1,
+                           .max_blocks_per_seq = 0,
+                           .block_size = 0});
+  plan.set(p.lengths, {}, {});
+  c.arithmetic = dtype == TM_F32 ? Arithmetic::kFloat32 : Arithmetic::kHalf;
+  c.issue = [&c, &q, &k, &v, &out, &plan, p](RowRange) {
+    c.call(TM_OP_attention_dense, c.op().attention_dense,
+           tm_attention_dense_args{.q = q.view(),
+                                   .k = k.view(),
+                                   .v = v.view(),
+                                   .plan = plan.plan.handle(),
+                                   .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(p.dim))),
+                                   .out = out.view()});
+  };
+  c.reference = [&q, &k, &v, &out, p, num_tokens] {
+    out.expected = dense_attention(p, q.values(), k.values(), v.values(), num_tokens);
+  };
+}
+
+void add_shapes(Suite& suite, const Session& session, DType dtype, DType kv_dtype) {
+  const std::string variant = std::string(dtype_name(dtype)) + "_kv_" + dtype_name(kv_dtype);
+  const auto add = [&](const std::string& what, const AttentionCase& p) {
+    suite.add("attention", variant, what, [=, &session](Case& c) { build_attention(c, session, dtype, kv_dtype, p); });
+  };
+  add("no_sequences", {.sequences = {}});
+  add("first_token", {.sequences = {{1, 1}}});
+  add("decode", {.sequences = {{1, 100}}});
+  add("decode_batch", {.sequences = {{1, 33}, {1, 1}, {1, 64}, {1, 150}, {1, 17}}});
+  add("prefill", {.sequences = {{50, 50}}});
+  add("prefill_ragged", {.sequences = {{3, 3}, {35, 35}, {1, 1}, {16, 16}}});
+  add("chunk", {.sequences = {{20, 75}}});
+  add("mixed", {.sequences = {{1, 200}, {37, 37}, {5, 90}, {1, 3}}, .q_heads = 6, .kv_heads = 2});
+  add("long_decode", {.sequences = {{1, 1100}, {1, 700}}});
+  add("shared_prefix", {.sequences = {{1, 80}, {9, 90}, {1, 101}, {2, 3}}, .shared_blocks = 2});
+  add("unused_places_hold_nan", {.sequences = {{1, 37}, {11, 45}}, .poison_unused = true});
+}
+
+void add_features(Suite& suite, const Session& session, DType dtype, DType kv_dtype) {
+  const std::string variant = std::string(dtype_name(dtype)) + "_kv_" + dtype_name(kv_dtype);
+  const auto add = [&](const std::string& what, const AttentionCase& p) {
+    suite.add("attention", variant, what, [=, &session](Case& c) { build_attention(c, session, dtype, kv_dtype, p); });
+  };
+  const std::vector<SequenceCase> mixed{{1, 70}, {21, 50}, {1, 2}};
+  add("mha", {.sequences = mixed, .q_heads = 3, .kv_heads = 3});
+  add("gqa_3", {.sequences = mixed, .q_heads = 9, .kv_heads = 3});
+  add("gqa_8", {.sequences = mixed, .q_heads = 16, .kv_heads = 2});
+  add("mqa_4", {.sequences = mixed, .q_heads = 4, .kv_heads = 1});
+  add("head_dim_32", {.sequences = mixed, .dim_k = 32, .dim_v = 32});
+  add("head_dim_80", {.sequences = mixed, .dim_k = 80, .dim_v = 80});
+  add("head_dim_96", {.sequences = mixed, .dim_k = 96, .dim_v = 96});
+  add("head_dim_128", {.sequences = mixed, .dim_k = 128, .dim_v = 128});
+  add("head_dim_256", {.sequences = mixed, .q_heads = 4, .kv_heads = 1, .dim_k = 256, .dim_v = 256});
+  add("head_dims_96_64", {.sequences = mixed, .dim_k = 96, .dim_v = 64});
+  add("window_1", {.sequences = mixed, .window = 1});
+  add("window_16", {.sequences = mixed, .window = 16});
+  add("window_past_blocks", {.sequences = {{1, 600}, {40, 300}}, .window = 100});
+  add("softcap", {.sequences = mixed, .softcap = 5, .sigma = 2});
+  add("sinks", {.sequences = mixed, .sinks = true});
+  add("sinks_window_softcap", {.sequences = mixed, .window = 20, .softcap = 30, .sinks = true});
+  add("padding_rows_are_zero", {.sequences = mixed, .padding = 3});
+  add("passed_blocks_are_dropped", {.sequences = {{1, 300}, {9, 200}}, .window = 40, .drop_passed = true});
+  add("plan_knows_the_shapes", {.sequences = mixed, .window = 33, .shapes = true});
+  add("strided_q", {.sequences = mixed, .gap = 4 * 64});
+  add("large_scores", {.sequences = mixed, .sigma = 6});
+  for (const int32_t block_size : session.device.props().kv_block_sizes) {
+    if (block_size == 0) break;
+    add("block_size_" + std::to_string(block_size), {.sequences = mixed, .block_size = block_size});
+  }
+}
+
+}  // namespace
+
+void add_attention_cases(Suite& suite, const Session& session) {
+  const std::vector<DType> kv_dtypes = session.kv_dtypes();
+  for (const DType dtype : session.activation_dtypes()) {
+    for (const DType kv_dtype : kv_dtypes) {
+      add_shapes(suite, session, dtype, kv_dtype);
+      add_features(suite, session, dtype, kv_dtype);
+    }
+    const std::string name = dtype_name(dtype);
+    const auto add = [&](const std::string& what, const DenseCase& p) {
+      suite.add("attention_dense", name, what, [=](Case& c) { build_dense(c, dtype, p); });
+    };
+    add("no_sequences", {{}, 2, 2, 64, 64});
+    add("one_token", {{1}, 2, 2, 64, 64});
+    add("ragged", {{7, 1, 50, 33}, 3, 3, 64, 64});
+    add("gqa", {{20, 9}, 4, 2, 64, 64});
+    add("head_dim_72", {{17, 16}, 2, 2, 72, 72});
+    add("head_dim_80_strided", {{17, 5}, 2, 2, 80, 80, 320});
+    add("head_dims_64_32", {{12}, 2, 2, 64, 32});
+  }
+}
+
+}  // namespace turbomind::conformance
