@@ -140,6 +140,11 @@ class Pipeline:
         config = GenerationConfig(max_new_tokens=0, prompt_logprobs=0)
         return [_cross_entropy(answer) for answer in self.generate(batch, config)]
 
+    @property
+    def memory_plan(self) -> dict[str, Any]:
+        """Where the memory of a device goes: bytes per purpose, KV blocks, longest sequence."""
+        return self.runtime.memory_plan
+
     def stats(self) -> dict[str, Any]:
         """The engine's counters: running, waiting, KV use, cache hits, tokens, steps."""
         return self.runtime.engine.stats()

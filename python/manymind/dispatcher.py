@@ -6,6 +6,7 @@ one per request.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -38,8 +39,9 @@ class Subscription:
         """Hands over outputs; a loop that was closed meanwhile has nobody waiting any more."""
         if self._loop is None:
             self._receive(outputs)
-        elif not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._receive, outputs)
+        else:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._receive, outputs)
 
 
 class OutputDispatcher:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manymind.config import EngineConfig
 
@@ -20,8 +20,8 @@ _ENTRY_POINT_GROUP = "manymind.backends"
 
 def start_engine(
     checkpoint: Checkpoint, config: EngineConfig, log_level: str | None = None
-) -> _turbomind.Engine:
-    """Creates the engine, loads every weight and starts it."""
+) -> tuple[_turbomind.Engine, dict[str, Any]]:
+    """Creates the engine, loads every weight and starts it; returns it and its memory plan."""
     from manymind import _turbomind
     from manymind.environment import log_level as default_log_level
     from manymind.models import load_model
@@ -31,8 +31,7 @@ def start_engine(
     engine = _turbomind.Engine(model.config, engine_options(config))
     for weight in model.weights.values():
         engine.load_weight(weight.name, weight.format, weight.shape, weight.data)
-    engine.start()
-    return engine
+    return engine, engine.start()
 
 
 def engine_options(config: EngineConfig) -> _turbomind.EngineOptions:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from manymind.answers import Answer
 from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig
@@ -23,22 +25,31 @@ if TYPE_CHECKING:
     from manymind.tokenizer import Tokenizer
 
 
+@dataclass(frozen=True)
+class TextSide:
+    """What turns prompts into token ids and back; ``system`` is the default system message."""
+
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    system: str | None
+
+
 class Runtime:
     """Everything one loaded model needs; shared by all calls. Made by ``load``."""
 
     def __init__(
         self,
-        engine: _turbomind.Engine,
-        tokenizer: Tokenizer,
-        template: ChatTemplate | None,
-        template_config: ChatTemplateConfig,
         checkpoint: Checkpoint,
+        engine: _turbomind.Engine,
+        memory_plan: dict[str, Any],
+        text: TextSide,
     ) -> None:
         self.engine = engine
-        self.tokenizer = tokenizer
-        self.template = template
+        self.memory_plan = memory_plan
+        self.tokenizer = text.tokenizer
+        self.template = text.template
         self.dispatcher = OutputDispatcher(engine)
-        self._template_config = template_config
+        self._system = text.system
         self._checkpoint = checkpoint
 
     @classmethod
@@ -49,26 +60,21 @@ class Runtime:
         template_config: ChatTemplateConfig,
         log_level: str | None = None,
     ) -> Runtime:
-        """Opens the checkpoint, builds the tokenizer beside packing the weights, and starts the
-        engine.
+        """Opens the checkpoint and starts the engine; a thread beside it prepares tokenizer and
+        chat template meanwhile.
         """
         from manymind.checkpoint import open_checkpoint
         from manymind.native import start_engine
 
-        checkpoint = open_checkpoint(resolve_model(model))
-        try:
+        with contextlib.ExitStack() as on_failure:
+            checkpoint = on_failure.enter_context(open_checkpoint(resolve_model(model)))
             with ThreadPoolExecutor(1) as beside:
-                tokenizer = beside.submit(_load_tokenizer, checkpoint)
-                engine = start_engine(checkpoint, config, log_level)
-                try:
-                    template = _load_template(checkpoint, template_config, tokenizer.result())
-                except BaseException:
-                    engine.stop()
-                    raise
-            return cls(engine, tokenizer.result(), template, template_config, checkpoint)
-        except BaseException:
-            checkpoint.close()
-            raise
+                text = beside.submit(_load_text_side, checkpoint, template_config)
+                engine, memory_plan = start_engine(checkpoint, config, log_level)
+                on_failure.callback(engine.stop)
+                runtime = cls(checkpoint, engine, memory_plan, text.result())
+            on_failure.pop_all()
+        return runtime
 
     def encode_prompt(self, prompt: Prompt, use_template: bool = True) -> list[int]:
         """Token ids of a prompt: rendered by the chat template, or the text itself if there is no
@@ -80,7 +86,7 @@ class Runtime:
             raise EngineError(
                 "this model has no chat template: expected a str prompt, found messages"
             )
-        messages = as_messages(prompt, self._template_config.system)
+        messages = as_messages(prompt, self._system)
         text = self.template.render(messages, add_generation_prompt=True)
         return self.tokenizer.encode(text, add_special_tokens=False, parse_special=True)
 
@@ -104,15 +110,10 @@ class Runtime:
         return self.tokenizer.encode(word, add_special_tokens=False)
 
 
-def _load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
+def _load_text_side(checkpoint: Checkpoint, config: ChatTemplateConfig) -> TextSide:
+    from manymind.chat_template import load_chat_template
     from manymind.tokenizer import load_tokenizer
 
-    return load_tokenizer(checkpoint)
-
-
-def _load_template(
-    checkpoint: Checkpoint, config: ChatTemplateConfig, tokenizer: Tokenizer
-) -> ChatTemplate | None:
-    from manymind.chat_template import load_chat_template
-
-    return load_chat_template(config.chat_template or checkpoint.chat_template, tokenizer)
+    tokenizer = load_tokenizer(checkpoint)
+    source = config.chat_template or checkpoint.chat_template
+    return TextSide(tokenizer, load_chat_template(source, tokenizer), config.system)
