@@ -73,4 +73,4 @@ void expect_throws(const char* file, int line, const std::function<void()>& fn, 
 #define EXPECT_ERROR(statement, error_code, part)       \
   ::turbomind::test::expect_throws<::turbomind::Error>( \
       __FILE__, __LINE__, [&] { statement; }, part,     \
-      [](const ::turbomind::Error& error) { return error.code() == (error_code); })
+      [&](const ::turbomind::Error& error) { return error.code() == (error_code); })
