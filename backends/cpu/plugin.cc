@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The plug-in's one exported symbol.
+#include "comm.h"
 #include "context.h"
 #include "event.h"
 #include "ops.h"
@@ -21,6 +22,7 @@ struct Backend {
   using Event = cpu::Event;
   using Weight = cpu::Weight;
   using Plan = cpu::Plan;
+  using Comm = cpu::Comm;
   using Ops = CpuOps;
 };
 
