@@ -86,7 +86,13 @@ struct Tile {
     }
   }
 
-  TM_INLINE void sum_all(const uint8_t* const (&panels)[kPanels], const int32_t* activations, int64_t blocks) {
+  TM_INLINE static void prefetch_block(const uint8_t* block) {
+    for (int i = 0; i < T::kGeometry.block_bytes(); i += kVectorBytes) __builtin_prefetch(block + i, 0, 2);
+  }
+
+  // prefetch: distance to the bytes that will be read next; 0 for none.
+  TM_INLINE void sum_all(const uint8_t* const (&panels)[kPanels], const int32_t* activations, int64_t blocks,
+                         size_t prefetch) {
     const uint8_t* block[kPanels];
 #pragma GCC unroll 4
     for (int p = 0; p < kPanels; ++p) block[p] = panels[p] + T::kGeometry.header_bytes;
@@ -96,6 +102,10 @@ struct Tile {
       for (int p = 0; p < kPanels; ++p) results[t][p] = set_rows(0.0f);
     }
     for (int64_t b = 0; b < blocks; ++b) {
+      if (prefetch != 0) {
+#pragma GCC unroll 4
+        for (int p = 0; p < kPanels; ++p) prefetch_block(block[p] + prefetch);
+      }
 #pragma GCC unroll 1
       for (int group = 0; group < T::kGeometry.groups_per_block; ++group) {
         const int group32 = group * T::kQuads / 8;
@@ -110,7 +120,7 @@ struct Tile {
 
 // Panels panel .. panel + kPanels - 1, as far as they exist, of one token tile.
 template <PanelFormat kFormat, int kPanels, int kTokens>
-void run_tile(const LinearTask& task, int64_t panel, int64_t tile_index) {
+void run_tile(const LinearTask& task, int64_t panel, int64_t tile_index, size_t prefetch) {
   constexpr PanelGeometry kGeometry = panel_geometry(kFormat);
   const int present = static_cast<int>(task.panel_end - panel < kPanels ? task.panel_end - panel : kPanels);
   const uint8_t* panels[kPanels];
@@ -123,7 +133,7 @@ void run_tile(const LinearTask& task, int64_t panel, int64_t tile_index) {
   const int64_t blocks = (task.panels.cols + kGeometry.block_k() - 1) / kGeometry.block_k();
 
   Tile<kFormat, kPanels, kTokens> tile;
-  tile.sum_all(panels, activations, blocks);
+  tile.sum_all(panels, activations, blocks, prefetch);
 
   alignas(64) float sums[kTokens * kPanels * kPanelRows];
 #pragma GCC unroll 4
@@ -141,11 +151,11 @@ void run_tile(const LinearTask& task, int64_t panel, int64_t tile_index) {
 }
 
 template <PanelFormat kFormat, int kTokens>
-void run_panels(const LinearTask& task, int64_t panel, int64_t tile) {
-  run_tile<kFormat, int8_panels_per_tile(kTokens), kTokens>(task, panel, tile);
+void run_panels(const LinearTask& task, int64_t panel, int64_t tile, size_t prefetch) {
+  run_tile<kFormat, int8_panels_per_tile(kTokens), kTokens>(task, panel, tile, prefetch);
 }
 
-using TileFn = void (*)(const LinearTask&, int64_t panel, int64_t tile);
+using TileFn = void (*)(const LinearTask&, int64_t panel, int64_t tile, size_t prefetch);
 
 template <PanelFormat kFormat, int kTokens = 1>
 TM_INLINE TileFn tile_function(int tokens) {
@@ -160,10 +170,12 @@ void run(const LinearTask& task) {
   constexpr int kStep = int8_panels_per_tile(1);  // the widest: narrower tiles pass several times
   for (int64_t panel = task.panel_begin; panel < task.panel_end; panel += kStep) {
     const int64_t panel_end = panel + kStep < task.panel_end ? panel + kStep : task.panel_end;
+    const bool more = panel_end < task.panels.count();
     for (int64_t tile = task.tile_begin; tile < task.tile_end; ++tile) {
       const int tokens = task.tiles.tokens(tile);
       const TileFn function = tile_function<kFormat>(tokens);
-      for (int64_t p = panel; p < panel_end; p += int8_panels_per_tile(tokens)) function(task, p, tile);
+      const size_t prefetch = more && tile + 1 == task.tile_end ? kStep * task.panels.bytes_per_panel : 0;
+      for (int64_t p = panel; p < panel_end; p += int8_panels_per_tile(tokens)) function(task, p, tile, prefetch);
     }
   }
 }
