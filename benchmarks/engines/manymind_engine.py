@@ -8,7 +8,6 @@ import statistics
 import sys
 import time
 
-import manymind
 from harness.protocol import (
     Reply,
     Request,
@@ -19,6 +18,8 @@ from harness.protocol import (
     steady_decode_rate,
 )
 from harness.workloads import FIRST_TOKEN_PROMPT, Kind, Workload, prompts, token_ids
+
+import manymind
 from manymind.answers import request_error
 from manymind.dispatcher import Subscription
 
