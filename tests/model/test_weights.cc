@@ -207,6 +207,23 @@ TEST(ranks_share_heads_and_features) {
   EXPECT_ERROR(kv_head_share(3, 0, 4), ErrorCode::kInvalidArgument, "num_kv_heads: expected a divisor of tp = 4");
 }
 
+TEST(scales_and_zeros_are_as_long_as_the_format_says) {
+  SourceMemory memory(
+      {.format = TM_WEIGHT_INT4_GROUP, .rows = 8, .cols = 256, .scale_dtype = TM_F16, .group_size = 64});
+  WeightSource& source = memory.source;
+  source.bytes = 8 * 128;
+  source.scale_bytes = 8 * 4 * 2;
+  source.zeros = memory.scales.data();
+  source.zero_bytes = 8 * 4;
+  check_source_bytes(source);
+  source.zero_bytes -= 1;
+  EXPECT_ERROR(check_source_bytes(source), ErrorCode::kInvalidArgument, "zeros: expected 32 bytes, found 31");
+  source.scale_bytes -= 1;
+  EXPECT_ERROR(check_source_bytes(source), ErrorCode::kInvalidArgument, "scales: expected 64 bytes, found 63");
+  source.group_size = 0;
+  EXPECT_ERROR(check_source_bytes(source), ErrorCode::kInvalidArgument, "group_size: expected a positive count");
+}
+
 TEST(slices_start_at_their_rows_and_blocks) {
   const SourceMemory q4k({.format = TM_WEIGHT_GGUF_Q4_K, .rows = 8, .cols = 1024});
   const tm_weight_part part = slice_weight(q4k.source, {2, 3}, {512, 256});

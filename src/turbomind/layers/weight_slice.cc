@@ -59,6 +59,7 @@ void check_source_bytes(const WeightSource& source) {
   const ScaleTile tile = scale_tile(source);
   const int64_t num_scales = ceil_div(source.rows, tile.rows) * ceil_div(source.cols, tile.cols);
   check_bytes("scales", static_cast<size_t>(num_scales) * dtype_size(source.scale_dtype), source.scale_bytes);
+  if (source.zeros) check_bytes("zeros", static_cast<size_t>(num_scales), source.zero_bytes);
 }
 
 tm_weight_part slice_weight(const WeightSource& source, Range rows, Range cols) {

@@ -23,7 +23,8 @@ struct WeightSource {
   size_t scale_bytes = 0;
   tm_dtype scale_dtype = TM_F32;
   const void* zeros = nullptr;  // u8, as many as there are scales; optional
-  int32_t group_size = 0;       // int4/int8 groups only
+  size_t zero_bytes = 0;
+  int32_t group_size = 0;  // int4/int8 groups only
   // Owns all the memory above. A backend may go on reading it, so it is held until the decoder is destroyed; without
   // an owner the memory must outlive the decoder.
   std::shared_ptr<const void> owner;
