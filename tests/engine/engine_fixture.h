@@ -176,8 +176,11 @@ class EngineFixture {
     const size_t n = static_cast<size_t>(params.n);
     const uint64_t id = engine.submit(std::move(prompt), std::move(params));
     wait_finished(num_finished + n);
-    return results[{id, 0}];
+    return result(id);
   }
+
+  // What has come of one sequence.
+  Output& result(uint64_t id, int32_t index = 0) { return results[{id, index}]; }
 
   NullBackend null;
   Engine engine;

@@ -52,7 +52,7 @@ TEST(engine_serves_many_at_once) {
       expected[fixture.engine.submit(prompt, greedy(5 + i))] = predict(prompt, 5 + i);
     }
     fixture.wait_finished(30);
-    for (const auto& [id, tokens] : expected) EXPECT_TOKENS((fixture.results[{id, 0}].token_ids), tokens);
+    for (const auto& [id, tokens] : expected) EXPECT_TOKENS(fixture.result(id).token_ids, tokens);
   }
 }
 
@@ -103,7 +103,7 @@ TEST(engine_shares_a_prefix_that_is_still_being_computed) {
     expected[fixture.engine.submit(prompt, greedy(5))] = predict(prompt, 5);
   }
   fixture.wait_finished(8);
-  for (const auto& [id, tokens] : expected) EXPECT_TOKENS((fixture.results[{id, 0}].token_ids), tokens);
+  for (const auto& [id, tokens] : expected) EXPECT_TOKENS(fixture.result(id).token_ids, tokens);
   EXPECT(fixture.engine.stats().computed_tokens < 160 + 8 * 20);
 }
 
@@ -139,7 +139,7 @@ TEST(engine_preempts_and_still_answers_right) {
       expected[fixture.engine.submit(prompt, greedy(60))] = predict(prompt, 60);
     }
     fixture.wait_finished(12);
-    for (const auto& [id, tokens] : expected) EXPECT_TOKENS((fixture.results[{id, 0}].token_ids), tokens);
+    for (const auto& [id, tokens] : expected) EXPECT_TOKENS(fixture.result(id).token_ids, tokens);
     const EngineStats stats = fixture.engine.stats();
     EXPECT(stats.preemptions > 0);
     EXPECT_EQ(stats.kv_blocks_used, 0);
@@ -156,7 +156,7 @@ TEST(engine_answers_do_not_depend_on_chunk_or_batch_size) {
     for (uint32_t i = 0; i < 5; ++i) fixture.engine.submit(make_prompt(30, i), greedy(30));
     const uint64_t id = fixture.engine.submit(prompt, greedy(30));
     fixture.wait_finished(6);
-    EXPECT_TOKENS((fixture.results[{id, 0}].token_ids), predict(prompt, 30));
+    EXPECT_TOKENS(fixture.result(id).token_ids, predict(prompt, 30));
   }
 }
 
@@ -194,7 +194,7 @@ TEST(engine_samples_n_sequences_from_one_prompt) {
       const uint64_t id = fixture.engine.submit(prompt, params);
       fixture.wait_finished(4);
       for (int32_t i = 0; i < 4; ++i) {
-        const Output& output = fixture.results[{id, i}];
+        const Output& output = fixture.result(id, i);
         EXPECT_TOKENS(output.token_ids, predict_sampled(prompt, 40, 50 + static_cast<uint64_t>(i)));
       }
       // The prompt once, then each sequence's tokens but the last.
@@ -215,7 +215,7 @@ TEST(engine_samples_n_sequences_under_preemption) {
   const uint64_t id = fixture.engine.submit(prompt, params);
   fixture.wait_finished(4);
   for (int32_t i = 0; i < 4; ++i) {
-    EXPECT_TOKENS((fixture.results[{id, i}].token_ids), predict_sampled(prompt, 60, 50 + static_cast<uint64_t>(i)));
+    EXPECT_TOKENS(fixture.result(id, i).token_ids, predict_sampled(prompt, 60, 50 + static_cast<uint64_t>(i)));
   }
   EXPECT(fixture.engine.stats().preemptions > 0);
 }

@@ -64,7 +64,7 @@ TEST(rows_come_once_under_preemption) {
   }
   fixture.wait_finished(6);
   EXPECT(fixture.engine.stats().preemptions > 0);
-  for (const auto& [id, prompt] : prompts) expect_everything(fixture.results[{id, 0}], prompt, 50);
+  for (const auto& [id, prompt] : prompts) expect_everything(fixture.result(id), prompt, 50);
 }
 
 TEST(rows_do_not_depend_on_chunks) {
@@ -114,9 +114,9 @@ TEST(each_of_n_sequences_has_its_rows) {
   params.n = 3;
   const uint64_t id = fixture.engine.submit(prompt, params);
   fixture.wait_finished(3);
-  expect_everything(fixture.results[{id, 0}], prompt, 10);
+  expect_everything(fixture.result(id), prompt, 10);
   for (const int32_t index : {1, 2}) {
-    const Output& output = fixture.results[{id, index}];
+    const Output& output = fixture.result(id, index);
     EXPECT_EQ(output.logits.rows(), 10);
     EXPECT_EQ(output.logprobs.size(), 10U);
     EXPECT(output.prompt_logprobs.empty());
@@ -137,7 +137,7 @@ TEST(rows_of_different_wishes_share_a_step) {
   }
   fixture.wait_finished(8);
   for (size_t i = 0; i < requests.size(); ++i) {
-    const Output& output = fixture.results[{requests[i].first, 0}];
+    const Output& output = fixture.result(requests[i].first);
     EXPECT_TOKENS(output.token_ids, predict(requests[i].second, 30));
     EXPECT_EQ(output.logprobs.size(), i % 2 ? 30U : 0U);
     if (i % 2) EXPECT_EQ(output.logprobs[0].top.size(), i);

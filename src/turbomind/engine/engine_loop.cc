@@ -134,13 +134,13 @@ void EngineLoop::step() {
     plan = scheduler_->schedule(now);
   }
   const bool planned = !plan.sequences.empty();
+  if (!planned && flights_.empty()) return fail_unservable();
   try {
     if (planned) issue(std::move(plan));
     if (flights_.size() > config_.look_ahead || (!planned && !flights_.empty())) resolve();
   } catch (...) {
     fail_flights(current_error());
   }
-  if (!planned && flights_.empty()) fail_unservable();
 }
 
 void EngineLoop::issue(StepPlan plan) {
