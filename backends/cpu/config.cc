@@ -47,7 +47,8 @@ std::vector<int> parse_cpus(std::string_view value) {
     rest.remove_prefix(std::min(rest.size(), item.size() + 1));
     const size_t dash = item.find('-');
     const int first = parse_int("cpus", item.substr(0, dash), 0, CPU_SETSIZE - 1);
-    const int last = dash == std::string_view::npos ? first : parse_int("cpus", item.substr(dash + 1), first, CPU_SETSIZE - 1);
+    const int last =
+        dash == std::string_view::npos ? first : parse_int("cpus", item.substr(dash + 1), first, CPU_SETSIZE - 1);
     for (int cpu = first; cpu <= last; ++cpu) cpus.push_back(cpu);
   }
   return cpus;
@@ -65,8 +66,9 @@ void apply(Config& config, std::string_view key, std::string_view value) {
   } else if (key == "deterministic") {
     parse_int(key, value, 0, 1);
   } else {
-    throw abi::Error(TM_INVALID_ARGUMENT, "unknown config key '" + std::string(key) +
-                                              "'; the cpu backend knows num_threads, isa, cpus, spin_us, deterministic");
+    throw abi::Error(TM_INVALID_ARGUMENT,
+                     "unknown config key '" + std::string(key) +
+                         "'; the cpu backend knows num_threads, isa, cpus, spin_us, deterministic");
   }
 }
 

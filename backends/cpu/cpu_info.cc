@@ -40,8 +40,8 @@ std::optional<std::string> proc_value(const std::string& path, const std::string
   return std::nullopt;
 }
 
-// The process's folder of a cgroup controller and all folders above it ("" names the v2 hierarchy): a limit set on any of
-// them holds. Inside a container the path may not be visible; the mount's root then stands for it.
+// The process's folder of a cgroup controller and all folders above it ("" names the v2 hierarchy): a limit set on any
+// of them holds. Inside a container the path may not be visible; the mount's root then stands for it.
 std::vector<std::string> cgroup_folders(const std::string& controller) {
   const std::string root = controller.empty() ? "/sys/fs/cgroup" : "/sys/fs/cgroup/" + controller;
   std::vector<std::string> folders{root};
@@ -66,7 +66,8 @@ double cpu_quota() {
   for (const std::string& folder : cgroup_folders("cpu")) {
     const auto limit = read_number(folder + "/cpu.cfs_quota_us");
     const auto period = read_number(folder + "/cpu.cfs_period_us");
-    if (limit && period && *period > 0) quota = std::min(quota, static_cast<double>(*limit) / static_cast<double>(*period));
+    if (limit && period && *period > 0)
+      quota = std::min(quota, static_cast<double>(*limit) / static_cast<double>(*period));
   }
   return quota;
 }
@@ -90,9 +91,7 @@ void apply_limit(MemoryInfo& info, std::optional<uint64_t> limit, std::optional<
 
 }  // namespace
 
-std::string processor_name() {
-  return proc_value("/proc/cpuinfo", "model name").value_or("CPU");
-}
+std::string processor_name() { return proc_value("/proc/cpuinfo", "model name").value_or("CPU"); }
 
 int usable_physical_cores() {
   cpu_set_t set;

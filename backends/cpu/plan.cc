@@ -43,9 +43,9 @@ void Plan::check(const tm_step_meta& meta) const {
   require(meta.num_seqs >= 0 && meta.num_seqs <= limits_.max_seqs,
           "num_seqs " + std::to_string(meta.num_seqs) + " is beyond max_seqs " + std::to_string(limits_.max_seqs));
   require(meta.padded_tokens <= limits_.max_tokens, "padded_tokens is beyond max_tokens");
-  require(meta.num_tokens >= 0 && meta.num_tokens <= limits_.max_tokens,
-          "num_tokens " + std::to_string(meta.num_tokens) + " is beyond max_tokens " +
-              std::to_string(limits_.max_tokens));
+  require(
+      meta.num_tokens >= 0 && meta.num_tokens <= limits_.max_tokens,
+      "num_tokens " + std::to_string(meta.num_tokens) + " is beyond max_tokens " + std::to_string(limits_.max_tokens));
   require(meta.cu_seqlens_q != nullptr, "cu_seqlens_q is NULL");
   require(meta.cu_seqlens_q[0] == 0 && meta.cu_seqlens_q[meta.num_seqs] == meta.num_tokens,
           "cu_seqlens_q must run from 0 to num_tokens");

@@ -25,9 +25,9 @@ class ThreadPool {
 
   int num_threads() const { return num_threads_; }
 
-  // Calls fn(task) or fn(task, thread), thread in [0, num_threads), once for each task in [0, num_tasks); returns when all
-  // are done. Which thread runs a task is not defined: a result must not depend on it. fn must not throw, and must not
-  // call parallel_for. Concurrent callers are served: one gets the workers, the others run their tasks themselves.
+  // Calls fn(task) or fn(task, thread), thread in [0, num_threads), once for each task in [0, num_tasks); returns when
+  // all are done. Which thread runs a task is not defined: a result must not depend on it. fn must not throw, and must
+  // not call parallel_for. Concurrent callers are served: one gets the workers, the others run their tasks themselves.
   template <class Fn>
   void parallel_for(int64_t num_tasks, Fn&& fn) {
     const auto call = [](void* context, int64_t task, int thread) {

@@ -17,7 +17,8 @@ struct TileSums {
 static void store_tile(const LinearTask& task, TileSums sums, int64_t first_token, int tokens, int64_t panel,
                        int panels) {
   const int64_t first = panel * kPanelRows;
-  const int64_t last = task.panels.rows < (panel + panels) * kPanelRows ? task.panels.rows : (panel + panels) * kPanelRows;
+  const int64_t last =
+      task.panels.rows < (panel + panels) * kPanelRows ? task.panels.rows : (panel + panels) * kPanelRows;
   const int width = static_cast<int>(last - first);
   with_activation(task.activation, [&](auto tag) TM_INLINE_LAMBDA {
     for (int token = 0; token < tokens; ++token) {

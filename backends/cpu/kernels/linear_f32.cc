@@ -9,7 +9,8 @@ namespace {
 
 constexpr int64_t kMaxK = kF32ChunkK;
 
-// Expands k0 .. k0 + count - 1 of a panel to [count][kPanelRows]; k0 is a multiple of kF32ChunkK, so whole blocks are read.
+// Expands k0 .. k0 + count - 1 of a panel to [count][kPanelRows]; k0 is a multiple of kF32ChunkK, so whole blocks are
+// read.
 template <PanelFormat kFormat>
 struct Expander {
   static constexpr PanelGeometry kGeometry = panel_geometry(kFormat);

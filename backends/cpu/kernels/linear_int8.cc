@@ -191,8 +191,8 @@ void fill(LinearInt8Kernels& kernels) {
   kernels = {};
   kernels.max_tile_tokens = kInt8MaxTokens;
   set_formats<PanelFormat::kQ4_0, PanelFormat::kQ4_1, PanelFormat::kQ5_0, PanelFormat::kQ5_1, PanelFormat::kQ8_0,
-              PanelFormat::kQ4_K, PanelFormat::kQ5_K, PanelFormat::kQ6_K, PanelFormat::kInt4Group, PanelFormat::kInt8Group,
-              PanelFormat::kInt8Channel>(kernels);
+              PanelFormat::kQ4_K, PanelFormat::kQ5_K, PanelFormat::kQ6_K, PanelFormat::kInt4Group,
+              PanelFormat::kInt8Group, PanelFormat::kInt8Channel>(kernels);
 }
 
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE

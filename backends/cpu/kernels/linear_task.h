@@ -32,9 +32,9 @@ struct LinearTask {
 
   float* out;  // [tokens, rows of the weight]
   int64_t out_stride;
-  const float* bias;              // [rows of the weight] or nullptr
+  const float* bias;  // [rows of the weight] or nullptr
   tm_activation_kind activation;
-  bool multiply;                  // out = activation(...) * out: the second factor of a gated activation is there already
+  bool multiply;  // out = activation(...) * out: the second factor of a gated activation is there already
 
   float* scratch;  // kF32ScratchFloats of this thread, 64-byte aligned; float32 kernels only
 };

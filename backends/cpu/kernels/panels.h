@@ -2,13 +2,13 @@
 //
 // The packed form of a weight: panels of 16 output rows, so that one vector holds the same k of 16 rows.
 //
-// A quantised panel is a sequence of blocks along k. A block is [scales of all its groups][codes of group 0][group 1]...,
-// both parts a multiple of 64 bytes. Codes are unsigned bytes (or parts of them) in vectors of 64: 16 rows x 4 consecutive
-// k (a "quad"), byte 4 * row + k % 4. Group of 32 k: quads 0..7.
+// A quantised panel is a sequence of blocks along k. A block is [scales of all its groups][codes of group 0][group
+// 1]..., both parts a multiple of 64 bytes. Codes are unsigned bytes (or parts of them) in vectors of 64: 16 rows x 4
+// consecutive k (a "quad"), byte 4 * row + k % 4. Group of 32 k: quads 0..7.
 //   4 bits: 4 vectors; vector i holds quad i in the low and quad i + 4 in the high nibbles
 //   5 bits: as 4 bits, then one vector whose bit q of byte b is bit 4 of byte b of quad q
-//   6 bits (groups of 16 k, quads 0..3): 2 vectors, quads i and i + 2; then one whose bits 2q, 2q + 1 are bits 4, 5 of quad q
-//   8 bits: 8 vectors
+//   6 bits (groups of 16 k, quads 0..3): 2 vectors, quads i and i + 2; then one whose bits 2q, 2q + 1 are bits 4, 5 of
+//   quad q 8 bits: 8 vectors
 // A float panel is [k][16 rows] of its storage type. Rows past the weight's last are zero.
 #pragma once
 
@@ -52,11 +52,11 @@ enum class ScaleLayout : uint8_t {
 struct PanelGeometry {
   ScaleLayout scales;
   int code_bits;
-  int offset;            // subtracted from every code
-  int group_k;           // k that share a scale
+  int offset;   // subtracted from every code
+  int group_k;  // k that share a scale
   int groups_per_block;
-  int scale_bytes;       // of a block
-  int header_bytes;      // at the start of a panel
+  int scale_bytes;   // of a block
+  int header_bytes;  // at the start of a panel
 
   constexpr int group_code_bytes() const { return kPanelRows * group_k * code_bits / 8; }
   constexpr int block_k() const { return group_k * groups_per_block; }
@@ -122,11 +122,11 @@ struct Panels {
 // Activations quantised to int8 in groups of 32 k, for one tile of `count` tokens. Group g of the tile starts at word
 // g * kGroupWords * count of it and holds, for each token in turn (32-bit words):
 //   [8 quads of codes][scale f32][scale * sum f32][-sum i32][-sum of the first 16, -sum of the last 16, i32]
-// so that a kernel for `count` tokens reads every word at a constant distance. Tiles lie one after the other: that of the
-// tokens from `row` on starts at word row * words_per_token.
+// so that a kernel for `count` tokens reads every word at a constant distance. Tiles lie one after the other: that of
+// the tokens from `row` on starts at word row * words_per_token.
 inline constexpr int kActivationGroup = 32;
-inline constexpr int kActivationPad = 128;  // k is padded with zeros to a multiple: the longest block of any format that
-                                            // does not bring its own (256 of the K-quants) is whole
+inline constexpr int kActivationPad = 128;  // k is padded with zeros to a multiple: the longest block of any format
+                                            // that does not bring its own (256 of the K-quants) is whole
 inline constexpr int kGroupWords = 13;
 inline constexpr int kScaleWord = 8;
 inline constexpr int kScaledSumWord = 9;

@@ -20,7 +20,8 @@ TM_INLINE Group load_group(const float* x, int64_t left) {
 #pragma GCC unroll 4
   for (int i = 0; i < kGroupVecs; ++i) {
     const int64_t count = left - i * kLanes;
-    group.x[i] = count >= kLanes ? load(x + i * kLanes) : (count > 0 ? load(x + i * kLanes, static_cast<int>(count)) : zero());
+    group.x[i] =
+        count >= kLanes ? load(x + i * kLanes) : (count > 0 ? load(x + i * kLanes, static_cast<int>(count)) : zero());
   }
   return group;
 }

@@ -2,12 +2,15 @@
 //
 // The integer side of a panel, per instruction set, and Rows: one float for each of a panel's 16 rows.
 //
-//   Codes                 64 bytes: 16 rows x 4 k          Sums    16 int32, one per row       Quad    4 activations of one
-//                                                                                              token, repeated for every row
+//   Codes                 64 bytes: 16 rows x 4 k          Sums    16 int32, one per row       Quad    4 activations of
+//   one
+//                                                                                              token, repeated for
+//                                                                                              every row
 //   load_codes(p) mask(codes, byte) merge(low, high, byte) = low | (high & byte)
 //   shift_left<n> shift_right<n>      bits may cross byte borders: mask afterwards
 //   load_quad(p) set_sums(x) shift_sums_left<n>(sums)
-//   dot<bits>(sums, codes, quad)      adds the dot products of the 4 k; exact. With bits == 8 and kSignedBytes the codes count
+//   dot<bits>(sums, codes, quad)      adds the dot products of the 4 k; exact. With bits == 8 and kSignedBytes the
+//   codes count
 //                                     as signed after flipping their top bit, that is 128 less
 //   byte_of_lane<j>(codes) -> Sums    k = j of the quad
 #pragma once

@@ -4,13 +4,13 @@
 // Included by kernels/*.cc only.
 //
 // Everything here lives in TM_ISA_NAMESPACE and is always inlined. A kernel source must keep to that: a plain inline
-// function or a standard template that is emitted out of line would be merged by the linker across instruction sets, and a
-// processor without AVX-512 could then run the AVX-512 copy.
+// function or a standard template that is emitted out of line would be merged by the linker across instruction sets,
+// and a processor without AVX-512 could then run the AVX-512 copy.
 //
 // Each simd_<isa>.h defines Vec, Mask, kLanes and
 //   zero() set(x)                       load(p) load(p, count) store(p, v) store(p, v, count)
-//     p: float, Bf16, F16 or int8_t (loads also uint8_t); lanes from `count` on read as 0 and are not written, their memory is not touched;
-//     stores round to nearest even, int8_t saturates
+//     p: float, Bf16, F16 or int8_t (loads also uint8_t); lanes from `count` on read as 0 and are not written, their
+//     memory is not touched; stores round to nearest even, int8_t saturates
 //   + - * / and unary -                 fma(a, b, c) = a * b + c, one rounding where the hardware has it
 //   min max abs sqrt round (half to even)
 //   less(a, b) equal(a, b) -> Mask      select(mask, if_true, if_false) all(mask)

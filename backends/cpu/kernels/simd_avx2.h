@@ -44,8 +44,8 @@ TM_INLINE void store(Bf16* p, Vec a) {
   const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
   const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
   const __m256 is_nan = _mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q);
-  const __m256i chosen = _mm256_castps_si256(
-      _mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), is_nan));
+  const __m256i chosen =
+      _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(rounded), _mm256_castsi256_ps(quiet), is_nan));
   const __m256i high = _mm256_srli_epi32(chosen, 16);
   const __m128i packed = _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
@@ -89,9 +89,7 @@ TM_INLINE Vec sqrt(Vec a) { return {_mm256_sqrt_ps(a.v)}; }
 TM_INLINE Vec round(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 TM_INLINE Mask less(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
 TM_INLINE Mask equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
-TM_INLINE Vec select(Mask mask, Vec if_true, Vec if_false) {
-  return {_mm256_blendv_ps(if_false.v, if_true.v, mask.v)};
-}
+TM_INLINE Vec select(Mask mask, Vec if_true, Vec if_false) { return {_mm256_blendv_ps(if_false.v, if_true.v, mask.v)}; }
 
 TM_INLINE bool all(Mask mask) { return _mm256_movemask_ps(mask.v) == 0xff; }
 

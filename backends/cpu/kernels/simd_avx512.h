@@ -35,9 +35,7 @@ TM_INLINE __m256i to_bf16_bits(__m512 a) {
   const __m512i chosen = _mm512_mask_or_epi32(rounded, is_nan, bits, _mm512_set1_epi32(0x400000));
   return _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16));
 }
-TM_INLINE __m256i to_f16_bits(__m512 a) {
-  return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-}
+TM_INLINE __m256i to_f16_bits(__m512 a) { return _mm512_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 TM_INLINE __m128i to_int8_bits(__m512 a) {
   const __m512 bounded = _mm512_min_ps(_mm512_max_ps(a, _mm512_set1_ps(-128.0f)), _mm512_set1_ps(127.0f));
   return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(bounded));
@@ -82,9 +80,7 @@ TM_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 TM_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 TM_INLINE Vec abs(Vec a) { return {_mm512_abs_ps(a.v)}; }
 TM_INLINE Vec sqrt(Vec a) { return {_mm512_sqrt_ps(a.v)}; }
-TM_INLINE Vec round(Vec a) {
-  return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
-}
+TM_INLINE Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 TM_INLINE Mask less(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
 TM_INLINE Mask equal(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
 TM_INLINE Vec select(Mask mask, Vec if_true, Vec if_false) {

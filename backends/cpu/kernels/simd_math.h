@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Elementary functions of a Vec, accurate to a few units in the last place of float32. exp and tanh follow the polynomials
-// of the Cephes library (S. Moshier, expf.c and tanhf.c); erf uses a polynomial below 1 and 1 - exp(polynomial) above, fitted
-// in double precision to erf and log(erfc).
+// Elementary functions of a Vec, accurate to a few units in the last place of float32. exp and tanh follow the
+// polynomials of the Cephes library (S. Moshier, expf.c and tanhf.c); erf uses a polynomial below 1 and 1 -
+// exp(polynomial) above, fitted in double precision to erf and log(erfc).
 #pragma once
 
 #include "kernels/simd.h"
@@ -41,9 +41,9 @@ TM_INLINE Vec tanh(Vec x) {
 }
 
 TM_INLINE Vec erf(Vec x) {
-  constexpr float kBelowOne[] = {1.12837911f,     -0.37612626f,     0.112835974f,  -0.0268543288f,
+  constexpr float kBelowOne[] = {1.12837911f,    -0.37612626f,     0.112835974f,   -0.0268543288f,
                                  0.00518931216f, -0.000801885501f, 7.88249745e-05f};
-  constexpr float kLogErfc[] = {-0.00144115323f, -1.12283683f,    -0.644832015f, -0.0976378694f,
+  constexpr float kLogErfc[] = {-0.00144115323f, -1.12283683f,    -0.644832015f,  -0.0976378694f,
                                 0.0193865746f,   -0.00237676967f, 0.000132425412f};
   const Vec magnitude = abs(x);
   const Vec near_zero = polynomial(x * x, kBelowOne) * x;

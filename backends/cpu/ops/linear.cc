@@ -35,9 +35,9 @@ struct Output {
 
 // Activations of the call in the forms its weights want, and float32 scratch for each thread.
 struct Scratch {
-  int32_t* words;   // int8 tiles; nullptr: no weight needs them
-  float* floats;    // float32 tiles; likewise
-  float* threads;   // [num_threads, kF32ScratchFloats]
+  int32_t* words;  // int8 tiles; nullptr: no weight needs them
+  float* floats;   // float32 tiles; likewise
+  float* threads;  // [num_threads, kF32ScratchFloats]
 };
 
 Scratch take_scratch(WorkspaceArena& arena, Context& context, int64_t rows, int64_t cols, bool int8, bool f32) {
@@ -135,7 +135,8 @@ void run_task(const KernelTable& kernels, const Output& output, const Segment& s
 }
 
 // All outputs of one activation. Token chunks are outermost: threads share a chunk's activations in the cache.
-void run_outputs(Stream& stream, const Matrix<float>& x, const Output* outputs, int num_outputs, const Scratch& scratch) {
+void run_outputs(Stream& stream, const Matrix<float>& x, const Output* outputs, int num_outputs,
+                 const Scratch& scratch) {
   const Segment segment = make_segment(stream.kernels(), 0, x.rows);
   prepare_segment(stream, x, segment, scratch);
   const Cut cut = make_cut(stream.pool().num_threads(), outputs, num_outputs, x.rows);
@@ -223,11 +224,11 @@ void CpuOps::linear_gated_activation(Stream& stream, const tm_linear_gated_activ
   WorkspaceArena arena(workspace);
   const Scratch scratch = take_scratch(arena, stream.context(), x.rows, x.cols, gate.uses_int8() || up.uses_int8(),
                                        !gate.uses_int8() || !up.uses_int8());
-  const Output output{{make_stage(up, args.up_bias, TM_ACTIVATION_NONE, false),
-                       make_stage(gate, args.gate_bias, args.kind, true)},
-                      2,
-                      out.data,
-                      out.stride};
+  const Output output{
+      {make_stage(up, args.up_bias, TM_ACTIVATION_NONE, false), make_stage(gate, args.gate_bias, args.kind, true)},
+      2,
+      out.data,
+      out.stride};
   run_outputs(stream, x, &output, 1, scratch);
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Typed views of op arguments. The core has checked shapes against each other; what is checked here is what this backend
-// relies on: the dtype, the rank and the unit inner stride.
+// Typed views of op arguments. The core has checked shapes against each other; what is checked here is what this
+// backend relies on: the dtype, the rank and the unit inner stride.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Cuts the caller's scratch memory into arrays. The same sequence of take() calls on a counting arena gives the size, so
-// <op>_workspace and the op share one function that lays the scratch memory out.
+// Cuts the caller's scratch memory into arrays. The same sequence of take() calls on a counting arena gives the size,
+// so <op>_workspace and the op share one function that lays the scratch memory out.
 #pragma once
 
 #include <cstddef>

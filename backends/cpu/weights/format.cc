@@ -66,7 +66,8 @@ bool is_scale_dtype(tm_dtype dtype) { return dtype == TM_F32 || dtype == TM_F16 
 
 std::string unsupported_reason(const tm_weight_desc& desc) {
   const FormatInfo* info = format_info(desc.format);
-  if (!info) return "format " + std::to_string(desc.format) + " has no CPU kernel; convert it to bf16, int8 or int4 groups";
+  if (!info)
+    return "format " + std::to_string(desc.format) + " has no CPU kernel; convert it to bf16, int8 or int4 groups";
   if (desc.rows < 0 || desc.cols <= 0) return "rows must not be negative and cols must be positive";
   const bool grouped = desc.format == TM_WEIGHT_INT4_GROUP || desc.format == TM_WEIGHT_INT8_GROUP;
   const int64_t multiple = info->block_cols;

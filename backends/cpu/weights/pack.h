@@ -7,7 +7,8 @@
 
 namespace turbomind::cpu {
 
-// Fills `panels` (its data is packed_bytes / experts of writable memory) with the rows of the parts, one after the other.
+// Fills `panels` (its data is packed_bytes / experts of writable memory) with the rows of the parts, one after the
+// other.
 void pack_panels(ThreadPool& pool, const tm_weight_desc& desc, const tm_weight_part* parts, int num_parts,
                  const Panels& panels);
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reads the quantised blocks of a checkpoint. Layouts of the GGUF types: ggml/src/ggml-common.h and ggml-quants.c of the
-// ggml project. Each reader turns one row's k0 .. k0 + block_k() - 1 (one panel block) into unsigned codes and scales.
+// Reads the quantised blocks of a checkpoint. Layouts of the GGUF types: ggml/src/ggml-common.h and ggml-quants.c of
+// the ggml project. Each reader turns one row's k0 .. k0 + block_k() - 1 (one panel block) into unsigned codes and
+// scales.
 #pragma once
 
 #include <cstring>
@@ -18,11 +19,11 @@ inline constexpr int kMaxBlockGroups = 16;
 // One row's share of a panel block. Which fields count depends on the ScaleLayout.
 struct RowBlock {
   alignas(32) uint8_t codes[kMaxBlockK];
-  F16 d[kMaxBlockGroups];            // per group (kScale, kScaleMin) or [0] for the block (kSuper*)
-  F16 m[kMaxBlockGroups];            // likewise
+  F16 d[kMaxBlockGroups];  // per group (kScale, kScaleMin) or [0] for the block (kSuper*)
+  F16 m[kMaxBlockGroups];  // likewise
   uint8_t group_scale[kMaxBlockGroups];
   uint8_t group_min[kMaxBlockGroups];
-  float scale[kMaxBlockGroups];      // kScaleZero
+  float scale[kMaxBlockGroups];  // kScaleZero
   uint8_t zero[kMaxBlockGroups];
 };
 
