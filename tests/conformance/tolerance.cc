@@ -62,6 +62,7 @@ std::string compare(const reference::Values& found, const reference::Values& exp
     square_sum += expected[i] * expected[i];
     ++finite;
   }
+  square_sum = std::max(square_sum, static_cast<double>(finite) * tolerance.least_rms * tolerance.least_rms);
   const double rms = std::sqrt(square_sum / static_cast<double>(std::max<size_t>(finite, 1)));
   for (size_t i = 0; i < found.size(); ++i) {
     if (!std::isfinite(expected[i])) continue;

@@ -12,6 +12,7 @@ struct Tolerance {
   double nmse;      // sum of squared errors / sum of squared expected values
   double relative;  // |error| <= relative * |expected| + absolute * RMS of the expected values
   double absolute;
+  double least_rms = 0;  // by construction of the inputs: the RMS of one or two outputs may be small by accident
 };
 
 // What rounds besides the output: decides the row of the table.
