@@ -73,36 +73,44 @@ class SpmEncoder:
                 self._bytes[_byte_value(piece)] = token_id
         if self._bytes and len(self._bytes) != 256:
             raise TokenizerError(f"byte tokens: expected none or 256, found {len(self._bytes)}")
-        self._control = LiteralSplitter(control)
         self._user_defined = LiteralSplitter(user_defined)
+        self._user_defined_or_control = LiteralSplitter(user_defined | control)
+        self._control_ids = frozenset(control.values())
         self._word_starts = _word_starts(self._ids)
         self._cache: dict[str, tuple[int, ...]] = {}
 
     def encode(self, text: str, parse_special: bool) -> list[int]:
         """Ids of ``text``; ``parse_special``: control tokens written in it become their ids."""
         ids: list[int] = []
-        for part in self._control.split(text) if parse_special else [text]:
+        # User-defined tokens are sought twice: as they are written, and with spaces as SPACE.
+        literals = self._user_defined_or_control if parse_special else self._user_defined
+        prefix = self._prefix
+        for part in literals.split(text):
             if isinstance(part, int):
                 ids.append(part)
-            elif part:
-                self._encode_text(self._prefix + part.replace(" ", SPACE), ids)
+                prefix = self._prefix if part in self._control_ids else ""
+            else:
+                self._encode_text(prefix + part.replace(" ", SPACE), ids)
+                prefix = ""
         return ids
 
     def _encode_text(self, text: str, ids: list[int]) -> None:
-        cache = self._cache
         for part in self._user_defined.split(text):
             if isinstance(part, int):
                 ids.append(part)
-                continue
-            for word in self._word_starts.split(part):
-                found = cache.get(word)
-                if found is None:
-                    found = self._encode_word(word)
-                    if len(word) <= _MAX_CACHED_WORD:
-                        if len(cache) >= _MAX_CACHE_ENTRIES:
-                            cache.clear()
-                        cache[word] = found
-                ids.extend(found)
+            else:
+                for word in self._word_starts.split(part):
+                    ids.extend(self._word_ids(word))
+
+    def _word_ids(self, word: str) -> tuple[int, ...]:
+        found = self._cache.get(word)
+        if found is None:
+            found = self._encode_word(word)
+            if len(word) <= _MAX_CACHED_WORD:
+                if len(self._cache) >= _MAX_CACHE_ENTRIES:
+                    self._cache.clear()
+                self._cache[word] = found
+        return found
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         ids: list[int] = []
