@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the golden data of the tests anew, from torch, transformers and sentencepiece.
+
+    python tools/make_golden.py [FOLDER]          # default: tests/golden
+
+Writes tiny checkpoints of every family with the logits of transformers (float32), matrices in every
+GGUF format with their values as the gguf package reads them, token ids of a corpus and rendered
+chats. Reads text.txt and corpus.txt from tests/golden, and fetches the two small models.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+_ROOT = Path(__file__).resolve().parents[1]
+_GOLDEN = _ROOT / "tests" / "golden"
+sys.path.insert(0, str(_ROOT / "tests" / "parity"))
+sys.path.insert(0, str(_ROOT / "tools"))
+
+import reference_text as text_reference  # noqa: E402
+from make_tiny_checkpoints import VOCAB_SIZE, make_all  # noqa: E402
+from reference import load_reference  # noqa: E402
+
+SEQUENCE_LENGTH = 48  # longer than the attention windows of the tiny models
+
+
+def make_golden(folder: Path, models: dict[str, Path]) -> None:
+    """``models``: files of the catalogue's models by name."""
+    make_all(folder, (_GOLDEN / "text.txt").read_text(encoding="utf-8"))
+    make_logits(folder)
+    make_formats(folder)
+    make_texts(folder, models)
+
+
+def make_logits(folder: Path) -> None:
+    """logits.npz of each tiny model: ids [n] int32, logits [n, vocab_size] float32."""
+    checkpoints = [*sorted((folder / "tiny").iterdir())]
+    checkpoints += [path for path in sorted((folder / "gguf").glob("*.gguf")) if "_" in path.name]
+    for path in checkpoints:
+        ids = np.random.default_rng(len(path.name)).integers(0, VOCAB_SIZE, SEQUENCE_LENGTH)
+        logits = load_reference(path).logits(ids.tolist())
+        target = path / "logits.npz" if path.is_dir() else path.with_suffix(".npz")
+        np.savez_compressed(target, ids=ids.astype(np.int32), logits=logits)
+
+
+def make_formats(folder: Path) -> None:
+    """formats.npz: each matrix of formats.gguf dequantised, float32."""
+    path = folder / "gguf" / "formats.gguf"
+    values = {
+        tensor.name: gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+        for tensor in gguf.GGUFReader(path).tensors
+    }
+    np.savez_compressed(path.with_suffix(".npz"), **values)
+
+
+def make_texts(folder: Path, models: dict[str, Path]) -> None:
+    """texts.json: texts, their token ids by tokenizer, and rendered chats."""
+    corpus = (_GOLDEN / "corpus.txt").read_text(encoding="utf-8")
+    texts = text_reference.golden_texts(corpus)
+    smollm2 = text_reference.smollm2_reference(models["smollm2"])
+    gemma3 = text_reference.gguf_reference(models["gemma3-270m"])
+    tiny_bpe = text_reference.folder_reference(folder / "tiny" / "llama")
+    tiny_spm = text_reference.sentencepiece_reference(folder / "gguf" / "gemma3_mixed.gguf")
+    encoders: dict[str, text_reference.Encode] = {
+        "smollm2": lambda text: smollm2.encode(text, add_special_tokens=False),
+        "gemma3-270m": lambda text: gemma3.encode(text, add_special_tokens=False),
+        "tiny_bpe": lambda text: tiny_bpe.encode(text, add_special_tokens=False),
+        "tiny_spm": tiny_spm.encode,
+    }
+    template = smollm2.chat_template
+    chats = {
+        name: text_reference.render_reference(template, messages, add_generation_prompt=True)
+        for name, messages in text_reference.CONVERSATIONS.items()
+    }
+    content: dict[str, Any] = {
+        "texts": texts,
+        "ids": {name: [encode(text) for text in texts] for name, encode in encoders.items()},
+        "conversations": text_reference.CONVERSATIONS,
+        "smollm2_template": template,
+        "chats": chats,
+    }
+    (folder / "texts.json").write_text(
+        json.dumps(content, ensure_ascii=True, separators=(",", ":")) + "\n"
+    )
+
+
+def main() -> None:
+    from manymind.fetch import resolve_model
+
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else _GOLDEN
+    make_golden(folder, {name: resolve_model(name) for name in ("smollm2", "gemma3-270m")})
+
+
+if __name__ == "__main__":
+    main()
