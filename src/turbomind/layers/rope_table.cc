@@ -11,6 +11,9 @@ namespace {
 // Positions between two exact values; each rotation in between adds about 2e-16.
 constexpr int64_t kAnchorStep = 32;
 
+// Rows computed and uploaded at a time: a long context's table is tens of MiB, which need not exist twice.
+constexpr int64_t kUploadRows = 1024;
+
 // Unit vectors that turn by a fixed angle each, kept as two arrays so that the compiler vectorises the turn.
 struct Rotation {
   explicit Rotation(size_t size) : cosine(size), sine(size) {}
@@ -44,16 +47,17 @@ void turn(Rotation& rotation, const Rotation& step) {
 
 }  // namespace
 
-void compute_rope_table(const RopeConfig& config, int64_t num_positions, std::span<float> out) {
+void compute_rope_table(const RopeConfig& config, int64_t first_position, std::span<float> out) {
   const std::vector<double>& inv_freq = config.inv_freq;
   const auto scaled = [factor = config.attention_factor](double x) { return static_cast<float>(x * factor); };
   Rotation step(inv_freq.size());
   set_exact(step, inv_freq, 1);
   Rotation rotation(inv_freq.size());
   float* row = out.data();
-  for (int64_t position = 0; position < num_positions; ++position) {
-    if (position % kAnchorStep == 0) {
-      set_exact(rotation, inv_freq, position);
+  const auto num_positions = static_cast<int64_t>(out.size()) / config.dim;
+  for (int64_t i = 0; i < num_positions; ++i) {
+    if (i % kAnchorStep == 0) {
+      set_exact(rotation, inv_freq, first_position + i);
     } else {
       turn(rotation, step);
     }
@@ -64,10 +68,14 @@ void compute_rope_table(const RopeConfig& config, int64_t num_positions, std::sp
 
 RopeTable::RopeTable(WeightStore& store, const RopeConfig& config, int64_t num_positions)
     : num_positions_(num_positions), dim_(config.dim), style_(config.style) {
-  std::vector<float> table(static_cast<size_t>(num_positions * config.dim));
-  compute_rope_table(config, num_positions, table);
-  buffer_ = store.reserve(table.size() * sizeof(float));
-  store.upload(buffer_, 0, table.data(), table.size() * sizeof(float));
+  const auto row_bytes = static_cast<size_t>(config.dim) * sizeof(float);
+  buffer_ = store.reserve(static_cast<size_t>(num_positions) * row_bytes);
+  std::vector<float> rows(static_cast<size_t>(std::min(num_positions, kUploadRows) * config.dim));
+  for (int64_t first = 0; first < num_positions; first += kUploadRows) {
+    const auto count = static_cast<size_t>(std::min(kUploadRows, num_positions - first));
+    compute_rope_table(config, first, std::span(rows).first(count * static_cast<size_t>(config.dim)));
+    store.upload(buffer_, static_cast<size_t>(first) * row_bytes, rows.data(), count * row_bytes);
+  }
 }
 
 }  // namespace turbomind

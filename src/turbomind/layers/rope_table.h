@@ -8,9 +8,9 @@
 
 namespace turbomind {
 
-// cos(p * inv_freq) and sin(p * inv_freq) for positions 0 .. num_positions - 1, times attention_factor: float32 rounded
-// once from float64 with an error below 1e-12. out: [num_positions, dim], dim / 2 cosines, then as many sines.
-void compute_rope_table(const RopeConfig& config, int64_t num_positions, std::span<float> out);
+// cos(p * inv_freq) and sin(p * inv_freq) for positions from first_position on, times attention_factor: float32 rounded
+// once from float64 with an error below 1e-12. out: [positions, dim], dim / 2 cosines, then as many sines.
+void compute_rope_table(const RopeConfig& config, int64_t first_position, std::span<float> out);
 
 // The table on the device, shared by all layers that rotate the same way.
 class RopeTable {
