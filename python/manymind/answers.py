@@ -101,7 +101,7 @@ class Answer:
 
 
 def _stack(parts: list[Any]) -> Any:
-    """The row blocks of several steps as one array; a single block stays the engine's own memory."""
+    """The row blocks of several steps as one array; one block stays the engine's own memory."""
     if not parts:
         return None
     if len(parts) == 1:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from manymind.call import Call
 from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig, Response
 from manymind.dispatcher import Subscription
-from manymind.errors import InvalidParameterError
 from manymind.prompts import split_prompts
 from manymind.runtime import Runtime
 from manymind.session import Session
+from manymind.validation import require, require_token_ids
 
 if TYPE_CHECKING:
     import asyncio
@@ -50,7 +50,7 @@ def pipeline(
 
 
 class Pipeline:
-    """Answers prompts on one engine. Safe to use from several threads at once; a context manager."""
+    """Answers prompts on one engine. Safe to use from several threads; a context manager."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
@@ -86,7 +86,8 @@ class Pipeline:
         self, input_ids: Sequence[Sequence[int]], gen_config: GenConfigs = None
     ) -> list[Any]:
         """Like ``infer`` for prompts given as token ids."""
-        return self._run(input_ids, self._configs(gen_config, len(input_ids)), False)
+        ids = _checked_ids(input_ids)
+        return self._run(ids, self._configs(gen_config, len(ids)), False)
 
     def stream_infer(
         self, prompts: Any, gen_config: GenConfigs = None, do_preprocess: bool = True
@@ -133,10 +134,10 @@ class Pipeline:
 
         Raises InvalidParameterError for a sequence of fewer than two tokens.
         """
-        batch = _as_batch(input_ids)
+        single = any(isinstance(item, int) for item in input_ids)
+        batch = _checked_ids([input_ids] if single else input_ids)
         for ids in batch:
-            if len(ids) < 2:
-                raise InvalidParameterError(f"input_ids: expected at least 2 tokens, found {ids!r}")
+            require(len(ids) >= 2, "input_ids", "at least 2 tokens", ids)
         config = GenerationConfig(max_new_tokens=0, prompt_logprobs=0)
         return [_cross_entropy(answer) for answer in self.generate(batch, config)]
 
@@ -206,17 +207,21 @@ class Pipeline:
             return [GenerationConfig()] * count
         if isinstance(gen_config, GenerationConfig):
             return [gen_config] * count
-        if len(gen_config) != count:
-            raise InvalidParameterError(
-                f"gen_config: expected one or {count} (one per prompt), found {len(gen_config)}"
-            )
+        valid = isinstance(gen_config, Sequence) and all(
+            isinstance(config, GenerationConfig) for config in gen_config
+        )
+        require(valid, "gen_config", "a GenerationConfig or a list of them", gen_config)
+        expected = f"one or {count} (one per prompt)"
+        require(len(gen_config) == count, "gen_config", expected, len(gen_config))
         return list(gen_config)
 
 
-def _as_batch(input_ids: Sequence[int] | Sequence[Sequence[int]]) -> list[list[int]]:
-    if any(isinstance(item, int) for item in input_ids):
-        return [list(input_ids)]  # type: ignore[arg-type]
-    return [list(ids) for ids in input_ids]  # type: ignore[arg-type]
+def _checked_ids(input_ids: object) -> list[Sequence[int]]:
+    valid = isinstance(input_ids, Sequence) and not isinstance(input_ids, (str, bytes))
+    require(valid, "input_ids", "a list of lists of token ids", input_ids)
+    for index, ids in enumerate(input_ids):  # type: ignore[arg-type, var-annotated]
+        require_token_ids(f"input_ids[{index}]", ids)
+    return list(input_ids)  # type: ignore[call-overload, no-any-return]
 
 
 def _cross_entropy(answer: Response) -> float:
@@ -226,8 +231,7 @@ def _cross_entropy(answer: Response) -> float:
 
 def _require_one_answer(configs: Sequence[GenerationConfig]) -> None:
     for config in configs:
-        if config.n != 1:
-            raise InvalidParameterError(f"n: expected 1 when streaming, found {config.n}")
+        require(config.n == 1, "n", "1 when streaming", config.n)
 
 
 @contextlib.contextmanager

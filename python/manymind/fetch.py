@@ -45,7 +45,7 @@ def resolve_model(model: str | os.PathLike[str], progress: bool = True) -> Path:
 
 
 def fetch(entry: CatalogEntry, folder: Path, progress: bool = True) -> Path:
-    """Returns the entry's file in ``folder``, downloading and checking it if it is not there yet."""
+    """The entry's file in ``folder``, downloaded and checked first if it is not there yet."""
     target = folder / entry.file_name
     if _complete(target, entry):
         return target

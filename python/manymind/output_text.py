@@ -16,7 +16,7 @@ class PieceDecoder(Protocol):
 
 
 class StopMatcher:
-    """Finds the first stop string in a growing text; holds back what may yet become one.
+    """Finds the stop string that is completed first; holds back what may yet become one.
 
     feed() returns the text that is safe to show. After ``matched`` is set nothing more comes. The
     cost of a feed is proportional to the text fed plus the longest stop string.
@@ -55,10 +55,11 @@ class StopMatcher:
 
     def _first_match(self) -> tuple[int, str | None]:
         found = [(self._held.find(word), word) for word in self._stop_words]
-        hits = [(at, -len(word), word) for at, word in found if at >= 0]
+        # The one completed first, whatever the pieces the text came in.
+        hits = [(at + len(word), at, word) for at, word in found if at >= 0]
         if not hits:
             return -1, None
-        at, _, word = min(hits)
+        _, at, word = min(hits)
         return at, word
 
     def _longest_open_suffix(self) -> int:

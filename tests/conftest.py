@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Real models for all tests, and the rule that a skipped test is a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from manymind import EngineConfig, Pipeline, pipeline
+from manymind.fetch import resolve_model
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: skipped tests count as failures: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """SmolLM2-135M-Instruct, Q4_1; fetched once, as a user's command would."""
+    return resolve_model("smollm2", progress=False)
+
+
+@pytest.fixture(scope="session")
+def gemma_path() -> Path:
+    """Gemma-3-270M, Q4_K_M."""
+    return resolve_model("gemma3-270m", progress=False)
+
+
+@pytest.fixture(scope="session")
+def smollm2(smollm2_path: Path) -> Iterator[Pipeline]:
+    """The engine that most tests share; a test that needs other settings makes its own."""
+    with pipeline(smollm2_path, EngineConfig(session_len=2048)) as pipe:
+        yield pipe
