@@ -221,36 +221,12 @@ Weight::Weight(Stream&, const tm_weight_desc&, void*) { Recorder::instance().rec
 
 void Plan::update(Stream& stream, const tm_step_meta& meta) {
   if (stream.capturing()) throw Error(TM_INVALID_ARGUMENT, "plan update while capturing");
-  if (meta.num_tokens > limits_.max_tokens || meta.num_seqs > limits_.max_seqs) {
-    throw Error(TM_INVALID_ARGUMENT, "plan update beyond the plan's limits");
-  }
-  const auto copy = [&](const int32_t* values, int64_t count) {
-    return values ? std::vector<int32_t>(values, values + count) : std::vector<int32_t>();
-  };
-  stream.issue([this, stride = meta.block_table_stride, padded = meta.padded_tokens,
-                cu = copy(meta.cu_seqlens_q, meta.num_seqs + 1), lens = copy(meta.context_lens, meta.num_seqs),
-                table = copy(meta.block_table, meta.num_seqs * meta.block_table_stride)] {
+  abi::host::Step updated = step_;
+  updated.update(meta);  // copies the host's arrays and checks them now; work issued before keeps the old step
+  stream.issue([this, updated = std::move(updated)] {
     Recorder::instance().record("plan_update");
-    table_stride_ = stride;
-    padded_tokens_ = padded;
-    cu_seqlens_q_ = cu;
-    context_lens_ = lens;
-    block_table_ = table;
+    step_ = updated;
   });
-}
-
-void Plan::for_rows(const std::function<void(int64_t, int64_t, int64_t)>& fn) const {
-  for (size_t s = 0; s < context_lens_.size(); ++s) {
-    const int64_t end = cu_seqlens_q_[s + 1];
-    for (int64_t row = cu_seqlens_q_[s]; row < end; ++row) {
-      fn(row, static_cast<int64_t>(s), context_lens_[s] - end + row);
-    }
-  }
-}
-
-int64_t Plan::place(int64_t sequence, int64_t position) const {
-  const int64_t block = block_table_[static_cast<size_t>(sequence * table_stride_ + position / limits_.block_size)];
-  return block * limits_.block_size + position % limits_.block_size;
 }
 
 }  // namespace turbomind::null_backend

@@ -22,7 +22,7 @@
 #include <string>
 #include <vector>
 
-#include "tm_backend.hpp"
+#include "tm_backend_host.hpp"
 
 namespace turbomind::null_backend {
 
@@ -119,23 +119,13 @@ class Weight {
 
 class Plan {
  public:
-  Plan(Context&, const tm_plan_limits& limits) : limits_(limits) {}
+  Plan(Context&, const tm_plan_limits& limits) : step_(limits) {}
 
   void update(Stream& stream, const tm_step_meta& meta);
-  // fn(row, sequence, position) for each row of the step.
-  void for_rows(const std::function<void(int64_t, int64_t, int64_t)>& fn) const;
-  int64_t padded_tokens() const { return padded_tokens_; }
-  int64_t num_tokens() const { return cu_seqlens_q_.empty() ? 0 : cu_seqlens_q_.back(); }
-  // Number of the place of a position among all places of a pool.
-  int64_t place(int64_t sequence, int64_t position) const;
+  const abi::host::Step& step() const { return step_; }
 
  private:
-  tm_plan_limits limits_;
-  int64_t table_stride_ = 0;
-  int64_t padded_tokens_ = 0;
-  std::vector<int32_t> cu_seqlens_q_;
-  std::vector<int32_t> context_lens_;
-  std::vector<int32_t> block_table_;
+  abi::host::Step step_;
 };
 
 struct Ops {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <chrono>
-#include <cmath>
-#include <cstring>
 #include <thread>
 
 #include "backend.h"
@@ -10,6 +8,8 @@
 
 namespace turbomind::null_backend {
 namespace {
+
+using abi::host::row;
 
 // Order-dependent mixing of two words (the finaliser of SplitMix64, Steele et al., OOPSLA 2014).
 uint64_t mix(uint64_t a, uint64_t b) {
@@ -24,11 +24,6 @@ float mix_numbers(float a, float b) {
   return static_cast<float>(mix(static_cast<uint64_t>(a), static_cast<uint64_t>(b)) >> 40);
 }
 
-template <class T>
-T* row(const tm_tensor& tensor, int64_t i) {
-  return static_cast<T*>(tensor.data) + i * tensor.stride[0];
-}
-
 // The one number of row i; absent for a tensor without columns.
 float& number(const tm_tensor& tensor, int64_t i) { return *row<float>(tensor, i); }
 
@@ -40,31 +35,7 @@ void mix_rows(const tm_tensor& a, const tm_tensor& b, const tm_tensor& out) {
   for (int64_t i = 0; i < out.shape[0]; ++i) number(out, i) = mix_numbers(number(a, i), number(b, i));
 }
 
-const Plan& plan_of(const tm_plan* plan) { return *abi::as<Plan>(plan); }
-
-size_t element_size(tm_dtype dtype) {
-  switch (dtype) {
-    case TM_F32:
-    case TM_I32:
-    case TM_U32:
-      return 4;
-    case TM_I64:
-    case TM_U64:
-      return 8;
-    case TM_F16:
-    case TM_BF16:
-      return 2;
-    default:
-      return 1;
-  }
-}
-
-void copy_row(const tm_tensor& from, int64_t i, const tm_tensor& to, int64_t j) {
-  const size_t size = element_size(to.dtype);
-  std::memcpy(row<char>(to, 0) + static_cast<size_t>(j * to.stride[0]) * size,
-              row<char>(from, 0) + static_cast<size_t>(i * from.stride[0]) * size,
-              static_cast<size_t>(to.shape[1]) * size);
-}
+const abi::host::Step& step_of(const tm_plan* plan) { return abi::as<Plan>(plan)->step(); }
 
 void compute(Context&, const tm_embedding_args& a) {
   for (int64_t i = 0; i < a.ids.shape[0]; ++i) number(a.out, i) = static_cast<float>(row<int32_t>(a.ids, 0)[i]);
@@ -84,41 +55,30 @@ void compute(Context&, const tm_grouped_linear_args& a) { copy_numbers(a.x, a.ou
 void compute(Context&, const tm_rope_args&) {}
 
 void compute(Context&, const tm_kv_write_args& a) {
-  const Plan& plan = plan_of(a.plan);
+  const abi::host::Step& step = step_of(a.plan);
   auto* places = static_cast<float*>(a.kv.data);
-  plan.for_rows(
-      [&](int64_t i, int64_t sequence, int64_t position) { places[plan.place(sequence, position)] = number(a.k, i); });
+  step.for_rows(
+      [&](int64_t i, int64_t sequence, int64_t position) { places[step.place(sequence, position)] = number(a.k, i); });
 }
 
 void compute(Context& context, const tm_attention_args& a) {
-  const Plan& plan = plan_of(a.plan);
+  const abi::host::Step& step = step_of(a.plan);
   const auto* places = static_cast<const float*>(a.kv.data);
   const bool reads_context = context.settings().tokens == TokenRule::kContext;
-  plan.for_rows([&](int64_t i, int64_t sequence, int64_t position) {
+  step.for_rows([&](int64_t i, int64_t sequence, int64_t position) {
     float hash = 0;
     const int64_t begin = a.window > 0 ? std::max<int64_t>(0, position - a.window + 1) : 0;
     for (int64_t p = begin; reads_context && p <= position; ++p)
-      hash = mix_numbers(hash, places[plan.place(sequence, p)]);
+      hash = mix_numbers(hash, places[step.place(sequence, p)]);
     number(a.out, i) = hash;
   });
-  for (int64_t i = plan.num_tokens(); i < plan.padded_tokens(); ++i) number(a.out, i) = 0;
+  for (int64_t i = step.num_tokens(); i < step.padded_tokens(); ++i) number(a.out, i) = 0;
 }
 
 void compute(Context&, const tm_attention_dense_args& a) { copy_numbers(a.v, a.out); }
 
-void compute(Context&, const tm_gather_rows_args& a) {
-  for (int64_t i = 0; i < a.index.shape[0]; ++i) {
-    const int32_t from = row<int32_t>(a.index, 0)[i];
-    if (from >= 0) copy_row(a.in, from, a.out, i);
-  }
-}
-
-void compute(Context&, const tm_scatter_rows_args& a) {
-  for (int64_t i = 0; i < a.index.shape[0]; ++i) {
-    const int32_t to = row<int32_t>(a.index, 0)[i];
-    if (to >= 0) copy_row(a.in, i, a.out, to);
-  }
-}
+void compute(Context&, const tm_gather_rows_args& a) { abi::host::gather_rows(a); }
+void compute(Context&, const tm_scatter_rows_args& a) { abi::host::scatter_rows(a); }
 
 // Every token goes to experts 0 .. top_k - 1.
 void compute(Context&, const tm_moe_route_args& a) {
