@@ -56,9 +56,10 @@ class Tokenizer:
         Raises InvalidParameterError if ``text`` is not valid Unicode.
         """
         try:
-            ids = self.encoder.encode(text, parse_special)
+            text.encode()  # encoders differ in what they raise on half a surrogate pair
         except UnicodeEncodeError as error:
             raise InvalidParameterError(f"text: expected valid Unicode, found {error}") from error
+        ids = self.encoder.encode(text, parse_special)
         return [*self.prefix_ids, *ids, *self.suffix_ids] if add_special_tokens else ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
