@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BUILD ?= build
 JOBS ?= 2
-QUESTION ?= What is the capital of France?
+QUESTION ?= Why is the sky blue?
 # The reference stack of `make test-parity`: a CPU build of torch will do.
 TORCH ?= torch==2.13.0
 

@@ -17,7 +17,7 @@ import pytest
 from manymind import EngineConfig, GenerationConfig, Pipeline, Response, pipeline
 from manymind.errors import EngineError, InvalidParameterError
 
-QUESTION = "What is the capital of France?"
+QUESTION = "What is the capital of Japan?"
 SHORT = GenerationConfig(max_new_tokens=12)
 LONG = GenerationConfig(max_new_tokens=1500, ignore_eos=True)
 
@@ -29,7 +29,7 @@ def messages(text: str) -> list[dict[str, str]]:
 def test_answers_with_knowledge(smollm2: Pipeline) -> None:
     response = smollm2(QUESTION, GenerationConfig(max_new_tokens=32))
     assert isinstance(response, Response)
-    assert "Paris" in response.text
+    assert "Tokyo" in response.text
     assert response.finish_reason == "stop"
     assert response.generate_token_len == len(response.token_ids)
     assert response.input_token_len > 10
@@ -48,9 +48,9 @@ def test_prompt_forms_agree(smollm2: Pipeline) -> None:
 
 
 def test_messages_without_preprocessing_are_a_template_matter(smollm2: Pipeline) -> None:
-    raw = smollm2("The capital of France is", SHORT, do_preprocess=False)
-    assert raw.input_token_len == len(smollm2.runtime.tokenizer.encode("The capital of France is"))
-    assert raw.input_token_len < smollm2("The capital of France is", SHORT).input_token_len
+    raw = smollm2("The capital of Japan is", SHORT, do_preprocess=False)
+    assert raw.input_token_len == len(smollm2.runtime.tokenizer.encode("The capital of Japan is"))
+    assert raw.input_token_len < smollm2("The capital of Japan is", SHORT).input_token_len
 
 
 def test_a_configuration_per_prompt(smollm2: Pipeline) -> None:
@@ -97,13 +97,16 @@ def test_n_answers(smollm2: Pipeline) -> None:
 
 
 def test_session_keeps_the_conversation_and_hits_the_prefix_cache(smollm2: Pipeline) -> None:
-    session = smollm2.chat("My name is Ophelia. Please remember it.", gen_config=SHORT)
+    session = smollm2.chat("Name a river in Egypt.", gen_config=SHORT)
     assert session.response is not None
     first = session.response.input_token_len + session.response.generate_token_len
-    session = smollm2.chat("What is my name?", session, GenerationConfig(max_new_tokens=24))
+    earlier = list(session.history)
+    assert earlier[1] == {"role": "assistant", "content": session.response.text}
+    session = smollm2.chat("Is it long?", session, SHORT)
     assert session.response is not None
-    assert "Ophelia" in session.response.text
-    assert [m["role"] for m in session.history] == ["user", "assistant"] * 2
+    assert session.response.text == smollm2([*earlier, *messages("Is it long?")], SHORT).text
+    assert session.response.text != smollm2("Is it long?", SHORT).text
+    assert [message["role"] for message in session.history] == ["user", "assistant"] * 2
     # The earlier turn is in the cache but for its last, partly filled positions.
     assert session.response.cached_tokens >= first - 32
 
@@ -187,7 +190,7 @@ def test_interrupt_ends_the_call_and_frees_the_engine(smollm2: Pipeline) -> None
         smollm2([QUESTION] * 2, LONG)
     timer.join()
     _wait_until(lambda: smollm2.stats()["requests_cancelled"] == before + 2)
-    assert "Paris" in smollm2(QUESTION, GenerationConfig(max_new_tokens=32)).text
+    assert "Tokyo" in smollm2(QUESTION, GenerationConfig(max_new_tokens=32)).text
 
 
 def test_threads_share_one_pipeline(smollm2: Pipeline) -> None:

@@ -199,5 +199,5 @@ def test_bad_chat_templates(smollm2_path: str) -> None:
 
 
 def _still_serves(pipe: Pipeline) -> None:
-    answer = pipe("What is the capital of France?", GenerationConfig(max_new_tokens=8))
-    assert "Paris" in answer.text
+    answer = pipe("What is the capital of Japan?", GenerationConfig(max_new_tokens=8))
+    assert "Tokyo" in answer.text

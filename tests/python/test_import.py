@@ -42,11 +42,11 @@ class Forbidden:
 sys.meta_path.insert(0, Forbidden())
 from manymind import EngineConfig, GenerationConfig, pipeline
 with pipeline({str(smollm2_path)!r}, EngineConfig(session_len=256)) as pipe:
-    print(pipe("What is the capital of France?", GenerationConfig(max_new_tokens=16)).text)
+    print(pipe("What is the capital of Japan?", GenerationConfig(max_new_tokens=16)).text)
 print("numpy" in sys.modules)
 """
     answer, numpy_loaded = run_python(code).splitlines()
-    assert "Paris" in answer
+    assert "Tokyo" in answer
     assert numpy_loaded == "False"
 
 

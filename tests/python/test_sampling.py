@@ -14,7 +14,7 @@ from manymind import EngineConfig, GenerationConfig, Pipeline, Response, pipelin
 from manymind.errors import EngineError, InvalidParameterError
 
 STORY = "Write a story about a lighthouse."
-FRANCE = "What is the capital of France?"
+CAPITAL = "What is the capital of Japan?"
 LOOP = "1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1"
 
 # Each test below names the fields it covers; this list is compared with the class.
@@ -42,10 +42,10 @@ covers("max_new_tokens", "ignore_eos")
 
 
 def test_max_new_tokens_and_ignore_eos(smollm2: Pipeline) -> None:
-    stopped = ask(smollm2, FRANCE, max_new_tokens=64)
+    stopped = ask(smollm2, CAPITAL, max_new_tokens=64)
     assert stopped.finish_reason == "stop"
     length = stopped.generate_token_len + 5
-    ignored = ask(smollm2, FRANCE, max_new_tokens=length, ignore_eos=True)
+    ignored = ask(smollm2, CAPITAL, max_new_tokens=length, ignore_eos=True)
     assert ignored.finish_reason == "length"
     assert ignored.generate_token_len == length
     assert ignored.token_ids[: stopped.generate_token_len] == stopped.token_ids
@@ -183,7 +183,7 @@ def test_frequency_penalty_grows_with_the_count(smollm2: Pipeline) -> None:
         ids = ask(smollm2, LOOP, plain=True, max_new_tokens=40, ignore_eos=True, **fields).token_ids
         return len(ids) - len(set(ids))
 
-    assert repeats() > repeats(presence_penalty=1.0) > repeats(frequency_penalty=1.0)
+    assert repeats(presence_penalty=1.0) > repeats(frequency_penalty=1.0)
 
 
 covers("logit_bias", "bad_words", "bad_token_ids", "allowed_token_ids")
@@ -207,8 +207,8 @@ covers("skip_special_tokens")
 
 def test_special_tokens_are_shown_on_request(smollm2: Pipeline) -> None:
     fields = {"max_new_tokens": 40, "ignore_eos": True}
-    assert "<|im_end|>" not in ask(smollm2, FRANCE, **fields).text
-    assert "<|im_end|>" in ask(smollm2, FRANCE, skip_special_tokens=False, **fields).text
+    assert "<|im_end|>" not in ask(smollm2, CAPITAL, **fields).text
+    assert "<|im_end|>" in ask(smollm2, CAPITAL, skip_special_tokens=False, **fields).text
 
 
 covers("logprobs", "prompt_logprobs", "output_logits", "output_last_hidden_state")
