@@ -51,10 +51,10 @@ inline EngineOptions null_options(std::map<std::string, std::string> backend_con
 inline void load_weights(Engine& engine) {
   // Neighbours of one format are packed into one matrix, of which the null plug-in fills the first column only.
   const std::vector<std::pair<std::string, std::pair<int64_t, int64_t>>> shapes = {
-      {"embed_tokens", {kVocab, 8}},     {"final_norm", {8, 1}},          {"layers.0.attn_norm", {8, 1}},
-      {"layers.0.q_proj", {8, 8}},       {"layers.0.k_proj", {8, 8}},     {"layers.0.v_proj", {8, 8}},
-      {"layers.0.o_proj", {8, 8}},       {"layers.0.ffn_norm", {8, 1}},   {"layers.0.gate_proj", {16, 8}},
-      {"layers.0.up_proj", {16, 8}},     {"layers.0.down_proj", {8, 16}},
+      {"embed_tokens", {kVocab, 8}}, {"final_norm", {8, 1}},          {"layers.0.attn_norm", {8, 1}},
+      {"layers.0.q_proj", {8, 8}},   {"layers.0.k_proj", {8, 8}},     {"layers.0.v_proj", {8, 8}},
+      {"layers.0.o_proj", {8, 8}},   {"layers.0.ffn_norm", {8, 1}},   {"layers.0.gate_proj", {16, 8}},
+      {"layers.0.up_proj", {16, 8}}, {"layers.0.down_proj", {8, 16}},
   };
   static const std::vector<float> zeros(static_cast<size_t>(kVocab) * 8, 0.0F);
   for (const auto& [name, shape] : shapes) {
@@ -197,4 +197,5 @@ inline std::string to_text(const std::vector<int32_t>& tokens) {
 
 }  // namespace turbomind::test
 
-#define EXPECT_TOKENS(found, expected) EXPECT_EQ(::turbomind::test::to_text(found), ::turbomind::test::to_text(expected))
+#define EXPECT_TOKENS(found, expected) \
+  EXPECT_EQ(::turbomind::test::to_text(found), ::turbomind::test::to_text(expected))

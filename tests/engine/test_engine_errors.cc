@@ -12,7 +12,7 @@ namespace {
 using std::chrono::milliseconds;
 
 const std::vector<const char*> kStepCalls = {
-    "embedding", "rms_norm", "linear",      "rope",   "kv_write",   "attention",  "add",
+    "embedding", "rms_norm", "linear",      "rope",           "kv_write",   "attention",   "add",
     "sample",    "logprobs", "gather_rows", "logits_process", "copy_async", "plan_update",
 };
 

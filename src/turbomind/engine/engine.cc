@@ -59,7 +59,7 @@ struct Engine::Impl {
   const ResolvedOptions resolved;
   SubmitQueue inbox;
   OutputQueue outputs;
-  std::optional<EngineLoop> loop;  // from start() on
+  std::optional<EngineLoop> loop;            // from start() on
   std::atomic<int64_t> max_sequence_len{0};  // tokens; 0 before start()
   std::atomic<uint64_t> last_id{0};
   const uint64_t random_base;
@@ -135,8 +135,7 @@ MemoryPlan Engine::start() {
 }
 
 uint64_t Engine::submit(std::vector<int32_t> prompt_token_ids, SamplingParams params) {
-  auto request =
-      std::make_shared<const Request>(impl_->make_request(std::move(prompt_token_ids), std::move(params)));
+  auto request = std::make_shared<const Request>(impl_->make_request(std::move(prompt_token_ids), std::move(params)));
   const uint64_t id = request->id;
   impl_->inbox.submit(std::move(request));
   return id;

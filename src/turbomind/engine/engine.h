@@ -13,8 +13,9 @@
 
 namespace turbomind {
 
-// Serves one model. Construct, load every weight, start(); from then on submit, cancel, poll and stats may be called from
-// any thread. One engine thread plans and runs the steps; callers meet it only in queues. Errors are turbomind::Error.
+// Serves one model. Construct, load every weight, start(); from then on submit, cancel, poll and stats may be called
+// from any thread. One engine thread plans and runs the steps; callers meet it only in queues. Errors are
+// turbomind::Error.
 class Engine {
  public:
   // What happens to unfinished requests.
@@ -32,8 +33,8 @@ class Engine {
 
   // Packs one weight on every rank. Its bytes must stay valid while the engine lives.
   void load_weight(const WeightSource& source);
-  // Sizes the KV cache and starts serving. Throws kInvalidArgument if weights are missing, kOutOfMemory if no KV cache of
-  // useful size fits.
+  // Sizes the KV cache and starts serving. Throws kInvalidArgument if weights are missing, kOutOfMemory if no KV cache
+  // of useful size fits.
   MemoryPlan start();
 
   // Returns the request's id (never 0). Throws kInvalidArgument, kPromptTooLong, kQueueFull, kDeviceLost, or kCancelled

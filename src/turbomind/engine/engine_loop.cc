@@ -11,7 +11,9 @@
 namespace turbomind {
 namespace {
 
-double seconds_now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double seconds_now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // Adds the time until its end to a counter.
 class Stopwatch {
@@ -286,7 +288,7 @@ void EngineLoop::fail(const SequencePtr& sequence, const Error& error) {
   for (const SequencePtr& sibling : siblings) fail(sibling, error);
 }
 
-void EngineLoop::settle(SequencePtr sequence, int64_t EngineStats::*counter) {
+void EngineLoop::settle(SequencePtr sequence, int64_t EngineStats::* counter) {
   sequence->siblings.clear();
   const auto found = active_.find(sequence->request->id);
   ActiveRequest& active = found->second;

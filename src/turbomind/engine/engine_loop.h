@@ -29,8 +29,8 @@ struct LoopConfig {
   size_t look_ahead;  // steps issued before the tokens of an earlier one are read; 0 or 1
 };
 
-// The engine thread: plans a step, issues it, reads the tokens of the step that is due, hands out outputs. Owns all state
-// but the queues.
+// The engine thread: plans a step, issues it, reads the tokens of the step that is due, hands out outputs. Owns all
+// state but the queues.
 class EngineLoop {
  public:
   EngineLoop(RankGroup& ranks, SubmitQueue& inbox, OutputQueue& outputs, const LoopConfig& config);
@@ -76,7 +76,7 @@ class EngineLoop {
   void fail_everything(const Error& error);
   void fail(const SequencePtr& sequence, const Error& error);
   // Called when a sequence has ended; sequence must not be a reference into its request.
-  void settle(SequencePtr sequence, int64_t EngineStats::*counter);
+  void settle(SequencePtr sequence, int64_t EngineStats::* counter);
   void fail_unservable();
   void rebuild();
   void publish();

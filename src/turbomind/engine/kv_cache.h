@@ -28,8 +28,8 @@ class KvCache {
 
   // Whether admit() would succeed.
   bool fits(const Sequence& sequence, int64_t spare, uint64_t step) const;
-  // Blocks for all known tokens of a waiting sequence; num_computed becomes what the prefix cache already holds, at most
-  // all but the last token. False, and nothing changed, if fewer than spare blocks would be left.
+  // Blocks for all known tokens of a waiting sequence; num_computed becomes what the prefix cache already holds, at
+  // most all but the last token. False, and nothing changed, if fewer than spare blocks would be left.
   bool admit(Sequence& sequence, int64_t spare, uint64_t step);
   // Makes the place of the next token writable. False, and nothing changed, if that takes a block and none is left.
   bool grow(Sequence& sequence);

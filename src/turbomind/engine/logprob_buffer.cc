@@ -25,7 +25,8 @@ PositionLogprobs LogprobBuffer::row(int64_t i, int32_t token_id, int32_t num_top
   const auto* top_ids = static_cast<const int32_t*>(in.top_ids.data) + i * num_top_;
   const auto* top_logprobs = static_cast<const float*>(in.top_logprobs.data) + i * num_top_;
   PositionLogprobs result;
-  result.token = {token_id, static_cast<const float*>(in.logprobs.data)[i], static_cast<const int32_t*>(in.ranks.data)[i]};
+  result.token = {token_id, static_cast<const float*>(in.logprobs.data)[i],
+                  static_cast<const int32_t*>(in.ranks.data)[i]};
   for (int32_t j = 0; j < std::min<int64_t>(num_top, num_top_); ++j) {
     result.top.push_back({top_ids[j], top_logprobs[j], j});
   }

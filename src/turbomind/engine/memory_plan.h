@@ -18,8 +18,8 @@ struct KvSizing {
   double fraction;     // of what is free; 0 = auto
 };
 
-// Explains where a rank's memory goes and how many KV blocks fit into the rest. All ranks have finished loading and hold
-// everything but the KV cache. Throws kOutOfMemory if not even two blocks fit.
+// Explains where a rank's memory goes and how many KV blocks fit into the rest. All ranks have finished loading and
+// hold everything but the KV cache. Throws kOutOfMemory if not even two blocks fit.
 MemoryPlan plan_memory(RankGroup& ranks, const KvSizing& sizing);
 
 }  // namespace turbomind

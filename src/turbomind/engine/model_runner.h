@@ -15,15 +15,15 @@
 namespace turbomind {
 
 struct RunnerLimits {
-  int64_t max_tokens;          // of one step
-  int64_t max_seqs;            // of one step
+  int64_t max_tokens;  // of one step
+  int64_t max_seqs;    // of one step
   int64_t max_blocks_per_seq;
   int32_t block_size;
 };
 
-// Runs steps on one rank. issue() only puts work on the stream; tokens drawn by a step feed the next one on the device, so
-// that the host may read them a step later. A step that only decodes is captured at its second run of a padded size and
-// replayed from then on, where the backend can.
+// Runs steps on one rank. issue() only puts work on the stream; tokens drawn by a step feed the next one on the device,
+// so that the host may read them a step later. A step that only decodes is captured at its second run of a padded size
+// and replayed from then on, where the backend can.
 class ModelRunner {
  public:
   // fetches: this rank's results are read. The decoder has finished loading.

@@ -33,9 +33,10 @@ struct SamplingParams {
   int32_t top_k = 0;             // 0 = all
   float top_p = 1.0F;
   float min_p = 0.0F;
-  float repetition_penalty = 1.0F;  // of tokens in the prompt or generated; 1 = none (Keskar et al. 2019, arXiv:1909.05858)
-  float presence_penalty = 0.0F;    // of generated tokens, once
-  float frequency_penalty = 0.0F;   // of generated tokens, times their count
+  float repetition_penalty =
+      1.0F;  // of tokens in the prompt or generated; 1 = none (Keskar et al. 2019, arXiv:1909.05858)
+  float presence_penalty = 0.0F;           // of generated tokens, once
+  float frequency_penalty = 0.0F;          // of generated tokens, times their count
   std::map<int32_t, float> logit_bias;     // added to the logit; -inf forbids the token
   std::vector<int32_t> bad_token_ids;      // never drawn
   std::vector<int32_t> allowed_token_ids;  // if not empty, nothing else is drawn
@@ -95,8 +96,8 @@ struct RequestTimes {
 // What is new of one sequence since the last output the caller has seen.
 struct Output {
   uint64_t request_id = 0;
-  int32_t index = 0;               // of the request's n sequences
-  std::vector<int32_t> token_ids;  // without the token that stopped the sequence
+  int32_t index = 0;                              // of the request's n sequences
+  std::vector<int32_t> token_ids;                 // without the token that stopped the sequence
   std::vector<PositionLogprobs> logprobs;         // one per token, if asked for
   std::vector<PositionLogprobs> prompt_logprobs;  // of prompt tokens 1.., in order; sequence 0 only
   bool finished = false;

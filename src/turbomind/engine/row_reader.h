@@ -23,7 +23,8 @@ class RowReader {
  public:
   RowReader(Decoder& decoder, const Device& device, Stream& stream);
 
-  // hidden: activation dtype [T, hidden_size]. One result per group; without collect, only this rank's part of the work.
+  // hidden: activation dtype [T, hidden_size]. One result per group; without collect, only this rank's part of the
+  // work.
   std::vector<GroupRows> read(const Tensor& hidden, const std::vector<RowGroup>& groups, bool collect);
 
  private:

@@ -106,7 +106,8 @@ void Sampler::process(const Tensor& logits, const SamplingBatch& batch) {
     args.bias_ids = process_upload_.add(in.bias_ids);
     args.bias_values = process_upload_.add(in.bias_values);
   }
-  const bool pending = std::any_of(in.pending_source.begin(), in.pending_source.end(), [](int32_t i) { return i >= 0; });
+  const bool pending =
+      std::any_of(in.pending_source.begin(), in.pending_source.end(), [](int32_t i) { return i >= 0; });
   Tensor sources{};
   if (pending) {
     sources = process_upload_.add(in.pending_source);

@@ -31,8 +31,8 @@ class Sampler {
 
   // logits: f32 [rows, vocab], of hidden_rows(); changed. Asynchronous.
   void sample(const Tensor& logits, const SamplingBatch& batch);
-  // Sends the tokens just sampled, and their logprobs, to the host, to a place of their own per slot. hidden: activation
-  // dtype [T, hidden_size], which the logits come from. Without wanted, only this rank's part of the work.
+  // Sends the tokens just sampled, and their logprobs, to the host, to a place of their own per slot. hidden:
+  // activation dtype [T, hidden_size], which the logits come from. Without wanted, only this rank's part of the work.
   static constexpr size_t kSlots = 2;
   void fetch(const Tensor& hidden, const Tensor& logits, const SamplingBatch& batch, size_t slot, bool wanted);
   // What fetch() has sent, once the stream has passed it.

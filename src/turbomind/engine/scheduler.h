@@ -15,7 +15,7 @@ namespace turbomind {
 struct ScheduledSequence {
   SequencePtr sequence;
   int64_t begin;
-  int64_t count;      // 0: a sequence split off in this step; it samples from the row of row_owner
+  int64_t count;  // 0: a sequence split off in this step; it samples from the row of row_owner
   bool samples;
   int32_t row_owner;  // index in StepPlan::sequences
 };

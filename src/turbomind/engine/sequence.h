@@ -42,8 +42,8 @@ enum class SequenceState {
   kFinished,
 };
 
-// One of the n answers to a request; state of the engine thread. Tokens are known (prompt, then sampled) or computed (their
-// KV is in the blocks, or will be after the steps on their way). num_computed < num_known() asks for work.
+// One of the n answers to a request; state of the engine thread. Tokens are known (prompt, then sampled) or computed
+// (their KV is in the blocks, or will be after the steps on their way). num_computed < num_known() asks for work.
 struct Sequence {
   std::shared_ptr<const Request> request;
   int32_t index = 0;  // of the request's n
@@ -53,9 +53,9 @@ struct Sequence {
   int32_t num_pending = 0;      // further ones are sampled, but still on the device: one per step on its way
   int32_t pending_row = 0;      // row of the last of them among the tokens its step sampled
   int64_t num_computed = 0;
-  uint64_t last_step = 0;       // the last step it was part of
+  uint64_t last_step = 0;  // the last step it was part of
 
-  std::vector<int32_t> blocks;  // block table; block i holds tokens [i * block_size, (i + 1) * block_size)
+  std::vector<int32_t> blocks;            // block table; block i holds tokens [i * block_size, (i + 1) * block_size)
   int32_t num_cached_blocks = 0;          // leading blocks that the prefix cache knows
   int32_t cache_parent = kNoBlock;        // the cache's node of the last of them
   std::vector<int32_t> duplicate_blocks;  // referenced because they are nodes in place of own, equal blocks
@@ -63,7 +63,7 @@ struct Sequence {
   // Sequences 1.. of the request, until the prompt is computed: they then share its blocks.
   std::vector<std::shared_ptr<Sequence>> siblings;
 
-  TokenHistory history;  // filled only if the request has penalties
+  TokenHistory history;       // filled only if the request has penalties
   int64_t rows_returned = 0;  // positions whose logits, hidden state or prompt logprob the caller has
   int64_t cached_tokens = 0;  // of the prompt, at first admission
   bool admitted = false;      // has been scheduled before

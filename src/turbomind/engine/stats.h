@@ -25,7 +25,7 @@ struct EngineStats {
   int64_t preemptions = 0;
   int64_t steps = 0;
   int64_t failed_steps = 0;
-  int64_t graph_replays = 0;  // of steps
+  int64_t graph_replays = 0;      // of steps
   double schedule_seconds = 0.0;  // sums over all steps: choosing the step and building its batch
   double execute_seconds = 0.0;   // issuing it and waiting for its tokens
   double output_seconds = 0.0;    // stop conditions and outputs
@@ -41,8 +41,8 @@ struct MemoryPlan {
   std::vector<Line> lines;
   uint64_t device_free_bytes = 0;  // before the KV cache was taken
   int64_t num_kv_blocks = 0;
-  int32_t block_size = 0;       // tokens
-  int64_t kv_capacity = 0;      // tokens
+  int32_t block_size = 0;        // tokens
+  int64_t kv_capacity = 0;       // tokens
   int64_t max_sequence_len = 0;  // tokens: session_len, or less where the KV cache is smaller
 
   // One line of text per entry, for logs.

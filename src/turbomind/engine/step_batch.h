@@ -14,8 +14,8 @@ struct RowGroup {
   int32_t entry = 0;  // index in StepPlan::sequences
   int32_t first_row = 0;
   int32_t num_rows = 0;
-  int32_t num_targets = 0;     // leading rows with a prompt token after them: those get logprobs
-  int32_t num_top = 0;         // alternatives per logprob
+  int32_t num_targets = 0;       // leading rows with a prompt token after them: those get logprobs
+  int32_t num_top = 0;           // alternatives per logprob
   std::vector<int32_t> targets;  // [num_rows]: that prompt token; 0 where there is none
   bool logits = false;
   bool hidden = false;
@@ -25,13 +25,13 @@ struct RowGroup {
 // Everything a step needs from the host, the same for every rank.
 struct StepBatch {
   int64_t num_tokens = 0;
-  int64_t num_seqs = 0;                // with token rows
-  std::vector<int32_t> token_ids;      // [num_tokens]; 0 where it is still on the device
-  std::vector<int32_t> positions;      // [num_tokens]
-  std::vector<int32_t> pending_rows;   // [tokens sampled by the step before]: the row that takes the token, or -1
-  std::vector<int32_t> cu_seqlens_q;   // [num_seqs + 1]
-  std::vector<int32_t> context_lens;   // [num_seqs]
-  std::vector<int32_t> block_table;    // [num_seqs, block_table_stride]
+  int64_t num_seqs = 0;               // with token rows
+  std::vector<int32_t> token_ids;     // [num_tokens]; 0 where it is still on the device
+  std::vector<int32_t> positions;     // [num_tokens]
+  std::vector<int32_t> pending_rows;  // [tokens sampled by the step before]: the row that takes the token, or -1
+  std::vector<int32_t> cu_seqlens_q;  // [num_seqs + 1]
+  std::vector<int32_t> context_lens;  // [num_seqs]
+  std::vector<int32_t> block_table;   // [num_seqs, block_table_stride]
   int64_t block_table_stride = 0;
   std::vector<BlockCopy> copies;
   std::vector<RowGroup> row_groups;

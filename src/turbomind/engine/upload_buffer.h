@@ -13,9 +13,9 @@
 
 namespace turbomind {
 
-// Host arrays laid one after another in pinned memory and sent to the device in one copy. Two host halves take turns, so
-// that a batch can be written while the one before is still being copied. As long as the same arrays are added with the
-// same capacities and the buffer does not grow, each lies at the same device address in every batch.
+// Host arrays laid one after another in pinned memory and sent to the device in one copy. Two host halves take turns,
+// so that a batch can be written while the one before is still being copied. As long as the same arrays are added with
+// the same capacities and the buffer does not grow, each lies at the same device address in every batch.
 class UploadBuffer {
  public:
   UploadBuffer(const Device& device, Stream& stream) : device_(device), stream_(stream) {}

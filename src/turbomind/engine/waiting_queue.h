@@ -10,9 +10,9 @@
 
 namespace turbomind {
 
-// Sequences that hold no KV blocks, in the order they are to be served: by priority; among equals the tenant (cache_salt)
-// that has been served least comes first (virtual token counters, Sheng et al. 2024, arXiv:2401.00588); within a tenant by
-// arrival. With one tenant that is first come, first served. Not thread-safe.
+// Sequences that hold no KV blocks, in the order they are to be served: by priority; among equals the tenant
+// (cache_salt) that has been served least comes first (virtual token counters, Sheng et al. 2024, arXiv:2401.00588);
+// within a tenant by arrival. With one tenant that is first come, first served. Not thread-safe.
 class WaitingQueue {
  public:
   void push(SequencePtr sequence);
