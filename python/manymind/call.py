@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from manymind.config import GenerationConfig, Response
 from manymind.dispatcher import Subscription
+from manymind.errors import QueueFullError
 from manymind.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -15,8 +17,10 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """Submits one request per prompt; leaving the context cancels what still runs (an exception,
-    Ctrl-C).
+    """One request per prompt; leaving the context cancels what still runs (an exception, Ctrl-C).
+
+    A list of prompts longer than the engine's queue is sent as places become free. QueueFullError is
+    raised where the queue is full of other callers' requests.
     """
 
     def __init__(
@@ -27,17 +31,18 @@ class Call:
         subscription: Subscription,
     ) -> None:
         self._runtime = runtime
+        self._subscription = subscription
         self._answers = [
             [runtime.new_answer(config, index) for _ in range(config.n)]
             for index, config in enumerate(configs)
         ]
         self._open_answers = sum(len(group) for group in self._answers)
         self._prompt_of: dict[int, int] = {}
+        self._in_flight = 0
         params = [runtime.sampling_params(config) for config in configs]
+        self._unsent = deque(enumerate(zip(ids, params, strict=True)))
         try:
-            for index, prompt in enumerate(ids):
-                request_id = runtime.dispatcher.submit(prompt, params[index], subscription)
-                self._prompt_of[request_id] = index
+            self._send()
         except BaseException:
             self._cancel_running()
             raise
@@ -64,10 +69,12 @@ class Call:
             pieces.append(answer.absorb(output))
             if answer.finished:
                 self._open_answers -= 1
+                self._in_flight -= 1
                 # A stop string ended the text: the engine need not go on once all n answers are
                 # over.
                 if not output.finished and all(other.finished for other in group):
                     self._runtime.dispatcher.cancel(output.request_id)
+        self._send()
         return pieces
 
     def results(self) -> list[Any]:
@@ -82,6 +89,19 @@ class Call:
             group[0].response if len(group) == 1 else [answer.response for answer in group]
             for group in self._answers
         ]
+
+    def _send(self) -> None:
+        while self._unsent:
+            index, (ids, params) = self._unsent[0]
+            try:
+                request_id = self._runtime.dispatcher.submit(ids, params, self._subscription)
+            except QueueFullError:
+                if self._in_flight == 0:
+                    raise
+                return
+            self._prompt_of[request_id] = index
+            self._in_flight += params.n
+            self._unsent.popleft()
 
     def _cancel_running(self) -> None:
         for request_id, index in self._prompt_of.items():
