@@ -115,6 +115,21 @@ TestWeight& Case::weight(tm_weight_format format, int64_t rows, int64_t cols, co
   return weight;
 }
 
+TestWeight Case::pack(const reference::RawWeight& raw) const {
+  auto copy = std::make_shared<const reference::RawWeight>(raw);
+  const std::vector<tm_weight_part> parts = slice_parts(*copy, raw.rows, {});
+  const tm_weight_desc desc{.format = raw.format,
+                            .scale_dtype = raw.scale_dtype,
+                            .group_size = raw.group_size,
+                            .rows = raw.rows,
+                            .cols = raw.cols,
+                            .parts = parts.data(),
+                            .num_parts = 1};
+  const tm_weight_info info = PackedWeight::query(device_, desc);
+  if (!info.supported) throw NotOffered{info.reason};
+  return {{}, PackedWeight(device_, stream_, desc, copy)};
+}
+
 TestPlan& Case::plan(const tm_plan_limits& limits) { return plans_.emplace_back(device_, limits); }
 
 tm_kv_pool Case::kv_pool(const tm_kv_spec& spec, int64_t num_blocks) {

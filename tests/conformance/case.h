@@ -75,6 +75,8 @@ class Case {
   TestTensor& in_out(std::string name, DType dtype, std::vector<int64_t> shape, int64_t row_gap = 0);
   // Throws NotOffered if query() refuses it.
   TestWeight& weight(tm_weight_format format, int64_t rows, int64_t cols, const WeightOptions& options = {});
+  // A whole matrix, without its values. Throws NotOffered if query() refuses it.
+  TestWeight pack(const reference::RawWeight& raw) const;
   TestPlan& plan(const tm_plan_limits& limits);
   // A pool with guard bytes. Throws NotOffered if the backend refuses the spec.
   tm_kv_pool kv_pool(const tm_kv_spec& spec, int64_t num_blocks);
@@ -109,6 +111,8 @@ class Case {
   // Before each run: zeroes pools, as the core does, and fills workspaces with a pattern that is NaN in every float
   // dtype.
   void reset_scratch();
+  // Lets the next call use the first workspace again, as it is.
+  void reuse_scratch() { next_workspace_ = 0; }
   // After each run: empty, or which workspace or pool was written beyond the bytes asked for.
   std::string changed_guards();
 
