@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Call:
     """One request per prompt; leaving the context cancels what still runs (an exception, Ctrl-C).
 
-    A list of prompts longer than the engine's queue is sent as places become free. QueueFullError is
-    raised where the queue is full of other callers' requests.
+    A list of prompts longer than the engine's queue is sent as places become free. Raises
+    QueueFullError where the queue is full of other callers' requests.
     """
 
     def __init__(

@@ -8,11 +8,11 @@ import gc
 import math
 import signal
 import threading
-import time
 import weakref
 
 import numpy as np
 import pytest
+from support import wait_until
 
 from manymind import EngineConfig, GenerationConfig, Pipeline, Response, pipeline
 from manymind.errors import EngineError, InvalidParameterError
@@ -81,8 +81,8 @@ def test_leaving_a_stream_early_cancels(smollm2: Pipeline) -> None:
     stream = smollm2.stream_infer(QUESTION, LONG)
     next(stream)
     stream.close()
-    _wait_until(lambda: smollm2.stats()["requests_cancelled"] == before + 1)
-    _wait_until(lambda: smollm2.stats()["running"] == 0)
+    wait_until(lambda: smollm2.stats()["requests_cancelled"] == before + 1)
+    wait_until(lambda: smollm2.stats()["running"] == 0)
 
 
 def test_n_answers(smollm2: Pipeline) -> None:
@@ -177,7 +177,7 @@ def test_cancelling_a_task_cancels_its_requests(smollm2: Pipeline) -> None:
             await task
 
     asyncio.run(run())
-    _wait_until(lambda: smollm2.stats()["requests_cancelled"] == before + 3)
+    wait_until(lambda: smollm2.stats()["requests_cancelled"] == before + 3)
 
 
 def test_interrupt_ends_the_call_and_frees_the_engine(smollm2: Pipeline) -> None:
@@ -189,7 +189,7 @@ def test_interrupt_ends_the_call_and_frees_the_engine(smollm2: Pipeline) -> None
     with pytest.raises(KeyboardInterrupt):
         smollm2([QUESTION] * 2, LONG)
     timer.join()
-    _wait_until(lambda: smollm2.stats()["requests_cancelled"] == before + 2)
+    wait_until(lambda: smollm2.stats()["requests_cancelled"] == before + 2)
     assert "Tokyo" in smollm2(QUESTION, GenerationConfig(max_new_tokens=32)).text
 
 
@@ -213,7 +213,7 @@ def test_closing_ends_running_calls_and_refuses_further_ones(smollm2_path: str) 
         answers: list[Response] = []
         thread = threading.Thread(target=lambda: answers.append(pipe(QUESTION, LONG)))
         thread.start()
-        _wait_until(lambda: pipe.stats()["running"] == 1)
+        wait_until(lambda: pipe.stats()["running"] == 1)
         pipe.close()
         thread.join(timeout=10)
         assert not thread.is_alive()
@@ -229,7 +229,7 @@ def test_a_dropped_pipeline_stops_its_threads(smollm2_path: str) -> None:
     engine = weakref.ref(pipe.runtime)
     del pipe
     gc.collect()
-    _wait_until(lambda: not any(t.name == "manymind-outputs" and engine() for t in _threads()))
+    wait_until(lambda: not any(t.name == "manymind-outputs" and engine() for t in _threads()))
 
 
 def test_memory_plan_adds_up(smollm2: Pipeline) -> None:
@@ -255,11 +255,3 @@ def test_perplexity_of_certainty(smollm2: Pipeline) -> None:
 
 def _threads() -> list[threading.Thread]:
     return threading.enumerate()
-
-
-def _wait_until(condition: object, seconds: float = 10.0) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.01)
