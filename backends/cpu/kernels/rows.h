@@ -13,10 +13,22 @@
 //   codes count
 //                                     as signed after flipping their top bit, that is 128 less
 //   byte_of_lane<j>(codes) -> Sums    k = j of the quad
+//   Bytes                 32 int8 in k order
+//   round_to_bytes(vecs) -> Bytes     of 32 / kLanes vectors within [-128, 127], half to even
+//   store_bytes(p, bytes) sum_halves(bytes) -> HalfSums, of the first and the last 16
 #pragma once
 
 #include "kernels/panels.h"
 #include "kernels/simd.h"
+
+namespace turbomind::cpu::TM_ISA_NAMESPACE {
+
+struct HalfSums {
+  int32_t first;
+  int32_t second;
+};
+
+}  // namespace turbomind::cpu::TM_ISA_NAMESPACE
 
 #if defined(TM_ISA_AVX512)
 #include "kernels/rows_avx512.h"

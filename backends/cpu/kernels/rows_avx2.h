@@ -75,4 +75,23 @@ TM_INLINE Sums byte_of_lane(Codes codes) {
 }
 TM_INLINE Vec to_vec(Sums sums, int part) { return {_mm256_cvtepi32_ps(sums.v[part])}; }
 
+struct Bytes {
+  __m256i v;
+};
+
+TM_INLINE Bytes round_to_bytes(const Vec (&x)[4]) {
+  const __m256i first = _mm256_packs_epi32(_mm256_cvtps_epi32(x[0].v), _mm256_cvtps_epi32(x[1].v));
+  const __m256i second = _mm256_packs_epi32(_mm256_cvtps_epi32(x[2].v), _mm256_cvtps_epi32(x[3].v));
+  const __m256i mixed = _mm256_packs_epi16(first, second);  // 32-bit groups 0 2 4 6 | 1 3 5 7 of the order wanted
+  return {_mm256_permutevar8x32_epi32(mixed, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))};
+}
+TM_INLINE void store_bytes(int32_t* p, Bytes bytes) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), bytes.v); }
+TM_INLINE HalfSums sum_halves(Bytes bytes) {
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes.v);
+  __m256i quads = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));  // each 128-bit lane is a half
+  quads = _mm256_add_epi32(quads, _mm256_shuffle_epi32(quads, _MM_SHUFFLE(1, 0, 3, 2)));
+  quads = _mm256_add_epi32(quads, _mm256_shuffle_epi32(quads, _MM_SHUFFLE(2, 3, 0, 1)));
+  return {_mm_cvtsi128_si32(_mm256_castsi256_si128(quads)), _mm_cvtsi128_si32(_mm256_extracti128_si256(quads, 1))};
+}
+
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE

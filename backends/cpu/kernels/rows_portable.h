@@ -99,4 +99,23 @@ TM_INLINE Sums byte_of_lane(const Codes& codes) {
 }
 TM_INLINE Vec to_vec(const Sums& sums, int part) { return {__builtin_convertvector(sums.v[part], FloatLanes)}; }
 
+struct Bytes {
+  int8_t v[32];
+};
+
+TM_INLINE Bytes round_to_bytes(const Vec (&x)[8]) {
+  Bytes out;
+  for (int i = 0; i < 8; ++i) store(out.v + i * kLanes, x[i]);
+  return out;
+}
+TM_INLINE void store_bytes(int32_t* p, const Bytes& bytes) { __builtin_memcpy(p, bytes.v, sizeof bytes.v); }
+TM_INLINE HalfSums sum_halves(const Bytes& bytes) {
+  HalfSums sums{};
+  for (int i = 0; i < 16; ++i) {
+    sums.first += bytes.v[i];
+    sums.second += bytes.v[i + 16];
+  }
+  return sums;
+}
+
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE
