@@ -39,6 +39,10 @@ class Suite {
   void add_check(const std::string& op, const std::string& what, std::function<std::string(const Session&)> check) {
     entries_.push_back({op, "-", op + "/" + what, {}, std::move(check)});
   }
+  void add_check(const std::string& op, const std::string& variant, const std::string& what,
+                 std::function<std::string(const Session&)> check) {
+    entries_.push_back({op, variant, op + "/" + variant + "/" + what, {}, std::move(check)});
+  }
   const std::vector<Entry>& entries() const { return entries_; }
 
  private:
@@ -59,7 +63,7 @@ void add_moe_cases(Suite& suite, const Session& session);
 void add_logits_cases(Suite& suite, const Session& session);
 void add_sampling_cases(Suite& suite, const Session& session);
 void add_fused_cases(Suite& suite, const Session& session);
-void add_collective_checks(Suite& suite);
+void add_collective_checks(Suite& suite, const Session& session);
 
 enum class Outcome { kPassed, kFailed, kNotOffered };
 

@@ -39,7 +39,10 @@ void op_rows(std::ostringstream& text, const Session& session, const std::vector
     for (const DType dtype : dtypes) {
       const auto matches = [&](const Entry& e) { return e.op == name && is_variant_of(e, dtype_name(dtype)); };
       const std::string found = cell(results, matches);
-      text << ' ' << (found == "-" && op >= TM_OP_add_rms_norm ? "composed" : found) << " |";
+      const bool composed =
+          found == "-" &&
+          (op == TM_OP_all_reduce_add_rms_norm ? session.device.plugin().comm() != nullptr : op >= TM_OP_add_rms_norm);
+      text << ' ' << (composed ? "composed" : found) << " |";
     }
     text << '\n';
   }
@@ -78,10 +81,10 @@ std::string support_table(const Session& session, const std::vector<EntryResult>
     const auto matches = [&](const Entry& e) {
       return e.op == "attention" && e.variant.ends_with(std::string("_kv_") + dtype_name(dtype));
     };
-    text << ' ' << dtype_name(dtype) << ' ' << cell(results, matches) << (dtype == TM_I8 ? ". " : ", ");
+    text << ' ' << dtype_name(dtype) << ' ' << cell(results, matches) << (dtype == TM_I8 ? "." : ",");
   }
   const auto is_op = [](const char* op) { return [op](const Entry& e) { return e.op == op; }; };
-  text << "Collectives: " << cell(results, is_op("collectives"))
+  text << " Collectives: " << cell(results, is_op("collectives"))
        << ". Capture: " << (session.device.can_capture() ? "yes" : "no") << ".\n";
   return text.str();
 }

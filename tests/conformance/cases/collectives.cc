@@ -9,6 +9,7 @@
 #include <numeric>
 #include <thread>
 
+#include "reference/ops.h"
 #include "suite.h"
 #include "turbomind/runtime/comm.h"
 
@@ -214,9 +215,52 @@ std::string check_abort(const Session& session) {
   });
 }
 
+// The fused sum and norm, against the reference on the sum of all ranks' inputs.
+std::string check_all_reduce_norm(const Session& session, int size, DType dtype) {
+  if (!session.device.plugin().op().all_reduce_add_rms_norm) {
+    throw NotOffered{"the all_reduce_add_rms_norm slot is NULL"};
+  }
+  return on_ranks(session, size, [&](Rank& rank) -> std::string {
+    constexpr int64_t kRows = 5;
+    constexpr int64_t kWidth = 100;
+    Case c(rank.device, rank.stream, static_cast<uint64_t>(rank.comm.rank()) + 1);
+    TestTensor& x = c.in_out("x", dtype, {kRows, kWidth});
+    TestTensor& residual = c.in_out("residual", dtype, {kRows, kWidth});
+    TestTensor& weight = c.input("weight", TM_F32, {kWidth});
+    TestTensor& out = c.output("out", dtype, {kRows, kWidth});
+    Random shared(77);  // the residual and the weight are the same on every rank
+    residual.fill_normal(shared);
+    weight.fill_uniform(shared, 0.5, 1.5);
+    for (int64_t i = 0; i < x.size(); ++i) {
+      double sum = residual.get(i);
+      for (int r = 0; r < size; ++r) sum += input_value(r, i);
+      residual.expected.push_back(sum);
+      x.set(i, input_value(rank.comm.rank(), i));
+    }
+    out.expected = reference::rms_norm(residual.expected, weight.values(), 1e-5);
+    for (TestTensor& tensor : c.tensors()) tensor.upload(rank.stream);
+    const tm_add_rms_norm_args norm{.struct_size = sizeof(tm_add_rms_norm_args),
+                                    .x = x.view(),
+                                    .residual = residual.view(),
+                                    .weight = weight.view(),
+                                    .eps = 1e-5f,
+                                    .out = out.view()};
+    c.call(TM_OP_all_reduce_add_rms_norm, c.op().all_reduce_add_rms_norm,
+           tm_all_reduce_add_rms_norm_args{.comm = rank.comm.handle(), .norm = norm});
+    for (TestTensor& tensor : c.tensors()) tensor.download(rank.stream);
+    rank.stream.synchronize();
+    const Tolerance bound = tolerance(dtype == TM_F32 ? Arithmetic::kFloat32 : Arithmetic::kHalf, dtype);
+    for (const TestTensor* tensor : {&residual, &out}) {
+      const std::string wrong = compare(tensor->results(), tensor->expected, bound);
+      if (!wrong.empty()) return tensor->name() + ": " + wrong;
+    }
+    return c.changed_guards();
+  });
+}
+
 }  // namespace
 
-void add_collective_checks(Suite& suite) {
+void add_collective_checks(Suite& suite, const Session& session) {
   for (const int size : {1, 2, 3}) {
     const std::string tail = "_ranks" + std::to_string(size);
     for (const NamedCollective& collective : kCollectives) {
@@ -227,6 +271,12 @@ void add_collective_checks(Suite& suite) {
                     [=](const Session& session) { return check_same_bits(session, size); });
   }
   suite.add_check("collectives", "abort_ends_waits", check_abort);
+  for (const DType dtype : session.activation_dtypes()) {
+    for (const int size : {1, 2, 3}) {
+      suite.add_check("all_reduce_add_rms_norm", dtype_name(dtype), "ranks" + std::to_string(size),
+                      [=](const Session& s) { return check_all_reduce_norm(s, size, dtype); });
+    }
+  }
 }
 
 }  // namespace turbomind::conformance

@@ -103,8 +103,11 @@ void add_norm_cases(Suite& suite, const Session& session) {
     suite.add("rms_norm", name, "nan_stays_in_its_row", [=](Case& c) { build_rms_norm(c, dtype, odd, false, true); });
     suite.add("layer_norm", name, "without_bias", [=](Case& c) { build_layer_norm(c, dtype, odd, false, false, 0); });
     suite.add("layer_norm", name, "in_place", [=](Case& c) { build_layer_norm(c, dtype, odd, true, true, 0); });
-    // A one-pass variance in float32 cancels here.
-    suite.add("layer_norm", name, "large_mean", [=](Case& c) { build_layer_norm(c, dtype, odd, true, false, 100); });
+    // A one-pass variance in float32 loses all its digits here, two passes some.
+    suite.add("layer_norm", name, "large_mean", [=](Case& c) {
+      build_layer_norm(c, dtype, odd, true, false, 1000);
+      c.tolerance = Tolerance{1e-4, 1e-2, 5e-3};
+    });
   }
 }
 
