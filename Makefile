@@ -68,5 +68,5 @@ $(VENV)/.test-tools: requirements-dev.txt | $(VENV)/.build-tools
 	touch $@
 
 $(VENV)/.reference-stack: | $(BIN)/python
-	$(PIP) "$(TORCH)" transformers
+	$(PIP) "$(TORCH)" transformers sentencepiece protobuf
 	touch $@

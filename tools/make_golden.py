@@ -64,14 +64,14 @@ def make_texts(folder: Path, models: dict[str, Path]) -> None:
     corpus = (_GOLDEN / "corpus.txt").read_text(encoding="utf-8")
     texts = text_reference.golden_texts(corpus)
     smollm2 = text_reference.smollm2_reference(models["smollm2"])
-    gemma3 = text_reference.gguf_reference(models["gemma3-270m"])
+    gemma3 = text_reference.sentencepiece_reference(models["gemma3-270m"])
     tiny_bpe = text_reference.folder_reference(folder / "tiny" / "llama")
     tiny_spm = text_reference.sentencepiece_reference(folder / "gguf" / "gemma3_mixed.gguf")
     encoders: dict[str, text_reference.Encode] = {
         "smollm2": lambda text: smollm2.encode(text, add_special_tokens=False),
-        "gemma3-270m": lambda text: gemma3.encode(text, add_special_tokens=False),
+        "gemma3-270m": gemma3,
         "tiny_bpe": lambda text: tiny_bpe.encode(text, add_special_tokens=False),
-        "tiny_spm": tiny_spm.encode,
+        "tiny_spm": tiny_spm,
     }
     template = smollm2.chat_template
     chats = {

@@ -48,7 +48,7 @@ _FILTERS = {
     *("sort", "string", "title", "trim", "unique", "upper", "urlencode"),
 }
 _PADDING_METHODS = {"center", "ljust", "rjust", "zfill", "expandtabs"}
-_CHARACTERS_PER_VALUE = 8  # of a number, or of a container's brackets and separators
+_CHARACTERS_PER_VALUE = 32  # of a number, or of a container's brackets and separators
 _LONG_WIDTH = re.compile(r"\d{4}|[{*]")  # in a format specification
 
 
@@ -241,7 +241,10 @@ class _GenerationTag(Extension):
 
 
 def measure(value: Any, limit: int) -> int:
-    """About the characters that ``str(value)`` takes; stops counting soon after ``limit``."""
+    """An upper estimate of the characters of ``str(value)``; stops soon after ``limit``.
+
+    Values other than text count generously: walking them is what takes time.
+    """
     total, pending = 0, [value]
     while pending and total <= limit:
         item = pending.pop()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -60,18 +61,20 @@ def smollm2_reference(path: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def gguf_reference(path: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a GGUF file by transformers."""
-    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-
-
 def folder_reference(path: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a Hugging Face folder by transformers."""
-    return AutoTokenizer.from_pretrained(path)
+    """The tokenizer.json of a folder by transformers.
+
+    Not by AutoTokenizer, which for some model types replaces the file's rules by its own.
+    """
+    return PreTrainedTokenizerFast.from_pretrained(path)
 
 
-def sentencepiece_reference(path: Path) -> sentencepiece.SentencePieceProcessor:
-    """A sentencepiece model made from the vocabulary of a GGUF file."""
+def sentencepiece_reference(path: Path) -> Encode:
+    """SentencePiece on the vocabulary of a GGUF file, with control tokens parsed in front of it.
+
+    It is what defines the ids. transformers gets these models' white-space tokens wrong from GGUF,
+    whose scores for them are placeholders that its conversion to merges relies on.
+    """
     fields = gguf.GGUFReader(path).fields
 
     def column(name: str) -> list[Any]:
@@ -80,19 +83,32 @@ def sentencepiece_reference(path: Path) -> sentencepiece.SentencePieceProcessor:
 
     model = sentencepiece_model_pb2.ModelProto()
     unknown = fields["tokenizer.ggml.unknown_token_id"].contents()
+    control: dict[str, int] = {}
     rows = zip(column("tokens"), column("scores"), column("token_type"), strict=True)
     for token_id, (piece, score, kind) in enumerate(rows):
         entry = model.pieces.add()
         entry.piece = piece.replace(" ", "▁")
         entry.score = score
         entry.type = 2 if token_id == unknown else kind
+        if kind == 3:
+            control[piece] = token_id
     model.trainer_spec.model_type = 2  # BPE
     model.trainer_spec.byte_fallback = True
     model.normalizer_spec.name = "identity"
     prefix = fields.get("tokenizer.ggml.add_space_prefix")
     model.normalizer_spec.add_dummy_prefix = prefix is None or bool(prefix.contents())
     model.normalizer_spec.remove_extra_whitespaces = False
-    return sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model.SerializeToString())
+    longest_first = sorted(control, key=len, reverse=True)
+    pattern = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = []
+        for part in pattern.split(text):
+            ids += [control[part]] if part in control else processor.encode(part)
+        return ids
+
+    return encode
 
 
 def render_reference(template: str, messages: list[dict[str, Any]], **variables: Any) -> str:

@@ -73,7 +73,9 @@ def _record(name: str, entry: Any) -> tuple[str, str, tuple[int, ...], int, int]
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(name, "an object of dtype, shape and data_offsets", entry)
     dtype = entry["dtype"]
-    format_name = _FORMAT_OF_DTYPE.get(dtype) if isinstance(dtype, str) else None
+    if not isinstance(dtype, str):
+        raise CheckpointError(f"dtype of {name}", "a string", dtype)
+    format_name = _FORMAT_OF_DTYPE.get(dtype)
     if format_name is None:
         if dtype in _OTHER_DTYPES:
             raise UnsupportedFormatError(f"tensor {name}: expected F32, F16 or BF16, found {dtype}")

@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the tools and the golden data's helpers importable."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(_ROOT / "tools"), str(_ROOT / "tests" / "python")]
