@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "support/test.h"
 
+#include <atomic>
 #include <cstdio>
 #include <cstring>
 #include <exception>
@@ -19,7 +20,7 @@ std::vector<Case>& cases() {
   return list;
 }
 
-int failures = 0;
+std::atomic<int> failures{0};  // tests may have threads
 
 }  // namespace
 
@@ -44,8 +45,8 @@ int main(int argc, char** argv) {
     } catch (const std::exception& error) {
       turbomind::test::report_failure(test.name, 0, std::string("threw: ") + error.what());
     }
-    std::printf("%s %s\n", failures ? "FAIL" : "ok  ", test.name);
-    ++(failures ? failed : passed);
+    std::printf("%s %s\n", failures > 0 ? "FAIL" : "ok  ", test.name);
+    ++(failures > 0 ? failed : passed);
   }
   std::printf("%d passed, %d failed\n", passed, failed);
   return failed || passed == 0;
