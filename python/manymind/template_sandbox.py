@@ -10,18 +10,8 @@ before they run.
 from __future__ import annotations
 
 import json
-import re
 import threading
-import time
-from collections.abc import (
-    Callable,
-    ItemsView,
-    Iterable,
-    Iterator,
-    KeysView,
-    Mapping,
-    ValuesView,
-)
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from types import BuiltinMethodType
 from typing import Any, NoReturn
@@ -35,11 +25,18 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-MAX_STEPS = 1_000_000  # loop items and calls
-MAX_CHARACTERS = 16_000_000  # of any value, and of all text written
-MAX_SECONDS = 5.0
-_MAX_INTEGER_BITS = 4096
-_STEPS_PER_CLOCK_CHECK = 1024
+from manymind.template_limits import (
+    MAX_CHARACTERS,
+    Budget,
+    check_format,
+    check_join,
+    check_method,
+    check_operator,
+    check_product,
+    check_replace,
+    check_size,
+    measure,
+)
 
 _FILTERS = {
     *("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float"),
@@ -47,31 +44,6 @@ _FILTERS = {
     *("reject", "rejectattr", "replace", "reverse", "round", "safe", "select", "selectattr"),
     *("sort", "string", "title", "trim", "unique", "upper", "urlencode"),
 }
-_PADDING_METHODS = {"center", "ljust", "rjust", "zfill", "expandtabs"}
-_CHARACTERS_PER_VALUE = 32  # of a number, or of a container's brackets and separators
-_LONG_WIDTH = re.compile(r"\d{4}|[{*]")  # in a format specification
-
-
-class _Budget:
-    """What one rendering may still use."""
-
-    def __init__(self) -> None:
-        self.steps = MAX_STEPS
-        self.characters = MAX_CHARACTERS
-        self.deadline = time.monotonic() + MAX_SECONDS
-
-    def charge_steps(self, count: int) -> None:
-        before, self.steps = self.steps, self.steps - count
-        if self.steps < 0:
-            raise SecurityError(f"expected at most {MAX_STEPS} loop items and calls, found more")
-        crossed = before // _STEPS_PER_CLOCK_CHECK != self.steps // _STEPS_PER_CLOCK_CHECK
-        if crossed and time.monotonic() > self.deadline:
-            raise SecurityError(f"expected at most {MAX_SECONDS} seconds, found more")
-
-    def charge_characters(self, count: int) -> None:
-        self.characters -= count
-        if self.characters < 0:
-            raise SecurityError(f"expected at most {MAX_CHARACTERS} characters, found more")
 
 
 class _MeteredCode(CodeGenerator):
@@ -139,14 +111,14 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
 
     def start_rendering(self) -> None:
         """Gives this thread's next rendering a fresh budget."""
-        self._local.budget = _Budget()
+        self._local.budget = Budget()
 
     @property
-    def budget(self) -> _Budget:
+    def budget(self) -> Budget:
         """The budget of this thread; constant folding at compile time has one too."""
         if not hasattr(self._local, "budget"):
             self.start_rendering()
-        budget: _Budget = self._local.budget
+        budget: Budget = self._local.budget
         return budget
 
     def metered_items(self, items: Any) -> Any:
@@ -172,13 +144,15 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
         return "".join(map(str, values))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        _check_operator(operator, left, right)
+        check_operator(operator, left, right)
         return super().call_binop(context, operator, left, right)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         __self.budget.charge_steps(1)
         if isinstance(__obj, BuiltinMethodType):
-            _check_method(__obj, args, kwargs)
+            if __obj.__name__ == "join" and len(args) == 1:
+                args = (__self._materialized(args[0]),)
+            check_method(__obj, args, kwargs)
         return super().call(__context, __obj, *args, **kwargs)
 
     def wrap_str_format(self, value: Any) -> Any:
@@ -187,15 +161,16 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
             return None
 
         def checked(*args: Any, **kwargs: Any) -> Any:
-            template: str = value.__self__
-            fields = re.findall(r"\{[^}]*", template)
-            if any(_LONG_WIDTH.search(field.partition(":")[2]) for field in fields):
-                raise SecurityError("expected plain fields in a format string, found widths")
-            size = measure([args, kwargs], MAX_CHARACTERS)
-            _check_product(len(fields), size, len(template))
+            check_format(value.__self__, [args, kwargs])
             return wrapped(*args, **kwargs)
 
         return checked
+
+    def _materialized(self, items: Any) -> Any:
+        """Items whose number is known, of what may be a generator."""
+        if isinstance(items, (str, list, tuple, dict)):
+            return items
+        return list(self.metered_items(items))
 
     def _metered_iterator(self, items: Iterable[Any]) -> Iterator[Any]:
         for item in items:
@@ -240,32 +215,6 @@ class _GenerationTag(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-def measure(value: Any, limit: int) -> int:
-    """An upper estimate of the characters of ``str(value)``; stops soon after ``limit``.
-
-    Values other than text count generously: walking them is what takes time.
-    """
-    total, pending = 0, [value]
-    while pending and total <= limit:
-        item = pending.pop()
-        if isinstance(item, str):
-            total += len(item)
-            continue
-        total += _CHARACTERS_PER_VALUE
-        if isinstance(item, Mapping):
-            pending.extend(item.keys())
-            pending.extend(item.values())
-        elif isinstance(item, (list, tuple, set, KeysView, ValuesView, ItemsView)):
-            pending.extend(item)
-    return total
-
-
-def check_size(*values: Any) -> None:
-    """Raises SecurityError if the text of all ``values`` would be too long."""
-    if measure(values, MAX_CHARACTERS) > MAX_CHARACTERS:
-        raise SecurityError(f"expected values of at most {MAX_CHARACTERS} characters, found more")
-
-
 @pass_context
 def _finalize(context: Context, value: Any) -> Any:
     """Charges each value that is written."""
@@ -280,76 +229,20 @@ def _environment_call(method: str, *args: nodes.Node) -> nodes.Call:
     return nodes.Call(nodes.EnvironmentAttribute(method), list(args), [], None, None)
 
 
-def _check_product(count: int, size: int, extra: int = 0) -> None:
-    if count * size + extra > MAX_CHARACTERS:
-        raise SecurityError(f"expected values of at most {MAX_CHARACTERS} characters, found more")
-
-
-def _check_operator(operator: str, left: Any, right: Any) -> None:
-    if isinstance(left, int) and isinstance(right, int):
-        bits = {
-            "*": left.bit_length() + right.bit_length(),
-            "**": left.bit_length() * abs(right),
-        }
-        if bits.get(operator, 0) > _MAX_INTEGER_BITS:
-            raise SecurityError(f"expected integers of at most {_MAX_INTEGER_BITS} bits")
-    elif operator == "+":
-        if isinstance(left, (str, list, tuple)) and isinstance(right, (str, list, tuple)):
-            check_size(left, right)
-    elif operator == "*":
-        for sequence, count in ((left, right), (right, left)):
-            if isinstance(sequence, (str, list, tuple)) and isinstance(count, int):
-                _check_product(max(count, 0), measure(sequence, MAX_CHARACTERS))
-    elif operator == "%" and isinstance(left, str):
-        if any(_LONG_WIDTH.search(field) for field in re.findall(r"%[^a-zA-Z%]*", left)):
-            raise SecurityError("expected plain fields in a format string, found widths")
-        _check_product(left.count("%"), measure(right, MAX_CHARACTERS), len(left))
-
-
-def _check_method(method: BuiltinMethodType, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    owner, name = method.__self__, method.__name__
-    if not isinstance(owner, (str, dict, list, tuple)):
-        raise SecurityError(f"{name}: expected a method of a str, dict, list or tuple")
-    if not isinstance(owner, str):
-        return
-    if name in _PADDING_METHODS:
-        widths = [value for value in (*args, *kwargs.values()) if isinstance(value, int)]
-        _check_product(max(owner.count("\t"), 1), max(widths, default=8), len(owner))
-    elif name == "join" and args:
-        _check_join(args[0], owner)
-    elif name == "replace" and len(args) >= 2:
-        _check_replace(owner, args[0], args[1])
-    elif name in ("translate", "maketrans"):
-        raise SecurityError(f"{name}: expected another method of str")
-
-
-def _check_join(items: Any, separator: str) -> None:
-    if not isinstance(items, (str, list, tuple, dict)):
-        raise SecurityError("join: expected a list or a text")
-    size = measure(items, MAX_CHARACTERS)
-    _check_product(len(items), len(separator), size)
-
-
-def _check_replace(text: Any, old: Any, new: Any) -> None:
-    if isinstance(text, str) and isinstance(old, str) and isinstance(new, str):
-        _check_product(text.count(old), len(new), len(text))
-
-
 def _guarded_filter(environment: ChatTemplateEnvironment, name: str, original: Any) -> Any:
     """``original`` with its arguments checked; keeps what Jinja marked it to be passed."""
 
     def check(value: Any, *args: Any, **kwargs: Any) -> Any:
-        if name == "join" and not isinstance(value, (str, list, tuple, dict)):
-            value = list(environment.metered_items(value))
         if name == "join":
-            _check_join(value, str(args[0] if args else kwargs.get("d", "")))
+            value = environment._materialized(value)
+            check_join(value, str(args[0] if args else kwargs.get("d", "")))
         elif name == "replace":
             old, new = [*args, kwargs.get("old", ""), kwargs.get("new", "")][:2]
-            _check_replace(str(value), str(old), str(new))
+            check_replace(str(value), str(old), str(new))
         elif name == "indent":
             width = args[0] if args else kwargs.get("width", 4)
             width = len(width) if isinstance(width, str) else int(width)
-            _check_product(str(value).count("\n") + 1, width, len(str(value)))
+            check_product(str(value).count("\n") + 1, width, len(str(value)))
         else:
             check_size(value)
         return value

@@ -48,6 +48,10 @@ def test_smollm2_template_equals_transformers(name: str) -> None:
             "{{ 'a-b'.split('-') | join('+') }}{{ '%s=%d' % ('x', 3) }}{{ '{}'.format(7) }}",
             "a+bx=37",
         ),
+        (
+            "{{ '+'.join(messages | map(attribute='role')) }}{{ [1, 2] | map('string') | join }}",
+            "user12",
+        ),
         ("{{ tools is none }}{{ documents is none }}{{ add_generation_prompt }}", "TrueTrueTrue"),
         ("{{ 'x' if unknown is not defined }}{{ '<b>&' }}", "x<b>&"),
         ("{{ [3, 1, 2] | sort | map('string') | list | last }}", "3"),
@@ -108,6 +112,7 @@ HOSTILE = {
     "padding of bytes": "{{ 'a'.encode().center(10**10) }}",
     "padding of integers": "{{ (1).to_bytes(10**10, 'big') }}",
     "format width": "{{ '%9999999999d' % 1 }}",
+    "format width after a name": "{{ '%(x)9999999999d' % {'x': 1} }}",
     "format width by argument": "{{ '%*d' % (10**9, 1) }}",
     "str.format width": "{{ '{:9999999999}'.format(1) }}",
     "str.format nested width": "{{ '{:{w}}'.format(1, w=10**9) }}",

@@ -104,6 +104,24 @@ def test_qwen2_window_begins_at_a_layer() -> None:
     assert [layer.attention.window for layer in config.layers] == [0, 32]
 
 
+def test_yarn_extends_the_context() -> None:
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256}
+    config = load(TINY / "llama", rope_scaling=yarn).config
+    assert config.context_length == 1024
+    assert config.ropes[0].attention_factor > 1
+    assert load(TINY / "llama").config.context_length == 256
+
+
+def test_gguf_linear_and_yarn_scaling() -> None:
+    path, prefix = GOLDEN / "gguf" / "qwen3_q8_0.gguf", "qwen3.rope.scaling."
+    plain = load(path).config.ropes[0]
+    linear = load(path, **{f"{prefix}type": "linear", f"{prefix}factor": 2.0}).config.ropes[0]
+    assert linear.inv_freq == pytest.approx([value / 2 for value in plain.inv_freq])
+    yarn = {f"{prefix}type": "yarn", f"{prefix}factor": 4.0, f"{prefix}original_context_length": 64}
+    expected = rope.yarn_rope(32, 1e4, "neox", rope.YarnScaling(4.0, 64))
+    assert load(path, **yarn).config.ropes[0] == expected
+
+
 def test_end_tokens_come_from_the_generation_config() -> None:
     checkpoint = open_checkpoint(TINY / "llama")
     assert load_model(checkpoint).config.eos_token_ids == (1, 2)
@@ -178,6 +196,7 @@ def test_unsupported_options_are_refused(folder: str, changes: dict[str, Any], w
         ({"split.count": 2}, UnsupportedModelError),
         ({"llama.attention.value_length": 32}, UnsupportedModelError),
         ({"llama.rope.scaling.type": "longrope"}, UnsupportedModelError),
+        ({"llama.rope.scaling.attn_factor": 1.5}, UnsupportedModelError),
         ({"llama.attention.sliding_window": 512}, UnsupportedModelError),
         ({"llama.block_count": 10**9}, CheckpointError),
         ({"llama.attention.head_count": 0}, CheckpointError),

@@ -10,11 +10,11 @@ Source: the GGUF specification (ggml project, docs/gguf.md).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from manymind.checkpoint.formats import FORMATS, row_bytes
+from manymind.checkpoint.gguf_cursor import Cursor, StringArray
 from manymind.checkpoint.gguf_format import (
     ARRAY,
     BOOL,
@@ -31,120 +31,6 @@ from manymind.checkpoint.gguf_format import (
 from manymind.checkpoint.mapped_file import MappedFile
 from manymind.checkpoint.types import Checkpoint, TensorSource
 from manymind.errors import CheckpointError, UnsupportedFormatError
-
-_U32 = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
-
-
-class StringArray(Sequence[str]):
-    """A metadata array of strings, decoded on access. ``offsets[i]`` is where string i begins in
-    ``data``."""
-
-    def __init__(self, key: str, data: memoryview, offsets: list[int]) -> None:
-        self._key = key
-        self._data = data
-        self._offsets = offsets
-
-    def __len__(self) -> int:
-        return len(self._offsets)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        start = self._offsets[index]
-        (length,) = _U64.unpack_from(self._data, start - 8)
-        return self._decode(self._data[start : start + length])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tolist())
-
-    def tolist(self) -> list[str]:
-        """All strings. Raises CheckpointError if one is not UTF-8."""
-        if not self._offsets:
-            return []
-        data, offsets = bytes(self._data), self._offsets
-        # A string ends 8 bytes (the next length field) before the next one begins.
-        ends = [offset - 8 for offset in offsets[1:]]
-        ends.append(len(data))
-        try:
-            return [data[start:end].decode() for start, end in zip(offsets, ends, strict=True)]
-        except UnicodeDecodeError as error:
-            raise CheckpointError(self._key, "UTF-8 strings", error) from error
-
-    def _decode(self, data: memoryview) -> str:
-        try:
-            return str(data, "utf-8")
-        except UnicodeDecodeError as error:
-            raise CheckpointError(self._key, "UTF-8 strings", error) from error
-
-
-class _Cursor:
-    """Reads little-endian values front to back; every read past the end is a CheckpointError."""
-
-    def __init__(self, data: memoryview) -> None:
-        self.data = data
-        self.position = 0
-
-    def require(self, size: int, field: str) -> None:
-        left = len(self.data) - self.position
-        if size > left:
-            raise CheckpointError(field, f"{size} bytes at offset {self.position}", f"{left} bytes")
-
-    def take(self, size: int, field: str) -> memoryview:
-        self.require(size, field)
-        start = self.position
-        self.position += size
-        return self.data[start : self.position]
-
-    def unpack(self, layout: struct.Struct, field: str) -> Any:
-        (value,) = layout.unpack(self.take(layout.size, field))
-        return value
-
-    def u32(self, field: str) -> int:
-        return int(self.unpack(_U32, field))
-
-    def u64(self, field: str) -> int:
-        return int(self.unpack(_U64, field))
-
-    def count(self, field: str, min_bytes_each: int) -> int:
-        """A 64-bit count of items that take at least ``min_bytes_each`` bytes of the rest of the
-        file."""
-        value = self.u64(field)
-        limit = (len(self.data) - self.position) // min_bytes_each
-        if value > limit:
-            raise CheckpointError(field, f"at most {limit} (by the file's size)", value)
-        return value
-
-    def string(self, field: str, limit: int | None = None) -> str:
-        length = self.u64(f"length of {field}")
-        if limit is not None and not 0 < length <= limit:
-            raise CheckpointError(f"length of {field}", f"1 to {limit} bytes", length)
-        try:
-            return str(self.take(length, field), "utf-8")
-        except UnicodeDecodeError as error:
-            raise CheckpointError(field, "UTF-8", error) from error
-
-    def string_array(self, key: str, count: int) -> StringArray:
-        data, start = self.data, self.position
-        limit = len(data) - 8
-        offsets: list[int] = []
-        append, unpack = offsets.append, _U64.unpack_from
-        position = start
-        for index in range(count):
-            if position > limit:
-                raise CheckpointError(f"{key}[{index}]", "a string", "the end of the file")
-            append(position + 8 - start)
-            position += 8 + unpack(data, position)[0]
-        if position > len(data):
-            raise CheckpointError(
-                key, f"{count} strings", "a string reaching past the end of the file"
-            )
-        self.position = position
-        return StringArray(key, data[start:position], offsets)
 
 
 def open_gguf(path: Path) -> Checkpoint:
@@ -163,7 +49,7 @@ def open_gguf(path: Path) -> Checkpoint:
 
 
 def _parse(path: Path, file: MappedFile) -> Checkpoint:
-    cursor = _Cursor(file.data)
+    cursor = Cursor(file.data)
     _read_magic_and_version(cursor)
     # A tensor record takes at least 33 bytes, a key-value pair at least 14.
     tensor_count = cursor.count("tensor_count", 33)
@@ -180,7 +66,7 @@ def _parse(path: Path, file: MappedFile) -> Checkpoint:
     )
 
 
-def _read_magic_and_version(cursor: _Cursor) -> None:
+def _read_magic_and_version(cursor: Cursor) -> None:
     magic = bytes(cursor.take(4, "magic"))
     if magic != MAGIC:
         raise CheckpointError("magic", MAGIC, magic)
@@ -191,7 +77,7 @@ def _read_magic_and_version(cursor: _Cursor) -> None:
         raise UnsupportedFormatError(f"GGUF version: expected one of {VERSIONS}, found {version}")
 
 
-def _read_metadata(cursor: _Cursor, count: int) -> dict[str, Any]:
+def _read_metadata(cursor: Cursor, count: int) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     for index in range(count):
         key = cursor.string(f"metadata key {index}", MAX_NAME_BYTES)
@@ -201,7 +87,7 @@ def _read_metadata(cursor: _Cursor, count: int) -> dict[str, Any]:
     return metadata
 
 
-def _read_value(cursor: _Cursor, key: str, value_type: int) -> Any:
+def _read_value(cursor: Cursor, key: str, value_type: int) -> Any:
     if value_type == STRING:
         return cursor.string(key)
     if value_type == ARRAY:
@@ -212,7 +98,7 @@ def _read_value(cursor: _Cursor, key: str, value_type: int) -> Any:
     return cursor.unpack(layout, key)
 
 
-def _read_array(cursor: _Cursor, key: str) -> StringArray | memoryview:
+def _read_array(cursor: Cursor, key: str) -> StringArray | memoryview:
     """Strings as a StringArray, numbers as a typed view of the file: ``.tolist()`` gives Python
     values of either."""
     item_type = cursor.u32(f"item type of {key}")
@@ -247,7 +133,7 @@ def _alignment(metadata: dict[str, Any]) -> int:
     return alignment
 
 
-def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> dict[str, TensorSource]:
+def _read_tensors(cursor: Cursor, count: int, alignment: int) -> dict[str, TensorSource]:
     records: dict[str, tuple[str, tuple[int, ...], int]] = {}
     for index in range(count):
         name = cursor.string(f"name of tensor {index}", MAX_NAME_BYTES)
@@ -275,7 +161,7 @@ def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> dict[str, Tens
 
 
 def _read_tensor_record(
-    cursor: _Cursor, name: str, alignment: int
+    cursor: Cursor, name: str, alignment: int
 ) -> tuple[str, tuple[int, ...], int]:
     """Format, shape (outermost dimension first) and offset into the data section."""
     rank = cursor.u32(f"number of dimensions of {name}")

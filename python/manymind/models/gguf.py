@@ -34,6 +34,9 @@ STEMS = {
 
 _ROPE_FACTORS = "rope_freqs.weight"
 
+# Adjustments of YaRN that only some models use.
+_UNSUPPORTED_SCALING = ("attn_factor", "yarn_log_multiplier", "yarn_ext_factor", "yarn_attn_factor")
+
 # The rope factors are read into the configuration.
 NAMES = SourceNames(STEMS, ignored=(r"rope_freqs\.weight",))
 
@@ -99,6 +102,9 @@ def rope_config(
     theta = metadata.number("rope.freq_base", default_theta)
     scaling = Fields(checkpoint.config, f"{architecture(checkpoint)}.rope.scaling.")
     kind = scaling.string("type", "none")
+    for key in _UNSUPPORTED_SCALING:
+        if key in scaling:
+            raise UnsupportedModelError(f"rope.scaling.{key}: expected none, found a value")
     factors = checkpoint.tensors.get(_ROPE_FACTORS)
     if factors is not None and kind == "none":
         if factors.format != "f32":

@@ -46,14 +46,14 @@ def uniform_source(
     configure."""
     config = Fields(checkpoint.config)
     tied = config.boolean("tie_word_embeddings", False)
-    theta = config.number("rope_theta", 10000.0)
+    parameters, theta = rope_parameters(config), config.number("rope_theta", 10000.0)
     decoder = DecoderConfig(
         architecture=architecture,
         vocab_size=dims.vocab_size,
         hidden_size=dims.hidden_size,
-        context_length=dims.context_length,
+        context_length=context_length(parameters, dims.context_length),
         norm_eps=dims.norm_eps,
-        ropes=(rope_config(rope_parameters(config), dims.head_dim, theta, dims.context_length),),
+        ropes=(rope_config(parameters, dims.head_dim, theta, dims.context_length),),
         layers=layers,
         tie_word_embeddings=tied,
         bos_token_id=bos_token_id(checkpoint),
@@ -128,6 +128,14 @@ def rope_config(parameters: Fields, dim: int, theta: float, context_length: int)
     raise UnsupportedModelError(
         f"rope_type: expected default, linear, llama3 or yarn without mscale, found {kind}"
     )
+
+
+def context_length(parameters: Fields, trained: int) -> int:
+    """Positions the model takes: with YaRN, config.json states those before the extension."""
+    if parameters.string("rope_type", parameters.string("type", "default")) != "yarn":
+        return trained
+    original = parameters.integer("original_max_position_embeddings", trained)
+    return max(trained, int(original * parameters.number("factor", 1.0)))
 
 
 def layer_types(config: Fields, num_layers: int, default: list[str]) -> list[str]:

@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Tokenizer, models
 from manymind.errors import TokenizerError
 from manymind.tokenizer.library import LibraryEncoder, library_errors
 from manymind.tokenizer.pre_tokenizers import PreTokenization
-from manymind.tokenizer.spm import TokenType
+from manymind.tokenizer.vocabulary import TokenType
 
 
 def bpe_encoder(

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from manymind.errors import InvalidParameterError
 
+SPACE = "▁"  # SentencePiece's mark for a space, U+2581
 PieceBytes = Callable[[str], bytes]
 
 
@@ -100,9 +101,14 @@ def byte_level_bytes(piece: str) -> bytes:
 
 def spm_bytes(piece: str) -> bytes:
     """SentencePiece writes a space as U+2581, and a byte that is in no piece as <0xNN>."""
-    if (match := _BYTE_TOKEN.fullmatch(piece)) is not None:
-        return bytes([int(match[1], 16)])
-    return piece.replace("▁", " ").encode()
+    value = byte_value(piece)
+    return piece.replace(SPACE, " ").encode() if value is None else bytes([value])
+
+
+def byte_value(piece: str) -> int | None:
+    """The byte that SentencePiece's token <0xNN> stands for; None for other tokens."""
+    match = _BYTE_TOKEN.fullmatch(piece)
+    return None if match is None else int(match[1], 16)
 
 
 def _byte_characters() -> dict[str, int]:

@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any
-
 from manymind.checkpoint import Checkpoint
 from manymind.checkpoint.fields import Fields
 from manymind.checkpoint.token_ids import bos_token_id, eos_token_ids
 from manymind.errors import TokenizerError
 from manymind.tokenizer.decoding import PieceTable, byte_level_bytes, spm_bytes
-from manymind.tokenizer.spm import SpmEncoder, TokenType
+from manymind.tokenizer.spm import SpmEncoder
 from manymind.tokenizer.tokenizer import Encoder, Tokenizer
+from manymind.tokenizer.vocabulary import Vocabulary
 
 _PREFIX = "tokenizer.ggml."
 
@@ -23,48 +21,13 @@ _ANSWER_ENDS = {
 }
 
 
-class _Vocabulary:
-    """Strings and kinds of all tokens."""
-
-    def __init__(self, metadata: Fields) -> None:
-        self.pieces: list[str] = metadata.sequence("tokens")
-        if not self.pieces or type(self.pieces[0]) is not str:
-            raise metadata.error("tokens", "a list of strings", "another list")
-        types: list[int] = self._column(metadata, "token_type", int)
-        # TokenType of each id that is not NORMAL: few, of a quarter million.
-        self.kinds = {token_id: kind for token_id, kind in enumerate(types) if kind != 1}
-
-    def scores(self, metadata: Fields) -> list[float]:
-        return self._column(metadata, "scores", float)
-
-    @cached_property
-    def ids(self) -> dict[str, int]:
-        return dict(zip(self.pieces, range(len(self.pieces)), strict=True))
-
-    def piece_of(self, token_id: int) -> str | None:
-        return self.pieces[token_id] if 0 <= token_id < len(self.pieces) else None
-
-    def id_of(self, piece: str) -> int | None:
-        return self.ids.get(piece)
-
-    def is_control(self, token_id: int) -> bool:
-        return self.kinds.get(token_id) == TokenType.CONTROL
-
-    def _column(self, metadata: Fields, name: str, kind: type) -> list[Any]:
-        values = metadata.sequence(name)
-        if len(values) != len(self.pieces) or type(values[0]) is not kind:
-            expected = f"{len(self.pieces)} of {kind.__name__}"
-            raise metadata.error(name, expected, f"{len(values)} of {type(values[:1])}")
-        return values
-
-
 def load_gguf_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     """Raises TokenizerError on an unknown kind, CheckpointError on malformed fields."""
     metadata = Fields(checkpoint.config, _PREFIX)
     kind = metadata.string("model")
     if kind not in ("gpt2", "llama"):
         raise TokenizerError(f"{_PREFIX}model: expected gpt2 or llama, found {kind!r}")
-    vocabulary = _Vocabulary(metadata)
+    vocabulary = Vocabulary(metadata)
     if kind == "llama":
         strips_space = metadata.boolean("add_space_prefix", True)
         encoder: Encoder = _spm_encoder(metadata, vocabulary, strips_space)
@@ -81,7 +44,7 @@ def load_gguf_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     return _assemble(checkpoint, metadata, vocabulary, encoder, table, adds_bos)
 
 
-def _spm_encoder(metadata: Fields, vocabulary: _Vocabulary, add_space_prefix: bool) -> SpmEncoder:
+def _spm_encoder(metadata: Fields, vocabulary: Vocabulary, add_space_prefix: bool) -> SpmEncoder:
     unknown = metadata.token_ids("unknown_token_id")
     return SpmEncoder(
         vocabulary.pieces,
@@ -95,7 +58,7 @@ def _spm_encoder(metadata: Fields, vocabulary: _Vocabulary, add_space_prefix: bo
 def _assemble(
     checkpoint: Checkpoint,
     metadata: Fields,
-    vocabulary: _Vocabulary,
+    vocabulary: Vocabulary,
     encoder: Encoder,
     table: PieceTable,
     adds_bos: bool,
@@ -127,7 +90,7 @@ def _around(metadata: Fields, key: str, default: bool, token_id: int | None) -> 
     return (token_id,)
 
 
-def _piece(vocabulary: _Vocabulary, token_id: int | None) -> str:
+def _piece(vocabulary: Vocabulary, token_id: int | None) -> str:
     if token_id is None:
         return ""
     piece = vocabulary.piece_of(token_id)

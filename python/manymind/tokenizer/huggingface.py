@@ -15,12 +15,17 @@ from manymind.checkpoint.fields import Fields
 from manymind.checkpoint.json_file import read_json_object
 from manymind.checkpoint.token_ids import bos_token_id, eos_token_ids
 from manymind.errors import CheckpointError, TokenizerError
-from manymind.tokenizer.decoding import PieceBytes, PieceTable, byte_level_bytes, spm_bytes
+from manymind.tokenizer.decoding import (
+    SPACE,
+    PieceBytes,
+    PieceTable,
+    byte_level_bytes,
+    spm_bytes,
+)
 from manymind.tokenizer.library import LibraryEncoder, library_errors
 from manymind.tokenizer.tokenizer import Tokenizer
 
 _MAX_TOKENIZER_BYTES = 256 << 20
-_SPACE = "▁"
 
 
 def load_huggingface_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
@@ -110,10 +115,10 @@ def _decoding_rule(library: tokenizers.Tokenizer) -> tuple[PieceBytes, bool]:
     decoder = json.loads(library.decoder.__getstate__())
     if decoder["type"] == "ByteLevel":
         return byte_level_bytes, False
-    if decoder["type"] == "Metaspace" and decoder["replacement"] == _SPACE:
+    if decoder["type"] == "Metaspace" and decoder["replacement"] == SPACE:
         return spm_bytes, decoder["prepend_scheme"] != "never"
     steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
-    if steps and steps[0] == {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}:
+    if steps and steps[0] == {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}:
         rest = [step for step in steps[1:] if step["type"] not in ("ByteFallback", "Fuse")]
         if not rest:
             return spm_bytes, False

@@ -13,27 +13,15 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from enum import IntEnum
 
 from manymind.errors import TokenizerError
+from manymind.tokenizer.decoding import SPACE, byte_value
 from manymind.tokenizer.literals import LiteralSplitter
+from manymind.tokenizer.vocabulary import TokenType
 
-SPACE = "▁"
 _MAX_CACHED_WORD = 64  # characters
 _MAX_CACHE_ENTRIES = 1 << 16
 _SPACE_INSIDE = re.compile(f"{SPACE}(?<=([^{SPACE}\\n]){SPACE})")  # captures what stands before it
-_BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-
-
-class TokenType(IntEnum):
-    """``tokenizer.ggml.token_type``; the numbers are SentencePiece's."""
-
-    NORMAL = 1
-    UNKNOWN = 2
-    CONTROL = 3
-    USER_DEFINED = 4
-    UNUSED = 5
-    BYTE = 6
 
 
 class SpmEncoder:
@@ -70,7 +58,7 @@ class SpmEncoder:
             elif kind == TokenType.USER_DEFINED:
                 user_defined[piece.replace(" ", SPACE)] = token_id
             elif kind == TokenType.BYTE:
-                self._bytes[_byte_value(piece)] = token_id
+                self._add_byte(piece, token_id)
         if self._bytes and len(self._bytes) != 256:
             raise TokenizerError(f"byte tokens: expected none or 256, found {len(self._bytes)}")
         self._user_defined = LiteralSplitter(user_defined)
@@ -93,6 +81,12 @@ class SpmEncoder:
                 self._encode_text(prefix + part.replace(" ", SPACE), ids)
                 prefix = ""
         return ids
+
+    def _add_byte(self, piece: str, token_id: int) -> None:
+        value = byte_value(piece)
+        if value is None:
+            raise TokenizerError(f"byte token: expected <0xNN>, found {piece!r}")
+        self._bytes[value] = token_id
 
     def _encode_text(self, text: str, ids: list[int]) -> None:
         for part in self._user_defined.split(text):
@@ -158,13 +152,6 @@ class SpmEncoder:
             if previous[left] >= 0:
                 propose(previous[left], left)
         return [symbol for symbol in symbols if symbol]
-
-
-def _byte_value(piece: str) -> int:
-    match = _BYTE_PIECE.fullmatch(piece)
-    if match is None:
-        raise TokenizerError(f"byte token: expected <0xNN>, found {piece!r}")
-    return int(match[1], 16)
 
 
 def _word_starts(pieces: Iterable[str]) -> re.Pattern[str]:
