@@ -5,16 +5,14 @@
 // token fed to the wrong row changes the answer.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "engine/engine_driver.h"
 #include "support/null_backend.h"
-#include "support/test.h"
-#include "turbomind/engine/engine.h"
 
 namespace turbomind::test {
 
@@ -48,7 +46,7 @@ inline EngineOptions null_options(std::map<std::string, std::string> backend_con
   return options;
 }
 
-inline void load_weights(Engine& engine) {
+inline std::vector<WeightSource> null_checkpoint() {
   // Neighbours of one format are packed into one matrix, of which the null plug-in fills the first column only.
   const std::vector<std::pair<std::string, std::pair<int64_t, int64_t>>> shapes = {
       {"embed_tokens", {kVocab, 8}}, {"final_norm", {8, 1}},          {"layers.0.attn_norm", {8, 1}},
@@ -57,6 +55,7 @@ inline void load_weights(Engine& engine) {
       {"layers.0.up_proj", {16, 8}}, {"layers.0.down_proj", {8, 16}},
   };
   static const std::vector<float> zeros(static_cast<size_t>(kVocab) * 8, 0.0F);
+  std::vector<WeightSource> checkpoint;
   for (const auto& [name, shape] : shapes) {
     const bool half = name == "layers.0.k_proj" || name == "layers.0.up_proj";
     WeightSource source;
@@ -66,8 +65,9 @@ inline void load_weights(Engine& engine) {
     source.cols = shape.second;
     source.data = zeros.data();
     source.bytes = static_cast<size_t>(shape.first * shape.second) * (half ? 2 : 4);
-    engine.load_weight(source);
+    checkpoint.push_back(std::move(source));
   }
+  return checkpoint;
 }
 
 // The null plug-in's hash, written down again from its description.
@@ -135,67 +135,15 @@ inline std::vector<int32_t> make_prompt(int64_t count, uint32_t seed) {
   return prompt;
 }
 
-inline SamplingParams greedy(int64_t max_new_tokens) {
-  SamplingParams params;
-  params.max_new_tokens = max_new_tokens;
-  return params;
-}
-
-// A started engine whose outputs are collected per sequence. NullBackend first: it forgets earlier faults.
-class EngineFixture {
- public:
-  using Key = std::pair<uint64_t, int32_t>;  // request, index
-
-  explicit EngineFixture(const EngineOptions& options) : null(TM_PLUGIN_NULL), engine(null_model(), options) {
-    load_weights(engine);
-    plan = engine.start();
-  }
-
-  // Polls until so many sequences have finished since construction; gives up after a few seconds.
-  void wait_finished(size_t count) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-    while (num_finished < count && std::chrono::steady_clock::now() < deadline) collect();
-    EXPECT_EQ(num_finished, count);
-  }
-
-  void collect(std::chrono::milliseconds timeout = std::chrono::milliseconds(50)) {
-    for (Output& output : engine.poll(timeout)) {
-      num_finished += output.finished;
-      const auto [place, inserted] = results.try_emplace({output.request_id, output.index}, Output{});
-      if (inserted) {
-        place->second = std::move(output);
-      } else {
-        EXPECT(!place->second.finished);
-        place->second.merge(std::move(output));
-      }
-    }
-  }
-
-  // The answer to one request that nothing else runs beside.
-  Output generate(std::vector<int32_t> prompt, SamplingParams params) {
-    const size_t n = static_cast<size_t>(params.n);
-    const uint64_t id = engine.submit(std::move(prompt), std::move(params));
-    wait_finished(num_finished + n);
-    return result(id);
-  }
-
-  // What has come of one sequence.
-  Output& result(uint64_t id, int32_t index = 0) { return results[{id, index}]; }
-
-  NullBackend null;
-  Engine engine;
-  MemoryPlan plan;
-  std::map<Key, Output> results;
-  size_t num_finished = 0;
+// Constructed before the engine opens the plug-in: forgets earlier counts and faults.
+struct NullHooks {
+  NullBackend null{TM_PLUGIN_NULL};
 };
 
-inline std::string to_text(const std::vector<int32_t>& tokens) {
-  std::string text;
-  for (const int32_t token : tokens) text += std::to_string(token) + " ";
-  return text;
-}
+// A started engine on the null plug-in.
+class EngineFixture : public NullHooks, public EngineDriver {
+ public:
+  explicit EngineFixture(const EngineOptions& options) : EngineDriver(null_model(), options, null_checkpoint()) {}
+};
 
 }  // namespace turbomind::test
-
-#define EXPECT_TOKENS(found, expected) \
-  EXPECT_EQ(::turbomind::test::to_text(found), ::turbomind::test::to_text(expected))

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "engine_fixture.h"
+#include "engine/engine_fixture.h"
 
 namespace turbomind::test {
 namespace {

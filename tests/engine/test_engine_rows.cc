@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Logprobs, logits and hidden states: which rows come back, how often, in what order.
-#include "engine_fixture.h"
+#include "engine/engine_fixture.h"
 
 namespace turbomind::test {
 namespace {

@@ -5,7 +5,7 @@
 #include <random>
 #include <thread>
 
-#include "engine_fixture.h"
+#include "engine/engine_fixture.h"
 
 namespace turbomind::test {
 namespace {
