@@ -31,13 +31,15 @@ struct CpuOps {
   static void add(Stream&, const tm_add_args&, const tm_workspace&);
   static void cast(Stream&, const tm_cast_args&, const tm_workspace&);
 
-  // ops/rope.cc
+  // ops/rope.cc, ops/qk_norm_rope_kv_write.cc
   static void rope(Stream&, const tm_rope_args&, const tm_workspace&);
+  static void qk_norm_rope_kv_write(Stream&, const tm_qk_norm_rope_kv_write_args&, const tm_workspace&);
 
   // ops/kv.cc
   static void kv_write(Stream&, const tm_kv_write_args&, const tm_workspace&);
-  static void qk_norm_rope_kv_write(Stream&, const tm_qk_norm_rope_kv_write_args&, const tm_workspace&);
   static void kv_copy_blocks(Stream&, const tm_kv_copy_blocks_args&, const tm_workspace&);
+  static void kv_export(Stream&, const tm_kv_pool&, const int32_t* block_ids, int64_t num_ids, void* dst);
+  static void kv_import(Stream&, const tm_kv_pool&, const int32_t* block_ids, int64_t num_ids, const void* src);
 
   // ops/attention.cc, ops/attention_dense.cc
   static void attention(Stream&, const tm_attention_args&, const tm_workspace&);

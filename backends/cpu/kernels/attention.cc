@@ -6,278 +6,567 @@
 namespace turbomind::cpu::TM_ISA_NAMESPACE {
 namespace {
 
-constexpr int kTileRows = 6;  // rows and vectors of a register tile: 12 accumulators
-constexpr int kTileVectors = 2;
+// A micro tile holds kGroupRows x kTileVecs running sums in registers.
+constexpr int kGroupRows = 6;
+#if defined(TM_ISA_AVX512)
+constexpr int kTileVecs = 4;
+#else
+constexpr int kTileVecs = 2;
+#endif
+constexpr int kDirectRows = 2 * kGroupRows;  // up to here, keys and values are converted anew for each group of rows
+constexpr float kLog2E = 1.44269504088896341f;
 constexpr float kInfinity = __builtin_inff();
+static_assert(kChunkPositions % (kTileVecs * kLanes) == 0 && kAttentionPadding % kLanes == 0);
+static_assert(kGroupRows * kChunkPositions + 2 * kChunkPositions <= kAttentionPadding * kChunkPositions);
 
-TM_INLINE int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-TM_INLINE int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+TM_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+TM_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
-// Positions [begin, end) of the context that some row of the tile sees, cut to one span.
-struct SpanRange {
-  int64_t start;  // of the span
-  int64_t begin;
-  int64_t end;
+// Calls fn(Count<n>{}) for n in [1, kMax].
+template <int kValue>
+struct Count {
+  static constexpr int value = kValue;
+};
+template <int kMax, class Fn>
+TM_INLINE void with_count(int n, Fn&& fn) {
+  if constexpr (kMax > 1) {
+    if (n < kMax) return with_count<kMax - 1>(n, fn);
+  }
+  fn(Count<kMax>{});
+}
+
+// 2^x for x <= 0 (or NaN); 0 below -150. The polynomial is a minimax fit on [-1/2, 1/2], relative error 2e-9.
+TM_INLINE Vec exp2_nonpositive(Vec x) {
+  constexpr float kCoefficients[] = {1.0f,           0.69314718246f, 0.24022647738f, 0.05550332367f,
+                                     0.00961843692f, 0.00133988750f, 0.000153533620f};
+  const Vec bounded = max(set(-160.0f), x);  // keeps a NaN
+  const Vec n = round(bounded);
+  return scale_by_power(polynomial(bounded - n, kCoefficients), n);
+}
+
+TM_INLINE float exp2_nonpositive(float x) {
+  float lanes[kLanes];
+  store(lanes, exp2_nonpositive(set(x)));
+  return lanes[0];
+}
+
+// ---- contexts: keys and values of the positions of one chunk ----
+
+// Consecutive positions that lie together: keys [dim][stride], values [positions][stride].
+template <class Key, class Value>
+struct Segment {
+  const Key* keys;
+  const Value* values;
+  int64_t key_stride;
+  int64_t value_stride;
+  int begin;  // in the chunk
+  int end;
 };
 
-TM_INLINE int64_t first_visible(const AttentionTile& tile, int64_t position) {
-  return tile.window > 0 ? max64(0, position - tile.window + 1) : 0;
-}
+constexpr int kMaxSegments = kChunkPositions / 16;
 
-TM_INLINE int64_t visible_end(const AttentionTile& tile, int64_t position) {
-  return tile.context > 0 ? tile.context : position + 1;
-}
+// Positions [begin, end) of the chunk; end may be rounded up for keys, never for values.
+struct Visible {
+  int begin;
+  int end;
+};
 
-// ---- paged context -> float32 scratch ----
+template <class Key, class Value>
+struct Chunk {
+  Segment<Key, Value> segments[kMaxSegments];
+  int num_segments;
+  const float* key_scales;  // [kChunkPositions]; nullptr: 1
+  const float* value_scales;
+};
 
+// Blocks of a chunk as they lie in the pool.
 template <class T>
-TM_INLINE void load_block_k(const T* k, const float* scales, int64_t dim, int64_t block_size, float* out) {
-  for (int64_t d = 0; d < dim; ++d) {
-    for (int64_t p = 0; p < block_size; p += kLanes) {
-      Vec v = load(k + d * block_size + p);
-      if (scales) v = v * load(scales + p);
-      store(out + d * kSpanPositions + p, v);
+struct PagedSource {
+  using Key = T;
+  using Value = T;
+
+  const PagedContext& context;
+  int dim_v;
+  float* scales;  // [2][kChunkPositions]
+
+  TM_INLINE void locate(int64_t chunk_begin, Visible visible, Chunk<T, T>& chunk) const {
+    chunk.num_segments = 0;
+    chunk.key_scales = chunk.value_scales = nullptr;
+    for (int begin = 0; begin < kChunkPositions; begin += context.block_size) {
+      const int end = begin + context.block_size;
+      if (end <= visible.begin || begin >= visible.end) continue;
+      const int64_t block = context.block_table[(chunk_begin + begin) / context.block_size];
+      const std::byte* head = context.data + block * context.block_bytes;
+      chunk.segments[chunk.num_segments++] = {reinterpret_cast<const T*>(head),
+                                              reinterpret_cast<const T*>(head + context.value_offset),
+                                              context.block_size,
+                                              dim_v,
+                                              begin,
+                                              end};
+      if constexpr (sizeof(T) == 1) copy_scales(reinterpret_cast<const float*>(head + context.scale_offset), begin);
+    }
+    if constexpr (sizeof(T) == 1) {
+      chunk.key_scales = scales;
+      chunk.value_scales = scales + kChunkPositions;
     }
   }
-}
 
-template <class T>
-TM_INLINE void load_block_v(const T* v, const float* scales, int64_t rows, int64_t dim, float* out) {
-  const int64_t stride = padded_dim(dim);
-  for (int64_t p = 0; p < rows; ++p) {
-    for (int64_t d = 0; d < dim; d += kLanes) {
-      const int count = static_cast<int>(min64(kLanes, dim - d));
-      Vec value = count == kLanes ? load(v + p * dim + d) : load(v + p * dim + d, count);
-      if (scales) value = value * set(scales[p]);
-      store(out + p * stride + d, value);
+  TM_INLINE void copy_scales(const float* stored, int begin) const {
+    for (int i = 0; i < context.block_size; i += kLanes) {
+      store(scales + begin + i, load(stored + i));
+      store(scales + kChunkPositions + begin + i, load(stored + context.block_size + i));
     }
   }
-}
+};
 
-template <class T>
-void load_span(const KvHeadView& kv, const SpanRange& range, const AttentionScratch& scratch) {
-  const int64_t first = range.begin / kv.block_size;
-  const int64_t last = (range.end - 1) / kv.block_size;
-  for (int64_t block = first; block <= last; ++block) {
-    const int64_t start = block * kv.block_size;
-    const uint8_t* base = kv.pool + kv.block_table[block] * kv.block_bytes;
-    const float* scales = nullptr;
-    if (kv.dtype == TM_I8) scales = reinterpret_cast<const float*>(base + kv.scale_offset);
-    const int64_t offset = start - range.start;
-    load_block_k(reinterpret_cast<const T*>(base), scales, kv.dim_k, kv.block_size, scratch.k + offset);
-    load_block_v(reinterpret_cast<const T*>(base + kv.v_offset), scales ? scales + kv.block_size : nullptr,
-                 min64(kv.block_size, range.end - start), kv.dim_v, scratch.v + offset * padded_dim(kv.dim_v));
+struct DenseSource {
+  using Key = float;
+  using Value = float;
+
+  const DenseContext& context;
+
+  TM_INLINE void locate(int64_t chunk_begin, Visible, Chunk<float, float>& chunk) const {
+    chunk.num_segments = 1;
+    chunk.key_scales = chunk.value_scales = nullptr;
+    chunk.segments[0] = {context.keys + chunk_begin,
+                         context.values + chunk_begin * context.value_stride,
+                         context.key_stride,
+                         context.value_stride,
+                         0,
+                         kChunkPositions};
+  }
+};
+
+// Copies the visible part of a chunk to float32 tiles: keys [dim_k][kChunkPositions], values [kChunkPositions][padded].
+template <class Key, class Value>
+TM_INLINE void expand_keys(Segment<Key, Value>& segment, int dim, float* tile, int last) {
+  const int end = segment.end < last ? segment.end : last;
+  for (int d = 0; d < dim; ++d) {
+    const Key* in = segment.keys + d * segment.key_stride - segment.begin;
+    for (int i = segment.begin; i < end; i += kLanes) store(tile + d * kChunkPositions + i, load(in + i));
   }
 }
 
-void load_span(const KvHeadView& kv, const SpanRange& range, const AttentionScratch& scratch) {
-  switch (kv.dtype) {
-    case TM_BF16:
-      return load_span<Bf16>(kv, range, scratch);
-    case TM_F16:
-      return load_span<F16>(kv, range, scratch);
-    case TM_I8:
-      return load_span<int8_t>(kv, range, scratch);
-    default:
-      return load_span<float>(kv, range, scratch);
+template <class Key, class Value>
+TM_INLINE void expand_values(Segment<Key, Value>& segment, int dim, float* tile, Visible visible) {
+  const int64_t stride = padded(dim);
+  for (int i = segment.begin; i < segment.end; ++i) {
+    if (i < visible.begin || i >= visible.end) continue;
+    const Value* in = segment.values + (i - segment.begin) * segment.value_stride;
+    int d = 0;
+    for (; d + kLanes <= dim; d += kLanes) store(tile + i * stride + d, load(in + d));
+    if (d < dim) store(tile + i * stride + d, load(in + d, dim - d));
   }
 }
 
-// ---- matrix products of a tile ----
+template <class Key, class Value>
+TM_INLINE void expand(Chunk<Key, Value>& chunk, const AttentionTask& task, Visible visible, float* keys, float* values,
+                      Chunk<float, float>& out) {
+  for (int s = 0; s < chunk.num_segments; ++s) {
+    expand_keys(chunk.segments[s], task.dim_k, keys, visible.end);
+    expand_values(chunk.segments[s], task.dim_v, values, visible);
+  }
+  out.segments[0] = {keys, values, kChunkPositions, padded(task.dim_v), 0, kChunkPositions};
+  out.num_segments = 1;
+  out.key_scales = chunk.key_scales;
+  out.value_scales = chunk.value_scales;
+}
 
-// c[r][j] (+)= sum over k of a[r][k] * b[k][j], kRows rows, kTileVectors vectors of columns, k ascending.
-template <int kRows, bool kAdd>
-TM_INLINE void multiply_tile(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth,
-                             float* c, int64_t c_stride) {
-  Vec acc[kRows][kTileVectors];
+// ---- micro tiles ----
+
+// scores[r][0 .. kVecs * kLanes) = q[r] . keys
+template <int kRows, int kVecs, class Key>
+void score_tile(const float* q, int64_t q_stride, int dim, const Key* keys, int64_t key_stride, float* scores) {
+  Vec sums[kRows][kVecs];
+#pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r) {
-    for (int j = 0; j < kTileVectors; ++j) acc[r][j] = kAdd ? load(c + r * c_stride + j * kLanes) : zero();
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) sums[r][v] = zero();
   }
-  for (int64_t k = 0; k < depth; ++k) {
-    Vec columns[kTileVectors];
-    for (int j = 0; j < kTileVectors; ++j) columns[j] = load(b + k * b_stride + j * kLanes);
+  for (int d = 0; d < dim; ++d, keys += key_stride, ++q) {
+    Vec key[kVecs];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) key[v] = load(keys + v * kLanes);
+#pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
-      const Vec factor = set(a[r * a_stride + k]);
-      for (int j = 0; j < kTileVectors; ++j) acc[r][j] = fma(factor, columns[j], acc[r][j]);
+      const Vec query = set(q[r * q_stride]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; ++v) sums[r][v] = fma(query, key[v], sums[r][v]);
     }
   }
+#pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r) {
-    for (int j = 0; j < kTileVectors; ++j) store(c + r * c_stride + j * kLanes, acc[r][j]);
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) store(scores + r * kChunkPositions + v * kLanes, sums[r][v]);
   }
 }
 
-// The same for one vector of columns: what is left over.
-template <bool kAdd>
-TM_INLINE void multiply_column(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth,
-                               float* c, int64_t c_stride, int rows) {
-  for (int r = 0; r < rows; ++r) {
-    Vec acc = kAdd ? load(c + r * c_stride) : zero();
-    for (int64_t k = 0; k < depth; ++k) acc = fma(set(a[r * a_stride + k]), load(b + k * b_stride), acc);
-    store(c + r * c_stride, acc);
+// sums[r][0 .. kVecs * kLanes) += weights[r][0 .. count) . values
+template <int kRows, int kVecs, class Value>
+void value_tile(const float* weights, int count, const Value* values, int64_t value_stride, float* sums,
+                int64_t sum_stride) {
+  Vec total[kRows][kVecs];
+#pragma GCC unroll 6
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) total[r][v] = load(sums + r * sum_stride + v * kLanes);
   }
-}
-
-template <bool kAdd>
-TM_INLINE void multiply_rows(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth,
-                             float* c, int64_t c_stride, int rows) {
-  switch (rows) {
-    case 1:
-      return multiply_tile<1, kAdd>(a, a_stride, b, b_stride, depth, c, c_stride);
-    case 2:
-      return multiply_tile<2, kAdd>(a, a_stride, b, b_stride, depth, c, c_stride);
-    case 3:
-      return multiply_tile<3, kAdd>(a, a_stride, b, b_stride, depth, c, c_stride);
-    case 4:
-      return multiply_tile<4, kAdd>(a, a_stride, b, b_stride, depth, c, c_stride);
-    case 5:
-      return multiply_tile<5, kAdd>(a, a_stride, b, b_stride, depth, c, c_stride);
-    default:
-      return multiply_tile<kTileRows, kAdd>(a, a_stride, b, b_stride, depth, c, c_stride);
-  }
-}
-
-// columns: a multiple of kLanes.
-template <bool kAdd>
-void multiply(const float* a, int64_t a_stride, const float* b, int64_t b_stride, int64_t depth, int64_t columns,
-              float* c, int64_t c_stride, int rows) {
-  constexpr int64_t kColumns = kTileVectors * kLanes;
-  int64_t j = 0;
-  for (; j + kColumns <= columns; j += kColumns) {
-    for (int r = 0; r < rows; r += kTileRows) {
-      const int count = rows - r < kTileRows ? rows - r : kTileRows;
-      multiply_rows<kAdd>(a + r * a_stride, a_stride, b + j, b_stride, depth, c + r * c_stride + j, c_stride, count);
+  for (int i = 0; i < count; ++i, values += value_stride, ++weights) {
+    Vec value[kVecs];
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) value[v] = load(values + v * kLanes);
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) {
+      const Vec weight = set(weights[r * kChunkPositions]);
+#pragma GCC unroll 4
+      for (int v = 0; v < kVecs; ++v) total[r][v] = fma(weight, value[v], total[r][v]);
     }
   }
-  for (; j < columns; j += kLanes) multiply_column<kAdd>(a, a_stride, b + j, b_stride, depth, c + j, c_stride, rows);
+#pragma GCC unroll 6
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVecs; ++v) store(sums + r * sum_stride + v * kLanes, total[r][v]);
+  }
+}
+
+// Scores of positions [visible.begin, visible.end) of a segment for kRows rows, in whole vectors.
+template <int kRows, class Key, class Value>
+void score_segment(const Segment<Key, Value>& segment, const float* q, int64_t q_stride, int dim, Visible visible,
+                   float* scores) {
+  constexpr int kWide = kTileVecs * kLanes;
+  const int end = segment.end < visible.end ? segment.end : visible.end;
+  int i = segment.begin > visible.begin ? segment.begin : visible.begin / kLanes * kLanes;
+  while (i < end) {
+    const Key* keys = segment.keys + (i - segment.begin);
+    if (end - i > kWide / 2 && i + kWide <= segment.end) {
+      score_tile<kRows, kTileVecs>(q, q_stride, dim, keys, segment.key_stride, scores + i);
+      i += kWide;
+    } else if (kTileVecs > 2 && end - i > kLanes && i + 2 * kLanes <= segment.end) {
+      score_tile<kRows, 2>(q, q_stride, dim, keys, segment.key_stride, scores + i);
+      i += 2 * kLanes;
+    } else {
+      score_tile<kRows, 1>(q, q_stride, dim, keys, segment.key_stride, scores + i);
+      i += kLanes;
+    }
+  }
+}
+
+// Adds positions [visible.begin, visible.end) to the sums of kRows rows. Lanes past dim hold anything.
+template <int kRows, class Key, class Value>
+void add_segment(const Segment<Key, Value>& segment, const float* weights, Visible visible, int dim, float* sums,
+                 int64_t sum_stride) {
+  const int begin = segment.begin > visible.begin ? segment.begin : visible.begin;
+  const int count = (segment.end < visible.end ? segment.end : visible.end) - begin;
+  if (count <= 0) return;
+  const Value* values = segment.values + (begin - segment.begin) * segment.value_stride;
+  int d = 0;
+  for (; d + kTileVecs * kLanes <= dim; d += kTileVecs * kLanes) {
+    value_tile<kRows, kTileVecs>(weights + begin, count, values + d, segment.value_stride, sums + d, sum_stride);
+  }
+  for (; d < dim; d += kLanes) {
+    value_tile<kRows, 1>(weights + begin, count, values + d, segment.value_stride, sums + d, sum_stride);
+  }
 }
 
 // ---- softmax ----
 
-TM_INLINE void scale_vector(float* x, int64_t count, float factor) {
-  const Vec scale = set(factor);
-  for (int64_t i = 0; i < count; i += kLanes) store(x + i, load(x + i) * scale);
+// Running softmax of the rows of a tile, in the log2 domain.
+struct State {
+  float* sums;    // [rows][padded dim_v], weighted values
+  float* maxima;  // [rows]; -infinity: nothing seen yet
+  float* totals;  // [rows], of the weights
+};
+
+TM_INLINE State make_state(float* data, int rows, int dim_v) {
+  return {data, data + rows * padded(dim_v), data + rows * padded(dim_v) + padded(rows)};
 }
 
-// Turns a row of scores into weights exp(score - max), 0 where the row does not see; updates the row's state.
-void softmax_row(const AttentionTile& tile, const SpanRange& range, int64_t position, float* scores, float& row_max,
-                 float& row_sum, float* acc) {
-  const int64_t low = max64(range.begin, first_visible(tile, position)) - range.start;
-  const int64_t high = min64(range.end, visible_end(tile, position)) - range.start;
-  if (low >= high) {
-    for (int64_t i = 0; i < kSpanPositions; i += kLanes) store(scores + i, zero());
+TM_INLINE void clear(const State& state, int rows, int dim_v) {
+  for (int64_t i = 0; i < rows * padded(dim_v); i += kLanes) store(state.sums + i, zero());
+  for (int r = 0; r < rows; ++r) {
+    state.maxima[r] = -kInfinity;
+    state.totals[r] = 0.0f;
+  }
+}
+
+TM_INLINE void scale_row(float* row, int dim, float factor) {
+  for (int d = 0; d < dim; d += kLanes) store(row + d, load(row + d) * set(factor));
+}
+
+// Final scores: scaled, capped, -infinity outside the visible positions. Returns the largest.
+template <class AnyChunk>
+TM_INLINE float finish_scores(const AttentionTask& task, const AnyChunk& chunk, Visible visible, float* scores) {
+  const int begin = visible.begin / kLanes * kLanes;
+  if (chunk.key_scales) {
+    for (int i = begin; i < visible.end; i += kLanes) store(scores + i, load(scores + i) * load(chunk.key_scales + i));
+  }
+  if (task.softcap > 0) {
+    const Vec inverse = set(1.0f / task.softcap);
+    const Vec cap = set(task.softcap * kLog2E);
+    for (int i = begin; i < visible.end; i += kLanes) store(scores + i, cap * tanh(load(scores + i) * inverse));
+  }
+  for (int i = begin; i < visible.begin; ++i) scores[i] = -kInfinity;
+  for (int i = visible.end; i % kLanes != 0; ++i) scores[i] = -kInfinity;
+  Vec largest = set(-kInfinity);
+  for (int i = begin; i < visible.end; i += kLanes) largest = max(load(scores + i), largest);
+  return max_lane(largest);
+}
+
+// Scores become weights relative to `maximum`. Returns their sum.
+template <class AnyChunk>
+TM_INLINE float weigh_scores(const AnyChunk& chunk, Visible visible, float maximum, float* scores) {
+  Vec sums = zero();
+  for (int i = visible.begin / kLanes * kLanes; i < visible.end; i += kLanes) {
+    const Vec weight = exp2_nonpositive(load(scores + i) - set(maximum));
+    sums = sums + weight;
+    store(scores + i, chunk.value_scales ? weight * load(chunk.value_scales + i) : weight);
+  }
+  return sum(sums);
+}
+
+// Weights of kRows rows, whose sums so far are brought to the rows' maxima. Row by row in passes, so that the rows'
+// chains of operations overlap. maxima, totals: of the first row.
+template <int kRows, class AnyChunk>
+TM_INLINE void softmax_rows(const AttentionTask& task, const AnyChunk& chunk, const Visible (&visible)[kRows],
+                            float* scores, float* sums, float* maxima, float* totals) {
+  alignas(64) float largest[kAttentionPadding];
+  alignas(64) float correction[kAttentionPadding];
+  for (int r = 0; r < kRows; ++r) {
+    largest[r] = maxima[r];
+    if (visible[r].begin == visible[r].end) continue;
+    const float found = finish_scores(task, chunk, visible[r], scores + r * kChunkPositions);
+    if (found > maxima[r]) largest[r] = found;
+  }
+  // Lanes past the rows hold anything and are not used.
+  for (int r = 0; r < kRows; r += kLanes) {
+    store(correction + r, exp2_nonpositive(load(maxima + r) - load(largest + r)));
+  }
+  for (int r = 0; r < kRows; ++r) {
+    if (visible[r].begin == visible[r].end) continue;
+    const float added = weigh_scores(chunk, visible[r], largest[r], scores + r * kChunkPositions);
+    if (largest[r] == maxima[r]) {
+      totals[r] += added;
+      continue;
+    }
+    totals[r] = totals[r] * correction[r] + added;
+    maxima[r] = largest[r];
+    scale_row(sums + r * padded(task.dim_v), task.dim_v, correction[r]);
+  }
+}
+
+// ---- tiles ----
+
+struct TileScratch {
+  float* q;       // [rows][dim_k], scaled
+  float* split;   // State of the split at hand
+  float* total;   // State of the splits before it
+  float* keys;    // [dim_k][kChunkPositions]
+  float* values;  // [kChunkPositions][padded dim_v]
+  float* scores;  // [kGroupRows][kChunkPositions]
+  float* scales;  // [2][kChunkPositions]
+};
+
+TM_INLINE TileScratch cut_scratch(const AttentionTask& task) {
+  const int64_t rows = int64_t{task.positions} * task.group;
+  TileScratch scratch;
+  scratch.q = task.scratch;
+  scratch.split = scratch.q + rows * padded(task.dim_k);
+  scratch.total = scratch.split + partial_floats(rows, task.dim_v);
+  scratch.keys = scratch.total + partial_floats(rows, task.dim_v);
+  scratch.values = scratch.keys + kChunkPositions * padded(task.dim_k);
+  scratch.scores = scratch.values + kChunkPositions * padded(task.dim_v);
+  scratch.scales = scratch.scores + kGroupRows * kChunkPositions;
+  return scratch;
+}
+
+TM_INLINE void load_queries(const AttentionTask& task, float* out) {
+  const Vec factor = set(task.softcap > 0 ? task.scale : task.scale * kLog2E);
+  const int count = task.group * task.dim_k;
+  for (int p = 0; p < task.positions; ++p, out += count) {
+    const float* q = task.q + p * task.q_stride;
+    int i = 0;
+    for (; i + kLanes <= count; i += kLanes) store(out + i, load(q + i) * factor);
+    if (i < count) store(out + i, load(q + i, count - i) * factor, count - i);
+  }
+}
+
+// What the row at a position sees of the chunk; begin == end if nothing.
+TM_INLINE Visible visible_positions(const AttentionTask& task, int64_t position, int64_t chunk_begin) {
+  const int64_t end = task.causal ? position + 1 : task.length;
+  const int64_t begin = task.window > 0 ? larger(0, position - task.window + 1) : 0;
+  Visible visible;
+  visible.begin = static_cast<int>(smaller(larger(begin - chunk_begin, 0), kChunkPositions));
+  visible.end = static_cast<int>(smaller(larger(end - chunk_begin, visible.begin), kChunkPositions));
+  return visible;
+}
+
+// Rows [first, first + kRows) of the tile meet a chunk. Positions that only some of the rows see are added row by row,
+// so that no row ever multiplies a value it does not see.
+template <int kRows, class Key, class Value>
+void run_rows(const AttentionTask& task, const TileScratch& scratch, const State& state, const Chunk<Key, Value>& chunk,
+              int64_t chunk_begin, int first) {
+  Visible visible[kRows];
+  Visible any{kChunkPositions, 0};
+  Visible common{0, kChunkPositions};
+  for (int r = 0; r < kRows; ++r) {
+    visible[r] = visible_positions(task, task.first_position + (first + r) / task.group, chunk_begin);
+    common.begin = common.begin > visible[r].begin ? common.begin : visible[r].begin;
+    common.end = common.end < visible[r].end ? common.end : visible[r].end;
+    if (visible[r].begin == visible[r].end) continue;
+    any.begin = any.begin < visible[r].begin ? any.begin : visible[r].begin;
+    any.end = any.end > visible[r].end ? any.end : visible[r].end;
+  }
+  if (any.begin >= any.end) return;
+
+  const float* q = scratch.q + int64_t{first} * task.dim_k;
+  for (int s = 0; s < chunk.num_segments; ++s) {
+    score_segment<kRows>(chunk.segments[s], q, task.dim_k, task.dim_k, any, scratch.scores);
+  }
+  const int64_t stride = padded(task.dim_v);
+  float* sums = state.sums + first * stride;
+  softmax_rows<kRows>(task, chunk, visible, scratch.scores, sums, state.maxima + first, state.totals + first);
+  const bool shared = common.begin < common.end;
+  for (int s = 0; s < chunk.num_segments; ++s) {
+    const Segment<Key, Value>& segment = chunk.segments[s];
+    for (int r = 0; r < kRows; ++r) {
+      const Visible before{visible[r].begin, shared ? common.begin : visible[r].end};
+      add_segment<1>(segment, scratch.scores + r * kChunkPositions, before, task.dim_v, sums + r * stride, stride);
+    }
+    if (!shared) continue;
+    add_segment<kRows>(segment, scratch.scores, common, task.dim_v, sums, stride);
+    for (int r = 0; r < kRows; ++r) {
+      const Visible after{common.end, visible[r].end};
+      add_segment<1>(segment, scratch.scores + r * kChunkPositions, after, task.dim_v, sums + r * stride, stride);
+    }
+  }
+}
+
+template <class Key, class Value>
+void run_chunk(const AttentionTask& task, const TileScratch& scratch, const State& state,
+               const Chunk<Key, Value>& chunk, int64_t chunk_begin) {
+  const int rows = task.positions * task.group;
+  const int groups = (rows + kGroupRows - 1) / kGroupRows;
+  for (int i = 0; i < groups; ++i) {
+    const int first = rows * i / groups;
+    const int count = rows * (i + 1) / groups - first;
+    with_count<kGroupRows>(count, [&](auto n) TM_INLINE_LAMBDA {
+      run_rows<decltype(n)::value>(task, scratch, state, chunk, chunk_begin, first);
+    });
+  }
+}
+
+// merged = (merged, next), both relative to the larger maximum.
+TM_INLINE void merge_states(const State& merged, const State& next, int rows, int dim_v) {
+  for (int r = 0; r < rows; ++r) {
+    if (next.maxima[r] == -kInfinity && next.totals[r] == 0.0f) continue;  // nothing seen
+    const float maximum = next.maxima[r] > merged.maxima[r] ? next.maxima[r] : merged.maxima[r];
+    const float factor = exp2_nonpositive(merged.maxima[r] - maximum);
+    const float next_factor = exp2_nonpositive(next.maxima[r] - maximum);
+    float* sums = merged.sums + r * padded(dim_v);
+    const float* next_sums = next.sums + r * padded(dim_v);
+    for (int d = 0; d < dim_v; d += kLanes) {
+      store(sums + d, load(sums + d) * set(factor) + load(next_sums + d) * set(next_factor));
+    }
+    merged.maxima[r] = maximum;
+    merged.totals[r] = merged.totals[r] * factor + next.totals[r] * next_factor;
+  }
+}
+
+// The sink takes part in the denominator only.
+TM_INLINE float output_factor(float maximum, float total, const float* sink) {
+  if (!sink) return 1.0f / total;
+  const float scaled_sink = *sink * kLog2E;
+  const float largest = scaled_sink > maximum ? scaled_sink : maximum;
+  const float factor = exp2_nonpositive(maximum - largest);
+  return factor / (total * factor + exp2_nonpositive(scaled_sink - largest));
+}
+
+TM_INLINE void write_rows(const AttentionTask& task, const State& state) {
+  for (int p = 0; p < task.positions; ++p) {
+    for (int g = 0; g < task.group; ++g) {
+      const int r = p * task.group + g;
+      const Vec factor = set(output_factor(state.maxima[r], state.totals[r], task.sinks ? task.sinks + g : nullptr));
+      const float* sums = state.sums + r * padded(task.dim_v);
+      float* out = task.out + p * task.out_stride + int64_t{g} * task.dim_v;
+      int d = 0;
+      for (; d + kLanes <= task.dim_v; d += kLanes) store(out + d, load(sums + d) * factor);
+      if (d < task.dim_v) store(out + d, load(sums + d) * factor, task.dim_v - d);
+    }
+  }
+}
+
+// The chunks of one split that some row of the tile sees.
+template <class Source>
+TM_INLINE void run_split(const AttentionTask& task, const Source& source, const TileScratch& scratch, int64_t split,
+                         const State& state) {
+  const int64_t last_position = task.first_position + task.positions - 1;
+  clear(state, task.positions * task.group, task.dim_v);
+  for (int64_t begin = split * kSplitPositions; begin < (split + 1) * kSplitPositions; begin += kChunkPositions) {
+    const Visible first = visible_positions(task, task.first_position, begin);
+    const Visible last = visible_positions(task, last_position, begin);
+    const Visible any{first.begin, last.end};
+    if (any.begin >= any.end) continue;
+    Chunk<typename Source::Key, typename Source::Value> chunk;
+    source.locate(begin, any, chunk);
+    if (task.positions * task.group <= kDirectRows && task.dim_v % kLanes == 0) {
+      run_chunk(task, scratch, state, chunk, begin);
+    } else {
+      Chunk<float, float> expanded;
+      expand(chunk, task, any, scratch.keys, scratch.values, expanded);
+      run_chunk(task, scratch, state, expanded, begin);
+    }
+  }
+}
+
+template <class Source>
+TM_INLINE void run(const AttentionTask& task, const Source& source, const TileScratch& scratch) {
+  const int rows = task.positions * task.group;
+  load_queries(task, scratch.q);
+  if (task.partials) {
+    const int64_t stride = partial_floats(rows, task.dim_v);
+    for (int64_t split = task.split_begin; split < task.split_end; ++split) {
+      float* partial = task.partials + (split - task.split_begin) * stride;
+      run_split(task, source, scratch, split, make_state(partial, rows, task.dim_v));
+    }
     return;
   }
-  const Vec cap = set(tile.softcap);
-  for (int64_t i = 0; tile.softcap > 0 && i < kSpanPositions; i += kLanes) {
-    store(scores + i, cap * tanh(load(scores + i) / cap));
+  const State total = make_state(scratch.total, rows, task.dim_v);
+  const State part = make_state(scratch.split, rows, task.dim_v);
+  run_split(task, source, scratch, task.split_begin, total);
+  for (int64_t split = task.split_begin + 1; split < task.split_end; ++split) {
+    run_split(task, source, scratch, split, part);
+    merge_states(total, part, rows, task.dim_v);
   }
-  for (int64_t i = 0; i < low; ++i) scores[i] = -kInfinity;
-  for (int64_t i = high; i < kSpanPositions; ++i) scores[i] = -kInfinity;
-  Vec largest = set(row_max);
-  for (int64_t i = 0; i < kSpanPositions; i += kLanes) largest = max(load(scores + i), largest);
-  const float new_max = max_lane(largest);
-  Vec total = zero();
-  for (int64_t i = 0; i < kSpanPositions; i += kLanes) {
-    const Vec weight = exp(load(scores + i) - set(new_max));
-    store(scores + i, weight);
-    total = total + weight;
-  }
-  float lanes[kLanes];
-  store(lanes, exp(set(row_max - new_max)));
-  row_sum = row_sum * lanes[0] + sum(total);
-  if (lanes[0] != 1.0f) scale_vector(acc, padded_dim(tile.kv.dim_v), lanes[0]);
-  row_max = new_max;
+  write_rows(task, total);
 }
 
-void attend_span(const AttentionTile& tile, const SpanRange& range, const AttentionScratch& scratch,
-                 const AttentionState& state) {
-  const int rows = tile.rows * tile.heads;
-  const int64_t stride = padded_dim(tile.kv.dim_v);
-  load_span(tile.kv, range, scratch);
-  const int64_t first = (range.begin - range.start) / kLanes * kLanes;
-  const int64_t last = (range.end - range.start + kLanes - 1) / kLanes * kLanes;
-  multiply<false>(scratch.q, tile.kv.dim_k, scratch.k + first, kSpanPositions, tile.kv.dim_k, last - first,
-                  scratch.scores + first, kSpanPositions, rows);
-  for (int row = 0; row < rows; ++row) {
-    softmax_row(tile, range, tile.position + row / tile.heads, scratch.scores + row * kSpanPositions, state.max[row],
-                state.sum[row], state.acc + row * stride);
-  }
-  const int64_t skipped = range.begin - range.start;
-  multiply<true>(scratch.scores + skipped, kSpanPositions, scratch.v + skipped * stride, stride,
-                 range.end - range.begin, stride, state.acc, stride, rows);
+template <class T>
+void run_paged(const AttentionTask& task) {
+  const TileScratch scratch = cut_scratch(task);
+  run(task, PagedSource<T>{task.paged, task.dim_v, scratch.scales}, scratch);
 }
 
-void attend_split(const AttentionTile& tile, int64_t split, const AttentionScratch& scratch,
-                  const AttentionState& state) {
-  const int rows = tile.rows * tile.heads;
-  const int64_t stride = padded_dim(tile.kv.dim_v);
-  for (int row = 0; row < rows; ++row) {
-    state.max[row] = -kInfinity;
-    state.sum[row] = 0.0f;
-  }
-  __builtin_memset(state.acc, 0, static_cast<size_t>(rows * stride) * sizeof(float));
-  const int64_t begin = max64(split * kSplitPositions, first_visible(tile, tile.position));
-  const int64_t end = min64((split + 1) * kSplitPositions, visible_end(tile, tile.position + tile.rows - 1));
-  for (int64_t start = begin / kSpanPositions * kSpanPositions; start < end; start += kSpanPositions) {
-    attend_span(tile, {start, max64(start, begin), min64(start + kSpanPositions, end)}, scratch, state);
-  }
-}
+void run_dense(const AttentionTask& task) { run(task, DenseSource{task.dense}, cut_scratch(task)); }
 
-void load_queries(const AttentionTile& tile, const AttentionScratch& scratch) {
-  const Vec scale = set(tile.scale);
-  for (int row = 0; row < tile.rows * tile.heads; ++row) {
-    const float* q = tile.q + row / tile.heads * tile.q_row_stride + row % tile.heads * tile.q_head_stride;
-    float* out = scratch.q + row * tile.kv.dim_k;
-    for (int64_t d = 0; d < tile.kv.dim_k; d += kLanes) {
-      const int count = static_cast<int>(min64(kLanes, tile.kv.dim_k - d));
-      store(out + d, load(q + d, count) * scale, count);
-    }
+void merge(const AttentionTask& task) {
+  const int rows = task.positions * task.group;
+  const int64_t stride = partial_floats(rows, task.dim_v);
+  const State total = make_state(task.partials, rows, task.dim_v);
+  for (int64_t split = 1; split < task.split_end - task.split_begin; ++split) {
+    merge_states(total, make_state(task.partials + split * stride, rows, task.dim_v), rows, task.dim_v);
   }
-}
-
-void merge(int rows, int64_t dim_v, const AttentionState& total, const AttentionState& part) {
-  const int64_t stride = padded_dim(dim_v);
-  for (int row = 0; row < rows; ++row) {
-    if (part.max[row] == -kInfinity) continue;
-    const float new_max = total.max[row] > part.max[row] ? total.max[row] : part.max[row];
-    float factors[2][kLanes];
-    store(factors[0], exp(set(total.max[row] - new_max)));
-    store(factors[1], exp(set(part.max[row] - new_max)));
-    const float keep = factors[0][0];
-    const float take = factors[1][0];
-    total.sum[row] = total.sum[row] * keep + part.sum[row] * take;
-    total.max[row] = new_max;
-    float* acc = total.acc + row * stride;
-    const float* other = part.acc + row * stride;
-    for (int64_t d = 0; d < stride; d += kLanes) {
-      store(acc + d, fma(load(other + d), set(take), load(acc + d) * set(keep)));
-    }
-  }
-}
-
-void finish_row(float max, float sum, const float* acc, const float* sink, int64_t dim_v, float* out) {
-  float factor = 1.0f;
-  if (sink) {
-    const float new_max = max > *sink ? max : *sink;
-    float lanes[2][kLanes];
-    store(lanes[0], exp(set(max - new_max)));
-    store(lanes[1], exp(set(*sink - new_max)));
-    factor = lanes[0][0];
-    sum = sum * factor + lanes[1][0];
-  }
-  const Vec scale = set(factor / sum);
-  for (int64_t d = 0; d < dim_v; d += kLanes) {
-    store(out + d, load(acc + d) * scale, static_cast<int>(min64(kLanes, dim_v - d)));
-  }
+  write_rows(task, total);
 }
 
 }  // namespace
 
 void fill(AttentionKernels& kernels) {
-  kernels.load_queries = load_queries;
-  kernels.attend_split = attend_split;
+  kernels.run_f32 = run_paged<float>;
+  kernels.run_f16 = run_paged<F16>;
+  kernels.run_bf16 = run_paged<Bf16>;
+  kernels.run_int8 = run_paged<int8_t>;
+  kernels.run_dense = run_dense;
   kernels.merge = merge;
-  kernels.finish_row = finish_row;
 }
 
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE

@@ -1,82 +1,90 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Attention of a tile of query rows over one split of a paged context, by online softmax (Milakov & Gimelshein 2018,
-// arXiv:1805.02867; Dao 2023, arXiv:2307.08691).
+// Attention of a tile of rows that share one kv head: softmax with running statistics (Milakov & Gimelshein 2018,
+// arXiv:1805.02867) over chunks of positions, the partial results of splits merged in order (Dao et al.,
+// Flash-Decoding).
 //
-// Determinism: a context is cut at fixed absolute positions into splits of kSplitPositions, a split into spans of
-// kSpanPositions. A row's arithmetic within a span does not depend on the tile it is computed in, every split starts
-// from nothing, and splits are merged in ascending order. So a row's result depends on its own query and context only.
+// A row's arithmetic depends on its own position only: chunks and splits begin at fixed absolute positions, a score is
+// one chain of multiply-adds in order of the dimension, a value one chain in order of the position. So the bits are the
+// same whatever tile, batch, chunk of prefill or thread the row came in.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-
-#include "turbomind/abi/tm_backend.h"
 
 namespace turbomind::cpu {
 
-inline constexpr int64_t kSpanPositions = 128;
-inline constexpr int64_t kSplitPositions = 512;
-inline constexpr int kMaxTileRows = 48;       // query rows times heads that share a kv head
-inline constexpr int64_t kDimAlignment = 16;  // rows of accumulators and of scratch V are padded to this
+inline constexpr int kChunkPositions = 64;     // softmax statistics are updated once per chunk
+inline constexpr int kSplitPositions = 256;    // what one thread may take of a decode row's context
+inline constexpr int kAttentionTileRows = 96;  // rows = query positions x query heads of the kv head
+inline constexpr int kAttentionPadding = 16;   // floats that arrays of scratch memory are padded to
 
-[[gnu::always_inline]] inline int64_t padded_dim(int64_t dim) {
-  return (dim + kDimAlignment - 1) / kDimAlignment * kDimAlignment;
+// One kv head of a paged sequence: its part of block b begins at data + block_table[b] * block_bytes.
+struct PagedContext {
+  const std::byte* data;
+  const int32_t* block_table;
+  int64_t block_bytes;
+  int64_t value_offset;  // bytes
+  int64_t scale_offset;
+  int block_size;
+};
+
+// One kv head of a sequence in plain tensors.
+struct DenseContext {
+  const float* keys;    // [dim_k][length], rows key_stride apart; readable up to the next multiple of kChunkPositions
+  const float* values;  // [length][dim_v], rows value_stride apart
+  int64_t key_stride;
+  int64_t value_stride;
+};
+
+struct AttentionTask {
+  PagedContext paged;
+  DenseContext dense;
+  const float* q;  // [positions, group, dim_k], positions q_stride apart
+  float* out;      // [positions, group, dim_v], positions out_stride apart
+  int64_t q_stride;
+  int64_t out_stride;
+  int positions;
+  int group;  // query heads of the kv head
+  int dim_k;
+  int dim_v;
+  int64_t first_position;  // of the tile's first row
+  int64_t length;          // of the context
+  bool causal;
+  int64_t window;  // 0: unlimited
+  float scale;
+  float softcap;       // 0: none
+  const float* sinks;  // [group]; nullptr: none
+  int64_t split_begin;
+  int64_t split_end;
+  // nullptr: the splits are all the row has, and `out` is written. Else each split's statistics go here:
+  // [splits][partial_floats], merged by `merge`.
+  float* partials;
+  float* scratch;  // attention_scratch_floats(), 64-byte aligned
+};
+
+constexpr int64_t padded(int64_t count) {
+  return (count + kAttentionPadding - 1) / kAttentionPadding * kAttentionPadding;
 }
 
-// One kv head of one sequence's paged context.
-struct KvHeadView {
-  const uint8_t* pool;         // of this head inside block 0
-  const int32_t* block_table;  // of the sequence
-  int64_t block_bytes;         // from one block to the next
-  int64_t v_offset;            // bytes from a block's K ([head_dim_k, block_size]) to its V ([block_size, head_dim_v])
-  int64_t scale_offset;        // bytes to the int8 scales of K, then of V, f32 [block_size] each
-  int64_t block_size;
-  int64_t dim_k;
-  int64_t dim_v;
-  tm_dtype dtype;
-};
+// Sums [rows][padded(dim_v)], maxima [padded(rows)] and totals [padded(rows)] of one split.
+constexpr int64_t partial_floats(int64_t rows, int64_t dim_v) { return rows * padded(dim_v) + 2 * padded(rows); }
 
-// A tile: `rows` consecutive query rows of one sequence with the `heads` query heads of one kv head. Tile row
-// r * heads + h is query row r, head h.
-struct AttentionTile {
-  const float* q;        // first row and head
-  int64_t q_row_stride;  // elements
-  int64_t q_head_stride;
-  int rows;
-  int heads;
-  int64_t position;  // of query row 0; row r stands at position + r
-  int64_t context;   // 0: causal; else every row sees [0, context)
-  int64_t window;    // 0: all
-  float scale;
-  float softcap;
-  KvHeadView kv;
-};
+// Of a tile of `rows` rows.
+constexpr int64_t attention_scratch_floats(int64_t rows, int64_t dim_k, int64_t dim_v) {
+  return rows * padded(dim_k) + 2 * partial_floats(rows, dim_v) +
+         kChunkPositions * (padded(dim_k) + padded(dim_v) + kAttentionPadding);
+}
 
-// Scratch of one thread.
-struct AttentionScratch {
-  float* q;       // [kMaxTileRows, dim_k], scaled
-  float* k;       // [dim_k, kSpanPositions]
-  float* v;       // [kSpanPositions, padded_dim(dim_v)]
-  float* scores;  // [kMaxTileRows, kSpanPositions]
-};
-
-// Running softmax of each tile row.
-struct AttentionState {
-  float* max;  // [tile rows]; -infinity: nothing seen yet
-  float* sum;  // [tile rows]
-  float* acc;  // [tile rows, padded_dim(dim_v)]
-};
+using AttentionFn = void (*)(const AttentionTask&);
 
 struct AttentionKernels {
-  // Packs the tile's queries into scratch.q.
-  void (*load_queries)(const AttentionTile& tile, const AttentionScratch& scratch);
-  // The tile over one split; overwrites state.
-  void (*attend_split)(const AttentionTile& tile, int64_t split, const AttentionScratch& scratch,
-                       const AttentionState& state);
-  // total = total merged with part; rows tile rows.
-  void (*merge)(int rows, int64_t dim_v, const AttentionState& total, const AttentionState& part);
-  // out[d] = acc[d] / sum, with an optional sink logit in the denominator.
-  void (*finish_row)(float max, float sum, const float* acc, const float* sink, int64_t dim_v, float* out);
+  AttentionFn run_f32;  // paged
+  AttentionFn run_f16;
+  AttentionFn run_bf16;
+  AttentionFn run_int8;
+  AttentionFn run_dense;
+  AttentionFn merge;  // partials of [split_begin, split_end) -> out
 };
 
 }  // namespace turbomind::cpu

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Elementwise operations on one row. `out` may be an input.
 #pragma once
 
 #include <cstdint>
@@ -8,15 +10,14 @@
 namespace turbomind::cpu {
 
 struct ElementwiseKernels {
-  // out may alias an input. n elements each.
-  void (*activation)(tm_activation_kind kind, const float* x, int64_t n, float* out);
-  void (*gated_activation)(tm_activation_kind kind, const float* gate, const float* up, int64_t n, float* out);
-  void (*add)(const float* a, const float* b, int64_t n, float* out);
-  // Between any two of f32, f16, bf16, i8.
-  void (*convert)(const void* in, tm_dtype from, int64_t n, void* out, tm_dtype to);
-  // Rotates one head in place; cos, sin: [pairs].
-  void (*rotate_neox)(float* x, const float* cos, const float* sin, int64_t pairs);
-  void (*rotate_interleaved)(float* x, const float* cos, const float* sin, int64_t pairs);
+  void (*activation)(tm_activation_kind, const float* x, int64_t count, float* out);
+  // out = activation(gate) * up
+  void (*gated_activation)(tm_activation_kind, const float* gate, const float* up, int64_t count, float* out);
+  void (*add)(const float* a, const float* b, int64_t count, float* out);
+  // out += factor * x
+  void (*add_scaled)(const float* x, float factor, int64_t count, float* out);
+  // Between TM_F32, TM_F16 and TM_BF16, indexed by dtype.
+  void (*convert[3][3])(const void* in, int64_t count, void* out);
 };
 
 }  // namespace turbomind::cpu

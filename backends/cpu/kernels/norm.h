@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Normalisation of one row; every sum has a fixed order, so a row's result depends on that row alone.
+// Normalisation of one row. `out` may be `x`.
 #pragma once
 
 #include <cstdint>
@@ -8,12 +8,12 @@
 namespace turbomind::cpu {
 
 struct NormKernels {
-  // x, out: [n], may alias. weight: [n].
-  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* out);
-  // residual += x; out = rms_norm(residual). out may alias x.
-  void (*add_rms_norm)(const float* x, float* residual, const float* weight, float eps, int64_t n, float* out);
-  // bias: [n] or nullptr.
-  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, int64_t n, float* out);
+  // out = x / sqrt(mean(x^2) + eps) * weight
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t count, float* out);
+  // residual += x, then the rms_norm of the sum
+  void (*add_rms_norm)(const float* x, float* residual, const float* weight, float eps, int64_t count, float* out);
+  // out = (x - mean) / sqrt(var + eps) * weight + bias; bias may be nullptr
+  void (*layer_norm)(const float* x, const float* weight, const float* bias, float eps, int64_t count, float* out);
 };
 
 }  // namespace turbomind::cpu

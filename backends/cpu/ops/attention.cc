@@ -1,241 +1,266 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Paged attention. A task is a tile of query positions of one sequence and one kv head; where those are too few to keep
+// the threads busy, the contexts of decode rows are split as well, and the thread that ends a row's last split merges
+// them.
 #include "kernels/attention.h"
 
 #include <algorithm>
-#include <cstring>
-#include <vector>
+#include <atomic>
+#include <new>
 
+#include "kv_layout.h"
 #include "ops.h"
-#include "ops/kv_view.h"
-#include "ops/tensor_args.h"
+#include "ops/heads.h"
 #include "ops/workspace.h"
 #include "plan.h"
 
 namespace turbomind::cpu {
 namespace {
 
-// A step of few, long rows leaves threads idle unless the splits of one tile are shared among them.
-constexpr int64_t kMaxSharedRows = 8;
+constexpr int64_t kSerialProducts = int64_t{1} << 17;  // multiply-adds of a call, a few microseconds
+constexpr int64_t kTasksPerThread = 4;
+constexpr int64_t kMinTileRows = 6;
 
-struct Shape {
-  int64_t q_heads;
-  int64_t kv_heads;
-  int64_t group;  // query heads per kv head
-  int64_t tile_rows;
-  int64_t dim_k;
-  int64_t dim_v;
+struct Sequence {
+  int64_t first_task;
+  int64_t split_slot;  // of its first kv head; -1: its context is not split
 };
 
-Shape shape_of(const tm_attention_args& args) {
-  Shape shape;
-  shape.q_heads = args.q.shape[1];
-  shape.kv_heads = args.kv.spec.num_kv_heads;
-  shape.group = shape.q_heads / shape.kv_heads;
-  shape.tile_rows = std::max<int64_t>(1, kMaxTileRows / shape.group);
-  shape.dim_k = args.kv.spec.head_dim_k;
-  shape.dim_v = args.kv.spec.head_dim_v;
-  require(shape.group * shape.kv_heads == shape.q_heads && shape.group <= kMaxTileRows, "q",
-          "a multiple of " + std::to_string(shape.kv_heads) + " heads, at most " + std::to_string(kMaxTileRows) +
-              " per kv head, found " + std::to_string(shape.q_heads));
-  return shape;
-}
-
-// A tile's place in the step; splits [first_split, first_split + num_splits) of its context are visible.
-struct TileTask {
-  int64_t seq;
-  int64_t row;  // of the call
-  int64_t rows;
-  int64_t kv_head;
-  int64_t position;
-  int64_t first_split;
-  int64_t num_splits;
+struct Scratch {
+  Sequence* sequences;            // [max_seqs + 1]
+  std::atomic<int32_t>* arrived;  // [slots]: splits done
+  float* partials;                // [slots][max_splits][partial_floats]
+  float* threads;                 // [num_threads][thread_floats]
+  int64_t slots;
+  int64_t slot_floats;
+  int64_t thread_floats;
 };
 
-struct ThreadScratch {
-  AttentionScratch scratch;
-  AttentionState total;
-  AttentionState part;
+struct Call {
+  Heads<const float> q;
+  Heads<float> out;
+  tm_kv_pool pool;
+  KvLayout layout;
+  const Plan& plan;
+  float scale;
+  int64_t window;
+  float softcap;
+  const float* sinks;
+  AttentionFn run;
+  AttentionFn merge;
+
+  int64_t group() const { return q.heads / layout.num_heads; }
+  int64_t first_position(int64_t seq) const { return plan.position(seq, plan.cu_seqlens_q()[seq]); }
+  int64_t length(int64_t seq) const { return plan.cu_seqlens_q()[seq + 1] - plan.cu_seqlens_q()[seq]; }
 };
 
-AttentionState take_state(WorkspaceArena& arena, int64_t rows, int64_t dim_v) {
-  return {arena.take<float>(rows), arena.take<float>(rows), arena.take<float>(rows * padded_dim(dim_v))};
-}
+int64_t tile_rows(int64_t group) { return std::max<int64_t>(kAttentionTileRows, group); }
 
-ThreadScratch take_thread_scratch(WorkspaceArena& arena, const Shape& shape) {
-  ThreadScratch scratch;
-  scratch.scratch.q = arena.take<float>(kMaxTileRows * shape.dim_k);
-  scratch.scratch.k = arena.take<float>(shape.dim_k * kSpanPositions);
-  scratch.scratch.v = arena.take<float>(kSpanPositions * padded_dim(shape.dim_v));
-  scratch.scratch.scores = arena.take<float>(kMaxTileRows * kSpanPositions);
-  scratch.total = take_state(arena, kMaxTileRows, shape.dim_v);
-  scratch.part = take_state(arena, kMaxTileRows, shape.dim_v);
+Scratch take_scratch(WorkspaceArena& arena, int num_threads, const tm_plan_limits& limits, const tm_kv_spec& spec,
+                     int64_t q_heads) {
+  const int64_t group = q_heads / spec.num_kv_heads;
+  const int64_t max_splits = limits.max_blocks_per_seq * limits.block_size / kSplitPositions + 1;
+  Scratch scratch{};
+  scratch.slots = num_threads > 1 ? kTasksPerThread * num_threads : 0;
+  scratch.slot_floats = max_splits * partial_floats(group, spec.head_dim_v);
+  scratch.thread_floats = attention_scratch_floats(tile_rows(group), spec.head_dim_k, spec.head_dim_v);
+  scratch.sequences = arena.take<Sequence>(limits.max_seqs + 1);
+  scratch.arrived = arena.take<std::atomic<int32_t>>(scratch.slots);
+  scratch.partials = arena.take<float>(scratch.slots * scratch.slot_floats);
+  scratch.threads = arena.take<float>(num_threads * scratch.thread_floats);
   return scratch;
 }
 
-int64_t max_splits(const tm_plan_limits& limits) {
-  return limits.max_blocks_per_seq * limits.block_size / kSplitPositions + 1;
+AttentionFn kernel_for(const AttentionKernels& kernels, tm_dtype dtype) {
+  switch (dtype) {
+    case TM_F32:
+      return kernels.run_f32;
+    case TM_F16:
+      return kernels.run_f16;
+    case TM_BF16:
+      return kernels.run_bf16;
+    default:
+      return kernels.run_int8;
+  }
 }
 
-std::vector<TileTask> make_tasks(const tm_attention_args& args, const Plan& plan, const Shape& shape) {
-  std::vector<TileTask> tasks;
-  for (int64_t seq = 0; seq < plan.num_seqs(); ++seq) {
-    const int64_t end = plan.cu_seqlens_q()[seq + 1];
-    for (int64_t row = plan.cu_seqlens_q()[seq]; row < end; row += shape.tile_rows) {
-      TileTask task{.seq = seq,
-                    .row = row,
-                    .rows = std::min(shape.tile_rows, end - row),
-                    .kv_head = 0,
-                    .position = plan.position(seq, row),
-                    .first_split = 0,
-                    .num_splits = 0};
-      const int64_t first = args.window > 0 ? std::max<int64_t>(0, task.position - args.window + 1) : 0;
-      task.first_split = first / kSplitPositions;
-      task.num_splits = (task.position + task.rows - 1) / kSplitPositions - task.first_split + 1;
-      for (task.kv_head = 0; task.kv_head < shape.kv_heads; ++task.kv_head) tasks.push_back(task);
-    }
+// Multiply-adds of the call.
+int64_t count_products(const Call& call) {
+  int64_t pairs = 0;
+  for (int64_t seq = 0; seq < call.plan.num_seqs(); ++seq) {
+    const int64_t context = call.plan.context_lens()[seq];
+    pairs += call.length(seq) * (call.window > 0 ? std::min(call.window, context) : context);
   }
-  return tasks;
+  return pairs * call.q.heads * (call.q.dim + call.out.dim);
 }
 
-class AttentionCall {
- public:
-  AttentionCall(Stream& stream, const tm_attention_args& args, const tm_workspace& workspace)
-      : stream_(stream),
-        kernels_(stream.kernels().attention),
-        args_(args),
-        plan_(*abi::as<const Plan>(args.plan)),
-        shape_(shape_of(args)),
-        arena_(workspace),
-        sinks_(vector_arg<float>(args.sinks, "sinks")) {
-    require_dtype<float>(args.q, "q");
-    require_dtype<float>(args.out, "out");
-    for (int thread = 0; thread < stream.pool().num_threads(); ++thread) {
-      scratch_.push_back(take_thread_scratch(arena_, shape_));
-    }
-    tasks_ = make_tasks(args, plan_, shape_);
-  }
-
-  void run() {
-    int64_t splits = 0;
-    for (const TileTask& task : tasks_) splits += task.num_splits;
-    const int64_t num_tasks = static_cast<int64_t>(tasks_.size());
-    if (plan_.num_tokens() <= kMaxSharedRows && splits > num_tasks) {
-      run_shared(splits);
-    } else {
-      // The last tiles of a sequence see most: starting with them evens out the threads.
-      stream_.pool().parallel_for(num_tasks,
-                                  [&](int64_t i, int thread) { run_tile(tasks_[num_tasks - 1 - i], thread); });
-    }
-    clear_padding();
-  }
-
- private:
-  AttentionTile tile_of(const TileTask& task) const {
-    const tm_tensor& q = args_.q;
-    AttentionTile tile{
-        .q = static_cast<const float*>(q.data) + task.row * q.stride[0] + task.kv_head * shape_.group * q.stride[1],
-        .q_row_stride = q.stride[0],
-        .q_head_stride = q.stride[1],
-        .rows = static_cast<int>(task.rows),
-        .heads = static_cast<int>(shape_.group),
-        .position = task.position,
-        .context = 0,
-        .window = args_.window,
-        .scale = args_.scale,
-        .softcap = args_.softcap,
-        .kv = kv_head_view(args_.kv, task.kv_head)};
-    tile.kv.block_table = plan_.block_table(task.seq);
-    return tile;
-  }
-
-  void run_tile(const TileTask& task, int thread) {
-    const ThreadScratch& scratch = scratch_[thread];
-    const AttentionTile tile = tile_of(task);
-    kernels_.load_queries(tile, scratch.scratch);
-    kernels_.attend_split(tile, task.first_split, scratch.scratch, scratch.total);
-    for (int64_t split = 1; split < task.num_splits; ++split) {
-      kernels_.attend_split(tile, task.first_split + split, scratch.scratch, scratch.part);
-      kernels_.merge(tile.rows * tile.heads, shape_.dim_v, scratch.total, scratch.part);
-    }
-    finish(task, scratch.total);
-  }
-
-  // Every split is a task of its own; then each tile's are merged in the order run_tile() merges them.
-  void run_shared(int64_t num_splits) {
-    struct Split {
-      const TileTask* task;
-      int64_t split;
-      AttentionState state;
-    };
-    std::vector<Split> splits;
-    splits.reserve(static_cast<size_t>(num_splits));
-    for (const TileTask& task : tasks_) {
-      for (int64_t split = 0; split < task.num_splits; ++split) {
-        splits.push_back({&task, task.first_split + split, take_state(arena_, task.rows * shape_.group, shape_.dim_v)});
-      }
-    }
-    stream_.pool().parallel_for(num_splits, [&](int64_t i, int thread) {
-      const AttentionTile tile = tile_of(*splits[i].task);
-      kernels_.load_queries(tile, scratch_[thread].scratch);
-      kernels_.attend_split(tile, splits[i].split, scratch_[thread].scratch, splits[i].state);
-    });
-    for (size_t i = 0; i < splits.size();) {
-      const TileTask& task = *splits[i].task;
-      const AttentionState& total = splits[i].state;
-      for (int64_t part = 1; part < task.num_splits; ++part) {
-        kernels_.merge(static_cast<int>(task.rows * shape_.group), shape_.dim_v, total, splits[i + part].state);
-      }
-      finish(task, total);
-      i += task.num_splits;
-    }
-  }
-
-  void finish(const TileTask& task, const AttentionState& state) const {
-    const tm_tensor& out = args_.out;
-    for (int64_t row = 0; row < task.rows * shape_.group; ++row) {
-      const int64_t head = task.kv_head * shape_.group + row % shape_.group;
-      float* to =
-          static_cast<float*>(out.data) + (task.row + row / shape_.group) * out.stride[0] + head * out.stride[1];
-      kernels_.finish_row(state.max[row], state.sum[row], state.acc + row * padded_dim(shape_.dim_v),
-                          sinks_ ? sinks_ + head : nullptr, shape_.dim_v, to);
-    }
-  }
-
-  void clear_padding() const {
-    const tm_tensor& out = args_.out;
-    for (int64_t row = plan_.num_tokens(); row < out.shape[0]; ++row) {
-      for (int64_t head = 0; head < shape_.q_heads; ++head) {
-        float* to = static_cast<float*>(out.data) + row * out.stride[0] + head * out.stride[1];
-        std::fill_n(to, shape_.dim_v, 0.0f);
-      }
-    }
-  }
-
-  Stream& stream_;
-  const AttentionKernels& kernels_;
-  const tm_attention_args& args_;
-  const Plan& plan_;
-  const Shape shape_;
-  WorkspaceArena arena_;
-  const float* sinks_;
-  std::vector<ThreadScratch> scratch_;
-  std::vector<TileTask> tasks_;
+struct SplitRange {
+  int64_t begin;
+  int64_t end;
 };
+
+SplitRange visible_splits(const Call& call, int64_t first_position, int64_t last_position) {
+  const int64_t begin = call.window > 0 ? std::max<int64_t>(0, first_position - call.window + 1) : 0;
+  return {begin / kSplitPositions, last_position / kSplitPositions + 1};
+}
+
+// The cut of a call into tasks.
+struct Schedule {
+  int64_t tile_positions;
+  int64_t num_tasks;
+};
+
+int64_t num_tiles(int64_t rows, int64_t tile_positions) { return (rows + tile_positions - 1) / tile_positions; }
+
+int64_t count_tiles(const Call& call, int64_t tile_positions) {
+  int64_t tiles = 0;
+  for (int64_t seq = 0; seq < call.plan.num_seqs(); ++seq) tiles += num_tiles(call.length(seq), tile_positions);
+  return tiles * call.layout.num_heads;
+}
+
+Schedule make_schedule(const Call& call, const Scratch& scratch, int64_t wanted_tasks) {
+  Schedule schedule{std::max<int64_t>(1, kAttentionTileRows / call.group()), 0};
+  while (schedule.tile_positions * call.group() >= 2 * kMinTileRows &&
+         count_tiles(call, schedule.tile_positions) < wanted_tasks) {
+    schedule.tile_positions /= 2;
+  }
+  const bool split = count_tiles(call, schedule.tile_positions) < std::min(wanted_tasks, scratch.slots);
+  int64_t slot = 0;
+  for (int64_t seq = 0; seq < call.plan.num_seqs(); ++seq) {
+    const int64_t position = call.first_position(seq);
+    const SplitRange splits = visible_splits(call, position, position);
+    const bool split_this = split && call.length(seq) == 1 && splits.end - splits.begin > 1;
+    scratch.sequences[seq] = {schedule.num_tasks, split_this ? slot : -1};
+    if (split_this) slot += call.layout.num_heads;
+    const int64_t parts = split_this ? splits.end - splits.begin : num_tiles(call.length(seq), schedule.tile_positions);
+    schedule.num_tasks += parts * call.layout.num_heads;
+  }
+  for (int64_t i = 0; i < slot; ++i) new (scratch.arrived + i) std::atomic<int32_t>(0);
+  return schedule;
+}
+
+int64_t sequence_of_task(const Scratch& scratch, int64_t num_seqs, int64_t task) {
+  const Sequence* begin = scratch.sequences;
+  const auto before = [](int64_t value, const Sequence& sequence) { return value < sequence.first_task; };
+  return std::upper_bound(begin, begin + num_seqs, task, before) - begin - 1;
+}
+
+AttentionTask make_task(const Call& call, int64_t seq, int64_t head, int64_t first, int64_t positions, float* scratch) {
+  const int64_t row = call.plan.cu_seqlens_q()[seq] + first;
+  AttentionTask task{};
+  task.paged = {call.layout.head(call.pool, 0, head),
+                call.plan.block_table(seq),
+                call.layout.block_bytes,
+                call.layout.value_offset,
+                call.layout.scale_offset,
+                static_cast<int>(call.layout.block_size)};
+  task.q = call.q.head(row, head * call.group());
+  task.out = call.out.head(row, head * call.group());
+  task.q_stride = call.q.stride;
+  task.out_stride = call.out.stride;
+  task.positions = static_cast<int>(positions);
+  task.group = static_cast<int>(call.group());
+  task.dim_k = static_cast<int>(call.q.dim);
+  task.dim_v = static_cast<int>(call.out.dim);
+  task.first_position = call.first_position(seq) + first;
+  task.length = call.plan.context_lens()[seq];
+  task.causal = true;
+  task.window = call.window;
+  task.scale = call.scale;
+  task.softcap = call.softcap;
+  task.sinks = call.sinks ? call.sinks + head * call.group() : nullptr;
+  task.scratch = scratch;
+  return task;
+}
+
+// One split of a decode row; the last one to end merges.
+void run_split(const Call& call, const Scratch& scratch, int64_t slot, SplitRange splits, int64_t split,
+               AttentionTask task) {
+  float* partials = scratch.partials + slot * scratch.slot_floats;
+  task.split_begin = splits.begin + split;
+  task.split_end = task.split_begin + 1;
+  task.partials = partials + split * partial_floats(task.group, task.dim_v);
+  call.run(task);
+  if (scratch.arrived[slot].fetch_add(1, std::memory_order_acq_rel) + 1 != splits.end - splits.begin) return;
+  task.split_begin = splits.begin;
+  task.split_end = splits.end;
+  task.partials = partials;
+  call.merge(task);
+}
+
+void run_task(const Call& call, const Scratch& scratch, const Schedule& schedule, int64_t index, int thread) {
+  const int64_t seq = sequence_of_task(scratch, call.plan.num_seqs(), index);
+  const Sequence& sequence = scratch.sequences[seq];
+  const int64_t head = (index - sequence.first_task) % call.layout.num_heads;
+  const int64_t part = (index - sequence.first_task) / call.layout.num_heads;
+  float* floats = scratch.threads + thread * scratch.thread_floats;
+  if (sequence.split_slot >= 0) {
+    const int64_t position = call.first_position(seq);
+    return run_split(call, scratch, sequence.split_slot + head, visible_splits(call, position, position), part,
+                     make_task(call, seq, head, 0, 1, floats));
+  }
+  // The last tile sees most and comes first, so that the threads end together.
+  const int64_t length = call.length(seq);
+  const int64_t first = (num_tiles(length, schedule.tile_positions) - 1 - part) * schedule.tile_positions;
+  const int64_t positions = std::min(schedule.tile_positions, length - first);
+  AttentionTask task = make_task(call, seq, head, first, positions, floats);
+  const SplitRange splits = visible_splits(call, task.first_position, task.first_position + positions - 1);
+  task.split_begin = splits.begin;
+  task.split_end = splits.end;
+  call.run(task);
+}
+
+Call make_call(Stream& stream, const tm_attention_args& args) {
+  require(args.plan != nullptr, "plan", "a plan");
+  Call call{heads_arg<const float>(args.q, "q"),
+            heads_arg<float>(args.out, "out"),
+            args.kv,
+            KvLayout(args.kv.spec),
+            *abi::as<const Plan>(args.plan),
+            args.scale,
+            args.window,
+            args.softcap,
+            vector_arg<float>(args.sinks, "sinks"),
+            kernel_for(stream.kernels().attention, args.kv.spec.dtype),
+            stream.kernels().attention.merge};
+  require(call.plan.num_seqs() == 0 || call.plan.has_blocks(), "plan", "context_lens and block_table");
+  require(call.plan.limits().block_size == args.kv.spec.block_size || call.plan.num_seqs() == 0, "plan",
+          "the pool's block_size");
+  require(call.q.dim == args.kv.spec.head_dim_k, "q", "head_dim_k elements per head");
+  require(call.out.dim == args.kv.spec.head_dim_v, "out", "head_dim_v elements per head");
+  require(call.q.heads % args.kv.spec.num_kv_heads == 0, "q", "a multiple of num_kv_heads heads");
+  require(call.q.rows >= call.plan.num_tokens() && call.out.rows == call.q.rows, "q", "a row for each of the plan's");
+  return call;
+}
 
 }  // namespace
 
-void CpuOps::attention(Stream& stream, const tm_attention_args& args, const tm_workspace& workspace) {
-  if (args.q.shape[0] > 0) AttentionCall(stream, args, workspace).run();
+size_t CpuOps::attention_workspace(Context& context, const tm_attention_args& args) {
+  require(args.plan != nullptr, "plan", "a plan");
+  WorkspaceArena arena;
+  take_scratch(arena, context.pool().num_threads(), abi::as<const Plan>(args.plan)->limits(), args.kv.spec,
+               args.q.shape[1]);
+  return arena.used();
 }
 
-size_t CpuOps::attention_workspace(Context& context, const tm_attention_args& args) {
-  const Shape shape = shape_of(args);
-  WorkspaceArena arena;
-  for (int thread = 0; thread < context.pool().num_threads(); ++thread) take_thread_scratch(arena, shape);
-  // Shared splits: at most kMaxSharedRows tiles of one row each, or fewer tiles of more rows.
-  const int64_t splits = max_splits(abi::as<const Plan>(args.plan)->limits());
-  for (int64_t i = 0; i < splits * kMaxSharedRows * shape.kv_heads; ++i) take_state(arena, shape.group, shape.dim_v);
-  return arena.used();
+void CpuOps::attention(Stream& stream, const tm_attention_args& args, const tm_workspace& workspace) {
+  const Call call = make_call(stream, args);
+  for (int64_t row = call.plan.num_tokens(); row < call.out.rows; ++row) {
+    std::fill_n(call.out.head(row, 0), call.out.heads * call.out.dim, 0.0f);
+  }
+  if (call.plan.num_tokens() == 0) return;
+  WorkspaceArena arena(workspace);
+  ThreadPool& pool = stream.pool();
+  const Scratch scratch = take_scratch(arena, pool.num_threads(), call.plan.limits(), args.kv.spec, call.q.heads);
+  const bool serial = pool.num_threads() == 1 || count_products(call) < kSerialProducts;
+  const Schedule schedule = make_schedule(call, scratch, serial ? 0 : kTasksPerThread * pool.num_threads());
+  const auto task = [&](int64_t index, int thread) { run_task(call, scratch, schedule, index, thread); };
+  if (serial) {
+    for (int64_t index = 0; index < schedule.num_tasks; ++index) task(index, 0);
+  } else {
+    pool.parallel_for(schedule.num_tasks, task);
+  }
 }
 
 }  // namespace turbomind::cpu

@@ -1,127 +1,150 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Non-causal attention inside each sequence. Keys are transposed once per call into the layout of the paged cache, so
+// that the same kernel serves both.
 #include <algorithm>
-#include <cstring>
-#include <vector>
 
 #include "kernels/attention.h"
 #include "ops.h"
-#include "ops/row_loop.h"
+#include "ops/heads.h"
+#include "ops/row_ranges.h"
 #include "ops/workspace.h"
 #include "plan.h"
 
 namespace turbomind::cpu {
 namespace {
 
-int64_t num_blocks(int64_t positions) { return (positions + kSpanPositions - 1) / kSpanPositions; }
+constexpr int64_t kTransposeTokens = 32;
 
-// The keys and values of one head, in the form of a paged context of blocks of kSpanPositions, so that its kernels
-// serve.
-struct DenseScratch {
-  float* blocks;
-  int32_t* block_table;  // 0, 1, 2, ...
-  AttentionScratch scratch;
-  AttentionState total;
-  AttentionState part;
+struct Scratch {
+  float* keys;  // [kv_heads][dim][key_stride]
+  int64_t key_stride;
+  float* threads;  // [num_threads][thread_floats]
+  int64_t thread_floats;
 };
 
-AttentionState take_state(WorkspaceArena& arena, int64_t dim_v) {
-  return {arena.take<float>(kMaxTileRows), arena.take<float>(kMaxTileRows),
-          arena.take<float>(kMaxTileRows * padded_dim(dim_v))};
-}
-
-DenseScratch take_scratch(WorkspaceArena& arena, int64_t positions, int64_t dim_k, int64_t dim_v) {
-  DenseScratch scratch;
-  scratch.blocks = arena.take<float>(num_blocks(positions) * kSpanPositions * (dim_k + dim_v));
-  scratch.block_table = arena.take<int32_t>(num_blocks(positions));
-  scratch.scratch.q = arena.take<float>(kMaxTileRows * dim_k);
-  scratch.scratch.k = arena.take<float>(dim_k * kSpanPositions);
-  scratch.scratch.v = arena.take<float>(kSpanPositions * padded_dim(dim_v));
-  scratch.scratch.scores = arena.take<float>(kMaxTileRows * kSpanPositions);
-  scratch.total = take_state(arena, dim_v);
-  scratch.part = take_state(arena, dim_v);
+Scratch take_scratch(WorkspaceArena& arena, int num_threads, int64_t tokens, int64_t group, int64_t kv_heads,
+                     int64_t dim, int64_t dim_v) {
+  Scratch scratch{};
+  scratch.key_stride = tokens + kChunkPositions;  // the last chunk is read whole
+  scratch.keys = arena.take<float>(kv_heads * dim * scratch.key_stride);
+  scratch.thread_floats = attention_scratch_floats(std::max<int64_t>(kAttentionTileRows, group), dim, dim_v);
+  scratch.threads = arena.take<float>(num_threads * scratch.thread_floats);
   return scratch;
 }
 
-// Copies one head's keys and values of a sequence into the scratch blocks.
-KvHeadView fill_blocks(const DenseScratch& scratch, const Rows& k, const Rows& v, int64_t begin, int64_t length,
-                       int64_t kv_head) {
-  const int64_t block_floats = kSpanPositions * (k.cols + v.cols);
-  for (int64_t p = 0; p < length; ++p) {
-    float* block = scratch.blocks + p / kSpanPositions * block_floats;
-    const int64_t place = p % kSpanPositions;
-    const float* key = k.row((begin + p) * k.inner + kv_head);
-    for (int64_t d = 0; d < k.cols; ++d) block[d * kSpanPositions + place] = key[d];
-    std::memcpy(block + k.cols * kSpanPositions + place * v.cols, v.row((begin + p) * v.inner + kv_head),
-                static_cast<size_t>(v.cols) * sizeof(float));
-  }
-  for (int64_t i = 0; i < num_blocks(length); ++i) scratch.block_table[i] = static_cast<int32_t>(i);
-  constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
-  return {.pool = reinterpret_cast<const uint8_t*>(scratch.blocks),
-          .block_table = scratch.block_table,
-          .block_bytes = block_floats * kFloat,
-          .v_offset = kSpanPositions * k.cols * kFloat,
-          .scale_offset = 0,
-          .block_size = kSpanPositions,
-          .dim_k = k.cols,
-          .dim_v = v.cols,
-          .dtype = TM_F32};
-}
-
-}  // namespace
-
-void CpuOps::attention_dense(Stream& stream, const tm_attention_dense_args& args, const tm_workspace& workspace) {
-  const Plan& plan = *abi::as<const Plan>(args.plan);
-  const Rows q = rows_arg(args.q, "q");
-  const Rows k = rows_arg(args.k, "k");
-  const Rows v = rows_arg(args.v, "v");
-  const Rows out = rows_arg(args.out, "out");
-  const int64_t group = q.inner / k.inner;
-  const AttentionKernels& kernels = stream.kernels().attention;
-  WorkspaceArena arena(workspace);
-  std::vector<DenseScratch> scratches;
-  for (int thread = 0; thread < stream.pool().num_threads(); ++thread) {
-    scratches.push_back(take_scratch(arena, q.outer, q.cols, v.cols));
-  }
-  stream.pool().parallel_for(plan.num_seqs() * q.inner, [&](int64_t task, int thread) {
-    const int64_t begin = plan.cu_seqlens_q()[task / q.inner];
-    const int64_t length = plan.cu_seqlens_q()[task / q.inner + 1] - begin;
-    if (length == 0) return;
-    const int64_t head = task % q.inner;
-    const DenseScratch& own = scratches[thread];
-    AttentionTile tile{.q = nullptr,
-                       .q_row_stride = q.outer_stride,
-                       .q_head_stride = 0,
-                       .rows = 0,
-                       .heads = 1,
-                       .position = 0,
-                       .context = length,
-                       .window = 0,
-                       .scale = args.scale,
-                       .softcap = 0.0f,
-                       .kv = fill_blocks(own, k, v, begin, length, head / group)};
-    for (int64_t row = 0; row < length; row += kMaxTileRows) {
-      tile.rows = static_cast<int>(std::min<int64_t>(kMaxTileRows, length - row));
-      tile.q = q.row((begin + row) * q.inner + head);
-      kernels.load_queries(tile, own.scratch);
-      kernels.attend_split(tile, 0, own.scratch, own.total);
-      for (int64_t split = 1; split * kSplitPositions < length; ++split) {
-        kernels.attend_split(tile, split, own.scratch, own.part);
-        kernels.merge(tile.rows, v.cols, own.total, own.part);
-      }
-      for (int r = 0; r < tile.rows; ++r) {
-        kernels.finish_row(own.total.max[r], own.total.sum[r], own.total.acc + r * padded_dim(v.cols), nullptr, v.cols,
-                           out.row((begin + row + r) * out.inner + head));
+// [tokens, kv_heads, dim] -> [kv_heads][dim][key_stride]
+void transpose_keys(ThreadPool& pool, const Heads<const float>& k, const Scratch& scratch) {
+  const int64_t blocks = (k.rows + kTransposeTokens - 1) / kTransposeTokens;
+  for_row_ranges(pool, blocks, kTransposeTokens * k.heads * k.dim, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t first = block * kTransposeTokens;
+      const int64_t last = std::min(first + kTransposeTokens, k.rows);
+      for (int64_t channel = 0; channel < k.heads * k.dim; ++channel) {
+        float* out = scratch.keys + channel * scratch.key_stride;
+        for (int64_t token = first; token < last; ++token) out[token] = k.data[token * k.stride + channel];
       }
     }
   });
 }
 
+struct Call {
+  Heads<const float> q;
+  Heads<const float> k;
+  Heads<const float> v;
+  Heads<float> out;
+  const Plan& plan;
+  float scale;
+
+  int64_t group() const { return q.heads / k.heads; }
+};
+
+AttentionTask make_task(const Call& call, const Scratch& scratch, int64_t seq, int64_t head, int64_t first,
+                        int64_t positions, int thread) {
+  const int64_t begin = call.plan.cu_seqlens_q()[seq];
+  AttentionTask task{};
+  task.dense = {scratch.keys + head * call.k.dim * scratch.key_stride + begin, call.v.head(begin, head),
+                scratch.key_stride, call.v.stride};
+  task.q = call.q.head(begin + first, head * call.group());
+  task.out = call.out.head(begin + first, head * call.group());
+  task.q_stride = call.q.stride;
+  task.out_stride = call.out.stride;
+  task.positions = static_cast<int>(positions);
+  task.group = static_cast<int>(call.group());
+  task.dim_k = static_cast<int>(call.q.dim);
+  task.dim_v = static_cast<int>(call.v.dim);
+  task.first_position = first;
+  task.length = call.plan.cu_seqlens_q()[seq + 1] - begin;
+  task.scale = call.scale;
+  task.split_end = (task.length + kSplitPositions - 1) / kSplitPositions;
+  task.scratch = scratch.threads + thread * scratch.thread_floats;
+  return task;
+}
+
+// Tiles of the sequence that holds tile `index` when sequences are cut one after the other.
+struct Tile {
+  int64_t seq;
+  int64_t first;
+  int64_t positions;
+};
+
+Tile find_tile(const Plan& plan, int64_t index, int64_t tile_positions) {
+  const int32_t* cu = plan.cu_seqlens_q();
+  int64_t seq = 0;
+  for (;; ++seq) {
+    const int64_t tiles = (cu[seq + 1] - cu[seq] + tile_positions - 1) / tile_positions;
+    if (index < tiles) break;
+    index -= tiles;
+  }
+  const int64_t first = index * tile_positions;
+  return {seq, first, std::min<int64_t>(tile_positions, cu[seq + 1] - cu[seq] - first)};
+}
+
+int64_t count_tiles(const Plan& plan, int64_t tile_positions) {
+  int64_t tiles = 0;
+  for (int64_t seq = 0; seq < plan.num_seqs(); ++seq) {
+    tiles += (plan.cu_seqlens_q()[seq + 1] - plan.cu_seqlens_q()[seq] + tile_positions - 1) / tile_positions;
+  }
+  return tiles;
+}
+
+Call make_call(const tm_attention_dense_args& args) {
+  require(args.plan != nullptr, "plan", "a plan");
+  const Call call{heads_arg<const float>(args.q, "q"), heads_arg<const float>(args.k, "k"),
+                  heads_arg<const float>(args.v, "v"), heads_arg<float>(args.out, "out"),
+                  *abi::as<const Plan>(args.plan),     args.scale};
+  require(call.k.heads > 0 && call.q.heads % call.k.heads == 0, "q", "a multiple of k's heads");
+  require(call.q.rows >= call.plan.num_tokens(), "q", "a row for each of the plan's");
+  return call;
+}
+
+}  // namespace
+
 size_t CpuOps::attention_dense_workspace(Context& context, const tm_attention_dense_args& args) {
   WorkspaceArena arena;
-  for (int thread = 0; thread < context.pool().num_threads(); ++thread) {
-    take_scratch(arena, args.q.shape[0], args.q.shape[2], args.v.shape[2]);
-  }
+  const int64_t kv_heads = std::max<int64_t>(1, args.k.shape[1]);
+  take_scratch(arena, context.pool().num_threads(), args.q.shape[0], args.q.shape[1] / kv_heads, kv_heads,
+               args.q.shape[2], args.v.shape[2]);
   return arena.used();
+}
+
+void CpuOps::attention_dense(Stream& stream, const tm_attention_dense_args& args, const tm_workspace& workspace) {
+  const Call call = make_call(args);
+  for (int64_t row = call.plan.num_tokens(); row < call.out.rows; ++row) {
+    std::fill_n(call.out.head(row, 0), call.out.heads * call.out.dim, 0.0f);
+  }
+  if (call.plan.num_tokens() == 0) return;
+  WorkspaceArena arena(workspace);
+  const Scratch scratch =
+      take_scratch(arena, stream.pool().num_threads(), call.q.rows, call.group(), call.k.heads, call.k.dim, call.v.dim);
+  transpose_keys(stream.pool(), call.k, scratch);
+  const int64_t tile_positions = std::max<int64_t>(1, kAttentionTileRows / call.group());
+  const int64_t tiles = count_tiles(call.plan, tile_positions);
+  stream.pool().parallel_for(tiles * call.k.heads, [&](int64_t index, int thread) {
+    const Tile tile = find_tile(call.plan, index / call.k.heads, tile_positions);
+    const int64_t head = index % call.k.heads;
+    stream.kernels().attention.run_dense(make_task(call, scratch, tile.seq, head, tile.first, tile.positions, thread));
+  });
 }
 
 }  // namespace turbomind::cpu

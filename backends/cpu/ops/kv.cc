@@ -1,154 +1,189 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
-#include <cmath>
+#include "ops/kv.h"
+
 #include <cstring>
-#include <limits>
-#include <type_traits>
-#include <vector>
 
 #include "ops.h"
-#include "ops/kv_view.h"
-#include "ops/rope.h"
-#include "ops/row_loop.h"
-#include "plan.h"
+#include "ops/plan_runs.h"
+#include "ops/row_ranges.h"
 
 namespace turbomind::cpu {
 namespace {
 
-// Stores one head's vector of one token: element d goes to base + d * stride.
-template <class T>
-void store_strided(const float* x, int64_t dim, void* base, int64_t stride) {
-  T* to = static_cast<T*>(base);
-  for (int64_t d = 0; d < dim; ++d) {
-    if constexpr (std::is_same_v<T, float>) to[d * stride] = x[d];
-    if constexpr (std::is_same_v<T, F16>) to[d * stride] = to_f16(x[d]);
-    if constexpr (std::is_same_v<T, Bf16>) to[d * stride] = to_bf16(x[d]);
-  }
-}
-
-// Symmetric, scale = max|x| / 127. A NaN or an infinity gives a NaN scale, so that it is not lost.
-float quantize_strided(const float* x, int64_t dim, int8_t* to, int64_t stride) {
-  float largest = 0.0f;
-  bool finite = true;
-  for (int64_t d = 0; d < dim; ++d) {
-    largest = std::max(largest, std::fabs(x[d]));
-    finite = finite && std::isfinite(x[d]);
-  }
-  if (!finite) largest = std::numeric_limits<float>::quiet_NaN();
-  const float inverse = finite && largest > 0.0f ? 127.0f / largest : 0.0f;
-  for (int64_t d = 0; d < dim; ++d) to[d * stride] = static_cast<int8_t>(std::lrintf(finite ? x[d] * inverse : 0.0f));
-  return largest / 127.0f;
-}
-
-void store_vector(const KvHeadView& view, uint8_t* block, int64_t place, bool is_k, const float* x) {
-  const int64_t dim = is_k ? view.dim_k : view.dim_v;
-  const int64_t stride = is_k ? view.block_size : 1;
-  const int64_t first = is_k ? place : place * dim;
-  uint8_t* base = block + (is_k ? 0 : view.v_offset) + first * static_cast<int64_t>(dtype_bytes(view.dtype));
-  switch (view.dtype) {
+KvStoreFn kernel_for(const KvKernels& kernels, tm_dtype dtype) {
+  switch (dtype) {
+    case TM_F32:
+      return kernels.store_f32;
     case TM_F16:
-      return store_strided<F16>(x, dim, base, stride);
+      return kernels.store_f16;
     case TM_BF16:
-      return store_strided<Bf16>(x, dim, base, stride);
-    case TM_I8: {
-      auto* scales = reinterpret_cast<float*>(block + view.scale_offset) + (is_k ? 0 : view.block_size);
-      scales[place] = quantize_strided(x, dim, reinterpret_cast<int8_t*>(base), stride);
-      return;
-    }
+      return kernels.store_bf16;
     default:
-      return store_strided<float>(x, dim, base, stride);
+      return kernels.store_int8;
   }
 }
 
-// Where each token row of a plan is stored.
-struct TokenPlace {
-  int64_t block;
-  int64_t place;
+const Plan& plan_arg(const tm_plan* handle, const tm_kv_spec& spec) {
+  require(handle != nullptr, "plan", "a plan");
+  const Plan& plan = *abi::as<const Plan>(handle);
+  require(plan.num_seqs() == 0 || plan.has_blocks(), "plan", "context_lens and block_table");
+  require(plan.num_seqs() == 0 || plan.limits().block_size == spec.block_size, "plan", "the pool's block_size");
+  return plan;
+}
+
+// One head of one block, between its place in the pool and the canonical tensors.
+struct BlockHead {
+  std::byte* stored;      // in the pool
+  std::byte* keys;        // canonical, of the head's first token; tokens key_stride bytes apart
+  std::byte* values;      // likewise
+  std::byte* key_scales;  // tokens scale_stride bytes apart; TM_I8 only
+  std::byte* value_scales;
+  int64_t key_stride;
+  int64_t value_stride;
+  int64_t scale_stride;
 };
 
-std::vector<TokenPlace> token_places(const Plan& plan, int64_t block_size) {
-  std::vector<TokenPlace> places;
-  places.reserve(static_cast<size_t>(plan.num_tokens()));
-  for (int64_t seq = 0; seq < plan.num_seqs(); ++seq) {
-    for (int64_t row = plan.cu_seqlens_q()[seq]; row < plan.cu_seqlens_q()[seq + 1]; ++row) {
-      const int64_t position = plan.position(seq, row);
-      places.push_back({plan.block_table(seq)[position / block_size], position % block_size});
-    }
-  }
-  return places;
-}
-
-// The heads of one pool, and the writing of one token's k and v into them.
-class KvWriter {
+// The canonical form: keys of all blocks [ids, block_size, heads, head_dim_k], values likewise, scales [ids, 2,
+// block_size, heads].
+class Canonical {
  public:
-  explicit KvWriter(const tm_kv_write_args& args)
-      : k_(rows_arg(args.k, "k")), v_(rows_arg(args.v, "v")), num_heads_(args.kv.spec.num_kv_heads) {
-    for (int64_t head = 0; head < num_heads_; ++head) views_.push_back(kv_head_view(args.kv, head));
-    places_ = token_places(*abi::as<const Plan>(args.plan), args.kv.spec.block_size);
-  }
+  Canonical(const tm_kv_pool& pool, int64_t num_ids, std::byte* data)
+      : pool_(pool),
+        layout_(pool.spec),
+        keys_(data),
+        values_(keys_ + num_ids * tokens() * pool.spec.head_dim_k * size()),
+        scales_(values_ + num_ids * tokens() * pool.spec.head_dim_v * size()) {}
 
-  int64_t num_tokens() const { return static_cast<int64_t>(places_.size()); }
-  int64_t elements_per_token() const { return num_heads_ * (k_.cols + v_.cols); }
-
-  void write(int64_t token) const {
-    const auto [block, place] = places_[token];
-    for (int64_t head = 0; head < num_heads_; ++head) {
-      const KvHeadView& view = views_[head];
-      auto* at = const_cast<uint8_t*>(view.pool) + block * view.block_bytes;
-      store_vector(view, at, place, true, k_.row(token * num_heads_ + head));
-      store_vector(view, at, place, false, v_.row(token * num_heads_ + head));
+  BlockHead head(int64_t index, int64_t block, int64_t head) const {
+    const int64_t token = index * tokens() + head;
+    BlockHead out{};
+    out.stored = layout_.head(pool_, block, head);
+    out.keys = keys_ + token * pool_.spec.head_dim_k * size();
+    out.values = values_ + token * pool_.spec.head_dim_v * size();
+    out.key_stride = layout_.num_heads * pool_.spec.head_dim_k * size();
+    out.value_stride = layout_.num_heads * pool_.spec.head_dim_v * size();
+    if (pool_.spec.dtype == TM_I8) {
+      out.key_scales = scales_ + (2 * index * tokens() + head) * kScaleBytes;
+      out.value_scales = out.key_scales + tokens() * kScaleBytes;
+      out.scale_stride = layout_.num_heads * kScaleBytes;
     }
+    return out;
   }
+
+  const tm_kv_spec& spec() const { return pool_.spec; }
+  const KvLayout& layout() const { return layout_; }
 
  private:
-  Rows k_;
-  Rows v_;
-  int64_t num_heads_;
-  std::vector<KvHeadView> views_;
-  std::vector<TokenPlace> places_;
+  static constexpr int64_t kScaleBytes = sizeof(float);
+
+  int64_t size() const { return layout_.element_size; }
+  // Of one block, over all heads.
+  int64_t tokens() const { return layout_.block_size * layout_.num_heads; }
+
+  tm_kv_pool pool_;
+  KvLayout layout_;
+  std::byte* keys_;
+  std::byte* values_;
+  std::byte* scales_;
 };
 
-}  // namespace
-
-void CpuOps::kv_write(Stream& stream, const tm_kv_write_args& args, const tm_workspace&) {
-  const KvWriter writer(args);
-  for_rows(stream, writer.num_tokens(), writer.elements_per_token(), [&](int64_t token) { writer.write(token); });
+// Calls copy(pool bytes, canonical bytes, number of bytes) for every contiguous piece of the head.
+template <class Copy>
+void visit_head(const Canonical& canonical, const BlockHead& head, Copy&& copy) {
+  const KvLayout& layout = canonical.layout();
+  const int64_t size = layout.element_size;
+  for (int64_t token = 0; token < layout.block_size; ++token) {
+    for (int64_t d = 0; d < canonical.spec().head_dim_k; ++d) {
+      copy(head.stored + (d * layout.block_size + token) * size, head.keys + token * head.key_stride + d * size, size);
+    }
+    const int64_t row = canonical.spec().head_dim_v * size;
+    copy(head.stored + layout.value_offset + token * row, head.values + token * head.value_stride, row);
+    if (!head.key_scales) continue;
+    std::byte* scales = head.stored + layout.scale_offset;
+    const int64_t scale_bytes = sizeof(float);
+    copy(scales + token * scale_bytes, head.key_scales + token * head.scale_stride, scale_bytes);
+    copy(scales + (layout.block_size + token) * scale_bytes, head.value_scales + token * head.scale_stride,
+         scale_bytes);
+  }
 }
 
-void CpuOps::qk_norm_rope_kv_write(Stream& stream, const tm_qk_norm_rope_kv_write_args& args, const tm_workspace&) {
-  const KvWriter writer(args.kv_write);
-  const RopeRows rope(args.rope);
-  const Rows q = rows_arg(args.rope.q, "q");
-  const Rows k = rows_arg(args.rope.k, "k");
-  const float* q_weight = vector_arg<float>(args.q_norm_weight, "q_norm_weight");
-  const float* k_weight = vector_arg<float>(args.k_norm_weight, "k_norm_weight");
-  const KernelTable& kernels = stream.kernels();
-  const auto prepare = [&](const Rows& rows, int64_t token, const float* weight, const float* angles) {
-    for (int64_t head = 0; head < rows.inner; ++head) {
-      float* x = rows.row(token * rows.inner + head);
-      if (weight) kernels.norm.rms_norm(x, weight, args.norm_eps, rows.cols, x);
-      rope.rotate(kernels.elementwise, angles, x);
+template <class Copy>
+void visit_blocks(Stream& stream, const Canonical& canonical, const int32_t* block_ids, int64_t num_ids, Copy&& copy) {
+  for (int64_t i = 0; i < num_ids; ++i) require(block_ids[i] >= 0, "block_ids", "block ids of the pool");
+  const int64_t heads = canonical.layout().num_heads;
+  for_row_ranges(stream.pool(), num_ids * heads, canonical.layout().head_bytes, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      visit_head(canonical, canonical.head(i / heads, block_ids[i / heads], i % heads), copy);
     }
-  };
-  for_rows(stream, q.outer, q.inner * q.cols + writer.elements_per_token(), [&](int64_t token) {
-    std::vector<float> scratch;
-    const float* angles = rope.angles(token, scratch);
-    prepare(q, token, q_weight, angles);
-    prepare(k, token, k_weight, angles);
-    if (token < writer.num_tokens()) writer.write(token);
   });
 }
 
+}  // namespace
+
+KvWriter::KvWriter(const Stream& stream, const tm_kv_write_args& args)
+    : k_(heads_arg<const float>(args.k, "k")),
+      v_(heads_arg<const float>(args.v, "v")),
+      pool_(args.kv),
+      layout_(args.kv.spec),
+      plan_(plan_arg(args.plan, args.kv.spec)),
+      store_(kernel_for(stream.kernels().kv, args.kv.spec.dtype)) {
+  require(k_.heads == layout_.num_heads && k_.dim == args.kv.spec.head_dim_k, "k", "the pool's heads");
+  require(v_.heads == layout_.num_heads && v_.dim == args.kv.spec.head_dim_v, "v", "the pool's heads");
+  require(k_.rows >= plan_.num_tokens() && v_.rows >= plan_.num_tokens(), "k", "a row for each of the plan's");
+}
+
+void KvWriter::store(int64_t begin, int64_t end) const {
+  for_block_runs(plan_, layout_.block_size, begin, end, [&](const BlockRun& run) {
+    for (int64_t head = 0; head < layout_.num_heads; ++head) {
+      std::byte* stored = layout_.head(pool_, run.block, head);
+      KvStore task{};
+      task.keys = k_.head(run.row, head);
+      task.values = v_.head(run.row, head);
+      task.key_stride = k_.stride;
+      task.value_stride = v_.stride;
+      task.count = static_cast<int>(run.count);
+      task.dim_k = static_cast<int>(k_.dim);
+      task.dim_v = static_cast<int>(v_.dim);
+      task.block_size = static_cast<int>(layout_.block_size);
+      task.stored_keys = stored + run.place * layout_.element_size;
+      task.stored_values = stored + layout_.value_offset + run.place * v_.dim * layout_.element_size;
+      task.key_scales = reinterpret_cast<float*>(stored + layout_.scale_offset) + run.place;
+      task.value_scales = task.key_scales + layout_.block_size;
+      store_(task);
+    }
+  });
+}
+
+void CpuOps::kv_write(Stream& stream, const tm_kv_write_args& args, const tm_workspace&) {
+  const KvWriter writer(stream, args);
+  for_row_ranges(stream.pool(), writer.num_tokens(), writer.row_cost(),
+                 [&](int64_t begin, int64_t end) { writer.store(begin, end); });
+}
+
 void CpuOps::kv_copy_blocks(Stream&, const tm_kv_copy_blocks_args& args, const tm_workspace&) {
-  const int64_t bytes = kv_head_view(args.kv, 0).block_bytes;
-  auto* data = static_cast<uint8_t*>(args.kv.data);
-  for (int64_t i = 0; i < args.num_pairs; ++i) {
-    const int64_t from = args.pairs[2 * i];
-    const int64_t to = args.pairs[2 * i + 1];
-    require(from >= 0 && from < args.kv.num_blocks && to >= 0 && to < args.kv.num_blocks, "pairs",
-            "blocks below " + std::to_string(args.kv.num_blocks));
-    if (from != to) std::memcpy(data + to * bytes, data + from * bytes, static_cast<size_t>(bytes));
+  const KvLayout layout(args.kv.spec);
+  for (int64_t i = 0; i < 2 * args.num_pairs; ++i) {
+    require(args.pairs[i] >= 0 && args.pairs[i] < args.kv.num_blocks, "pairs", "block ids of the pool");
   }
+  // In order: a pair may read what an earlier one wrote.
+  for (int64_t i = 0; i < args.num_pairs; ++i) {
+    std::memmove(layout.head(args.kv, args.pairs[2 * i + 1], 0), layout.head(args.kv, args.pairs[2 * i], 0),
+                 layout.block_bytes);
+  }
+}
+
+void CpuOps::kv_export(Stream& stream, const tm_kv_pool& pool, const int32_t* block_ids, int64_t num_ids, void* dst) {
+  const Canonical canonical(pool, num_ids, static_cast<std::byte*>(dst));
+  visit_blocks(stream, canonical, block_ids, num_ids,
+               [](std::byte* stored, std::byte* out, int64_t bytes) { std::memcpy(out, stored, bytes); });
+}
+
+void CpuOps::kv_import(Stream& stream, const tm_kv_pool& pool, const int32_t* block_ids, int64_t num_ids,
+                       const void* src) {
+  // The visitor is shared with export, so it walks mutable bytes; src is only read.
+  const Canonical canonical(pool, num_ids, static_cast<std::byte*>(const_cast<void*>(src)));
+  visit_blocks(stream, canonical, block_ids, num_ids,
+               [](std::byte* stored, std::byte* in, int64_t bytes) { std::memcpy(stored, in, bytes); });
 }
 
 }  // namespace turbomind::cpu

@@ -1,63 +1,70 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ops/rope.h"
 
-#include <vector>
+#include <algorithm>
+#include <cstring>
 
 #include "ops.h"
+#include "ops/row_ranges.h"
 
 namespace turbomind::cpu {
-namespace {
 
-int mrope_axis(const tm_rope_args& args, int64_t pair) {
-  const int32_t* section = args.mrope_section;
-  if (args.mrope_interleaved) {
-    const int axis = static_cast<int>(pair % 3);
-    return pair < 3 * static_cast<int64_t>(section[axis]) ? axis : 0;
-  }
-  if (pair < section[0]) return 0;
-  return pair < section[0] + section[1] ? 1 : 2;
-}
-
-}  // namespace
-
-RopeRows::RopeRows(const tm_rope_args& args)
-    : args_(args),
+Rotation::Rotation(const Stream& stream, const tm_rope_args& args)
+    : q_(heads_arg<float>(args.q, "q")),
+      k_(given(args.k) ? heads_arg<float>(args.k, "k") : Heads<float>{}),
       positions_(static_cast<const int32_t*>(args.positions.data)),
-      table_(matrix_arg<float>(args.cos_sin, "cos_sin")),
-      pairs_(args.rotary_dim / 2) {
+      max_position_(args.cos_sin.shape[0]),
+      rotary_dim_(args.rotary_dim),
+      interleaved_axes_(args.mrope_interleaved != 0) {
   require_dtype<int32_t>(args.positions, "positions");
-  mixed_ = args.positions.ndim == 2 && (args.mrope_section[0] | args.mrope_section[1] | args.mrope_section[2]) != 0;
-  if (!mixed_) return;
-  for (int64_t pair = 0; pair < pairs_; ++pair) axis_.push_back(mrope_axis(args, pair));
+  cos_sin_ = matrix_arg<float>(args.cos_sin, "cos_sin").data;
+  std::copy(std::begin(args.mrope_section), std::end(args.mrope_section), section_);
+  require(rotary_dim_ > 0 && rotary_dim_ % 2 == 0 && rotary_dim_ <= std::min(q_.dim, kMaxRotaryDim), "rotary_dim",
+          "an even number of at most the head size and " + std::to_string(kMaxRotaryDim));
+  require(args.cos_sin.shape[1] == rotary_dim_ && (max_position_ > 0 || q_.rows == 0), "cos_sin",
+          "[max_position, rotary_dim]");
+  require(args.style == TM_ROPE_NEOX || args.style == TM_ROPE_INTERLEAVED, "style", "a tm_rope_style");
+  rotate_ = args.style == TM_ROPE_NEOX ? stream.kernels().rope.neox : stream.kernels().rope.interleaved;
 }
 
-const float* RopeRows::angles(int64_t token, std::vector<float>& scratch) const {
-  if (!mixed_) return table_.row(positions_[token]);
-  scratch.resize(static_cast<size_t>(2 * pairs_));
-  for (int64_t pair = 0; pair < pairs_; ++pair) {
-    const float* row = table_.row(positions_[axis_[pair] * args_.positions.stride[0] + token]);
-    scratch[pair] = row[pair];
-    scratch[pairs_ + pair] = row[pairs_ + pair];
+// Padding rows may hold any position: it is kept inside the table.
+const float* Rotation::table_row(int64_t axis, int64_t row) const {
+  const int64_t position = std::clamp<int64_t>(positions_[axis * q_.rows + row], 0, max_position_ - 1);
+  return cos_sin_ + position * rotary_dim_;
+}
+
+int Rotation::axis_of_pair(int64_t pair) const {
+  if (interleaved_axes_) {
+    const int axis = static_cast<int>(pair % 3);
+    return pair < 3 * section_[axis] ? axis : 0;
   }
-  return scratch.data();
+  return pair < section_[0] ? 0 : (pair < section_[0] + section_[1] ? 1 : 2);
 }
 
-void RopeRows::rotate(const ElementwiseKernels& kernels, const float* angles, float* head) const {
-  const auto run = args_.style == TM_ROPE_NEOX ? kernels.rotate_neox : kernels.rotate_interleaved;
-  run(head, angles, angles + pairs_, pairs_);
+void Rotation::mix_axes(int64_t row, float* cos_sin) const {
+  const int64_t pairs = rotary_dim_ / 2;
+  const float* tables[3] = {table_row(0, row), table_row(1, row), table_row(2, row)};
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    const float* table = tables[axis_of_pair(pair)];
+    cos_sin[pair] = table[pair];
+    cos_sin[pairs + pair] = table[pairs + pair];
+  }
+}
+
+void Rotation::rotate_row(int64_t row) const {
+  float mixed[kMaxRotaryDim];
+  const bool one_axis = section_[0] + section_[1] + section_[2] == 0;
+  if (!one_axis) mix_axes(row, mixed);
+  const float* cos = one_axis ? table_row(0, row) : mixed;
+  const int64_t pairs = rotary_dim_ / 2;
+  for (int64_t head = 0; head < q_.heads; ++head) rotate_(cos, cos + pairs, pairs, q_.head(row, head));
+  for (int64_t head = 0; head < k_.heads; ++head) rotate_(cos, cos + pairs, pairs, k_.head(row, head));
 }
 
 void CpuOps::rope(Stream& stream, const tm_rope_args& args, const tm_workspace&) {
-  const RopeRows rows(args);
-  const Rows q = rows_arg(args.q, "q");
-  const bool has_k = given(args.k);
-  const Rows k = has_k ? rows_arg(args.k, "k") : Rows{};
-  const ElementwiseKernels& kernels = stream.kernels().elementwise;
-  for_rows(stream, q.outer, (q.inner + k.inner) * q.cols, [&](int64_t token) {
-    std::vector<float> scratch;
-    const float* angles = rows.angles(token, scratch);
-    for (int64_t head = 0; head < q.inner; ++head) rows.rotate(kernels, angles, q.row(token * q.inner + head));
-    for (int64_t head = 0; head < k.inner; ++head) rows.rotate(kernels, angles, k.row(token * k.inner + head));
+  const Rotation rotation(stream, args);
+  for_row_ranges(stream.pool(), rotation.q().rows, rotation.row_cost(), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) rotation.rotate_row(row);
   });
 }
 
