@@ -81,14 +81,14 @@ class Runtime:
         template.
         """
         if isinstance(prompt, str) and (self.template is None or not use_template):
-            return self.tokenizer.encode(prompt)
+            # A caller who declines the template may have rendered one himself.
+            return self.tokenizer.encode(prompt, parse_special=not use_template)
         if self.template is None:
             raise EngineError(
                 "this model has no chat template: expected a str prompt, found messages"
             )
         messages = as_messages(prompt, self._system)
-        text = self.template.render(messages, add_generation_prompt=True)
-        return self.tokenizer.encode(text, add_special_tokens=False, parse_special=True)
+        return self.tokenizer.encode_segments(self.template.render_segments(messages))
 
     def sampling_params(self, config: GenerationConfig) -> _turbomind.SamplingParams:
         """The engine's parameters for one request."""

@@ -90,13 +90,15 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
     code_generator_class = _MeteredCode
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
-    def __init__(self) -> None:
+    def __init__(self, unescaped: str = "") -> None:
+        """``unescaped``: characters of the basic plane that ``tojson`` never writes as escapes."""
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=["jinja2.ext.loopcontrols", _GenerationTag],
             finalize=_finalize,
         )
+        self._escapes = {f"\\u{ord(character):04x}": character for character in unescaped}
         self._local = threading.local()  # .budget of the rendering on this thread
         self.filters = {name: self.filters[name] for name in _FILTERS}
         for name in ("join", "replace", "indent", "string"):
@@ -188,13 +190,16 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
         check_size(value)
         if indent is not None and not 0 <= int(indent) <= 16:
             raise SecurityError(f"tojson: expected an indent from 0 to 16, found {indent}")
-        return json.dumps(
+        text = json.dumps(
             value,
             ensure_ascii=ensure_ascii,
             indent=indent,
             separators=separators,
             sort_keys=sort_keys,
         )
+        for escape, character in self._escapes.items() if ensure_ascii else ():
+            text = text.replace(escape, character)
+        return text
 
 
 class _TemplateNamespace(Namespace):

@@ -163,6 +163,8 @@ def test_space_prefix() -> None:
     assert prefixed.decode(prefixed.encode("the cat")) == "the cat"
     assert prefixed.decode(prefixed.encode("  two")) == "  two"
     assert prefixed.encode("", add_special_tokens=False) == []
+    pieces = [("the", True), (" cat", False)]
+    assert prefixed.encode_segments(pieces) == prefixed.encode("the cat", add_special_tokens=False)
     decoder = prefixed.incremental_decoder()
     ids = prefixed.encode("the cat", add_special_tokens=False)
     assert "".join([decoder.push([i]) for i in ids] + [decoder.flush()]) == "the cat"

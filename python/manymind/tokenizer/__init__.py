@@ -6,9 +6,9 @@ from __future__ import annotations
 from manymind.checkpoint import Checkpoint
 from manymind.errors import CheckpointError, TokenizerError
 from manymind.tokenizer.decoding import IncrementalDecoder
-from manymind.tokenizer.tokenizer import Tokenizer
+from manymind.tokenizer.tokenizer import Segment, Tokenizer
 
-__all__ = ["IncrementalDecoder", "Tokenizer", "load_tokenizer"]
+__all__ = ["IncrementalDecoder", "Segment", "Tokenizer", "load_tokenizer"]
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer:

@@ -77,6 +77,9 @@ def _assemble(
         eos_token_ids=tuple(dict.fromkeys([*stated_eos, *answer_ends])),
         bos_token=_piece(vocabulary, bos),
         eos_token=_piece(vocabulary, stated_eos[0] if stated_eos else None),
+        control_tokens=tuple(
+            vocabulary.pieces[i] for i in vocabulary.kinds if vocabulary.is_control(i)
+        ),
         prefix_ids=prefix,
         suffix_ids=suffix,
     )

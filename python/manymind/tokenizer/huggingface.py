@@ -33,7 +33,8 @@ def load_huggingface_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
     library = _read_library_tokenizer(checkpoint.path / "tokenizer.json")
     config_path = checkpoint.path / "tokenizer_config.json"
     config = read_json_object(config_path) if config_path.is_file() else {}
-    special = {i for i, token in library.get_added_tokens_decoder().items() if token.special}
+    added = library.get_added_tokens_decoder().items()
+    special = {token_id: token.content for token_id, token in added if token.special}
     piece_bytes, strips_space = _decoding_rule(library)
     table = PieceTable(library.id_to_token, special.__contains__, piece_bytes, strips_space)
     bos_token = _special_token(config, "bos_token", library, bos_token_id(checkpoint))
@@ -51,6 +52,7 @@ def load_huggingface_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
         eos_token_ids=tuple(dict.fromkeys([*stated_eos, *([] if eos_id is None else [eos_id])])),
         bos_token=bos_token,
         eos_token=eos_token,
+        control_tokens=tuple(special.values()),
         prefix_ids=prefix,
         suffix_ids=suffix,
     )

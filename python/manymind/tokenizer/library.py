@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import tokenizers
@@ -20,9 +20,13 @@ class LibraryEncoder:
         self._literal: tokenizers.Tokenizer | None = None
         self._lock = threading.Lock()  # guards the creation of _literal
 
-    def encode(self, text: str, parse_special: bool) -> list[int]:
-        tokenizer = self._parsing if parse_special else self._literal_tokenizer()
-        return tokenizer.encode(text, add_special_tokens=False).ids
+    def encode(self, segments: Iterable[tuple[str, bool]]) -> list[int]:
+        """Ids of consecutive (text, parse control tokens) pieces."""
+        ids: list[int] = []
+        for text, parse_special in segments:
+            tokenizer = self._parsing if parse_special else self._literal_tokenizer()
+            ids += tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
 
     def _literal_tokenizer(self) -> tokenizers.Tokenizer:
         """A twin that treats control tokens as text.

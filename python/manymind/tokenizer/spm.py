@@ -67,19 +67,20 @@ class SpmEncoder:
         self._word_starts = _word_starts(self._ids)
         self._cache: dict[str, tuple[int, ...]] = {}
 
-    def encode(self, text: str, parse_special: bool) -> list[int]:
-        """Ids of ``text``; ``parse_special``: control tokens written in it become their ids."""
+    def encode(self, segments: Iterable[tuple[str, bool]]) -> list[int]:
+        """Ids of consecutive (text, parse control tokens) pieces."""
         ids: list[int] = []
-        # User-defined tokens are sought twice: as they are written, and with spaces as SPACE.
-        literals = self._user_defined_or_control if parse_special else self._user_defined
         prefix = self._prefix
-        for part in literals.split(text):
-            if isinstance(part, int):
-                ids.append(part)
-                prefix = self._prefix if part in self._control_ids else ""
-            else:
-                self._encode_text(prefix + part.replace(" ", SPACE), ids)
-                prefix = ""
+        for text, parse_special in segments:
+            # User-defined tokens are sought twice: as they are written, and with spaces as SPACE.
+            literals = self._user_defined_or_control if parse_special else self._user_defined
+            for part in literals.split(text):
+                if isinstance(part, int):
+                    ids.append(part)
+                    prefix = self._prefix if part in self._control_ids else ""
+                else:
+                    self._encode_text(prefix + part.replace(" ", SPACE), ids)
+                    prefix = ""
         return ids
 
     def _add_byte(self, piece: str, token_id: int) -> None:

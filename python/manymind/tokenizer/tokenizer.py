@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from manymind.errors import InvalidParameterError
 from manymind.tokenizer.decoding import IncrementalDecoder, TokenBytes
 
+# Text, and whether control tokens written in it become their ids.
+Segment = tuple[str, bool]
+
 
 class Encoder(Protocol):
     """Text to ids, without tokens around the text. Safe to call from several threads."""
 
-    def encode(self, text: str, parse_special: bool) -> list[int]: ...
+    def encode(self, segments: Iterable[Segment]) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Tokenizer:
         vocab_size: number of tokens with a string; a model's output matrix may have more rows.
         bos_token, eos_token: their strings, for chat templates; "" if there is none.
         eos_token_ids: all tokens that end an answer.
+        control_tokens: strings of the tokens that ``parse_special`` is about.
         prefix_ids, suffix_ids: what ``add_special_tokens`` puts around a text.
     """
 
@@ -37,6 +41,7 @@ class Tokenizer:
     eos_token_ids: tuple[int, ...]
     bos_token: str
     eos_token: str
+    control_tokens: tuple[str, ...]
     prefix_ids: tuple[int, ...]
     suffix_ids: tuple[int, ...]
 
@@ -50,17 +55,25 @@ class Tokenizer:
             add_special_tokens: add what the model expects around a text (often a BOS token). Leave
                 it off for rendered chat templates, which contain these tokens.
             parse_special: control tokens written in ``text`` become their ids. Only for text that
-                the caller trusts, such as a rendered chat template; text of a user is encoded with
-                False, where "<|im_end|>" is six harmless characters.
+                the caller trusts: with False "<|im_end|>" is ten harmless characters.
 
         Raises InvalidParameterError if ``text`` is not valid Unicode.
         """
+        ids = self.encode_segments([(text, parse_special)])
+        return [*self.prefix_ids, *ids, *self.suffix_ids] if add_special_tokens else ids
+
+    def encode_segments(self, segments: Sequence[Segment]) -> list[int]:
+        """Token ids of consecutive pieces of one text, without special tokens around it.
+
+        For rendered chats: ``ChatTemplate.render_segments`` tells what the template wrote from what
+        a user did. Raises InvalidParameterError if a text is not valid Unicode.
+        """
         try:
-            text.encode()  # encoders differ in what they raise on half a surrogate pair
+            for text, _ in segments:
+                text.encode()  # encoders differ in what they raise on half a surrogate pair
         except UnicodeEncodeError as error:
             raise InvalidParameterError(f"text: expected valid Unicode, found {error}") from error
-        ids = self.encoder.encode(text, parse_special)
-        return [*self.prefix_ids, *ids, *self.suffix_ids] if add_special_tokens else ids
+        return self.encoder.encode(segments)
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """The text of ``ids``; see IncrementalDecoder. Raises InvalidParameterError on an id below
