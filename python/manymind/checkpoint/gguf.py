@@ -2,7 +2,7 @@
 """Reads GGUF files (versions 2 and 3) strictly, without copies and without numpy.
 
 Every length is checked against what is left of the file before it is used, so a hostile file costs
-no more memory than its own size. String arrays (vocabularies of up to 262k entries) are only
+memory in proportion to its own size. String arrays (vocabularies of up to 262k entries) are only
 measured here and decoded when asked for.
 Source: the GGUF specification (ggml project, docs/gguf.md).
 """
