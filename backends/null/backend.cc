@@ -177,6 +177,7 @@ void Stream::synchronize() {
 }
 
 void Stream::capture_begin() {
+  Recorder::instance().record("capture_begin");
   if (!context_.settings().can_capture) throw Error(TM_UNSUPPORTED, "capture is off by the setting can_capture");
   if (capturing_) throw Error(TM_INVALID_ARGUMENT, "capture_begin while capturing");
   capturing_ = true;

@@ -15,7 +15,7 @@ extern "C" {
 // Forgets all counts and faults.
 void tm_null_reset(void);
 // The nth call from now (1 = the next one) fails with that status. call: an op's name, or "alloc", "copy_async",
-// "stream_synchronize", "plan_update", "graph_launch", "weight_pack", "context_create".
+// "stream_synchronize", "plan_update", "capture_begin", "graph_launch", "weight_pack", "context_create".
 void tm_null_fail(const char* call, int64_t nth, int32_t status);
 // Calls so far. An op counts when it runs, so a replayed op counts at each replay.
 int64_t tm_null_count(const char* call);

@@ -68,15 +68,9 @@ struct Engine::Impl {
 };
 
 void Engine::Impl::prepare_ranks() {
-  const DecoderOptions& decoder = resolved.decoder;
-  const RunnerLimits limits{
-      .max_tokens = decoder.max_tokens,
-      .max_seqs = decoder.max_seqs,
-      .max_blocks_per_seq = (resolved.session_len + decoder.kv_block_size - 1) / decoder.kv_block_size,
-      .block_size = decoder.kv_block_size};
-  ranks->run([&](Rank& rank, int32_t index) {
+  ranks->run([](Rank& rank, int32_t index) {
     rank.decoder->finish_loading();
-    rank.runner = std::make_unique<ModelRunner>(*rank.decoder, rank.device, rank.stream, limits, index == 0);
+    rank.runner = std::make_unique<ModelRunner>(*rank.decoder, rank.device, rank.stream, index == 0);
   });
 }
 

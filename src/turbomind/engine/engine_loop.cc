@@ -50,18 +50,25 @@ EngineLoop::EngineLoop(RankGroup& ranks, SubmitQueue& inbox, OutputQueue& output
 }
 
 void EngineLoop::run() {
-  while (true) {
-    const bool idle = active_.empty() && flights_.empty();
-    receive(inbox_.take(idle && closing_ == SubmitQueue::Closing::kOpen));
+  bool more = true;
+  while (more) {
     try {
-      step();
+      more = turn();
     } catch (...) {
+      // Host memory, or a broken invariant: nothing but the requests at hand may suffer.
       fail_everything(current_error());
+      publish();
     }
-    publish();
-    if (closing_ != SubmitQueue::Closing::kOpen && active_.empty() && flights_.empty()) break;
   }
   outputs_.close();
+}
+
+bool EngineLoop::turn() {
+  const bool idle = active_.empty() && flights_.empty();
+  receive(inbox_.take(idle && closing_ == SubmitQueue::Closing::kOpen));
+  step();
+  publish();
+  return closing_ == SubmitQueue::Closing::kOpen || !active_.empty() || !flights_.empty();
 }
 
 EngineStats EngineLoop::stats() const {
@@ -70,9 +77,9 @@ EngineStats EngineLoop::stats() const {
 }
 
 void EngineLoop::receive(SubmitQueue::Mail mail) {
+  closing_ = mail.closing;
   for (auto& request : mail.requests) add(std::move(request));
   for (const uint64_t id : mail.cancelled) cancel(id);
-  closing_ = mail.closing;
   if (closing_ != SubmitQueue::Closing::kCancel) return;
   while (!active_.empty()) cancel(active_.begin()->first);
 }
@@ -251,18 +258,23 @@ void EngineLoop::fail_flights(const Error& error) {
     for (const ScheduledSequence& scheduled : flight.plan.sequences) fail(scheduled.sequence, error);
   }
   for (const Flight& flight : flights) kv_cache_->discard(flight.plan.id);
-  builder_.reset();
   if (error.code() == ErrorCode::kDeviceLost) return fail_everything(error);
+  reset_runners();
+}
+
+void EngineLoop::reset_runners() {
+  builder_.reset();
   try {
     ranks_.run([](Rank& rank, int32_t) { rank.runner->reset(); });
   } catch (...) {
-    const Error lost = current_error();
-    fail_everything({ErrorCode::kDeviceLost, std::string("after a failed step: ") + lost.what()});
+    const Error error = current_error();
+    fail_everything({ErrorCode::kDeviceLost, std::string("after a failed step: ") + error.what()});
   }
 }
 
 void EngineLoop::fail_everything(const Error& error) {
   log(LogLevel::kError, "all requests end: ", error.what());
+  flights_.clear();
   while (!active_.empty()) {
     const std::vector<SequencePtr> sequences = active_.begin()->second.sequences;
     for (const SequencePtr& sequence : sequences) {
@@ -272,10 +284,11 @@ void EngineLoop::fail_everything(const Error& error) {
       settle(sequence, &EngineStats::requests_failed);
     }
   }
-  flights_.clear();
   rebuild();
   if (error.code() == ErrorCode::kDeviceLost) {
     inbox_.close(SubmitQueue::Closing::kCancel, ErrorCode::kDeviceLost, error.what());
+  } else {
+    reset_runners();
   }
 }
 

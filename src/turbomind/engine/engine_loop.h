@@ -57,6 +57,8 @@ class EngineLoop {
     std::vector<GroupRows> rows;                   // per group
   };
 
+  // One round; false when it was the last.
+  bool turn();
   void receive(SubmitQueue::Mail mail);
   void add(std::shared_ptr<const Request> request);
   void cancel(uint64_t request_id);
@@ -72,8 +74,10 @@ class EngineLoop {
 
   // The sequences of all steps on their way end with the error; the others go on.
   void fail_flights(const Error& error);
-  // Every request ends with the error, and planning starts from nothing.
+  // Every request ends with the error, and planning starts from nothing. A lost device closes the inbox.
   void fail_everything(const Error& error);
+  // Idle streams and no step on its way; the device counts as lost where that fails, too.
+  void reset_runners();
   void fail(const SequencePtr& sequence, const Error& error);
   // Called when a sequence has ended; sequence must not be a reference into its request.
   void settle(SequencePtr sequence, int64_t EngineStats::* counter);

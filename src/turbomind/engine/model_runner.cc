@@ -12,35 +12,26 @@ namespace {
 // Wider batches are worth less to replay, and every size costs a recording.
 constexpr int64_t kMaxCapturedSeqs = 512;
 
-size_t input_bytes(const RunnerLimits& limits) {
+size_t input_bytes(const DecoderOptions& limits) {
   const auto tokens = static_cast<size_t>(limits.max_tokens);
   const auto seqs = static_cast<size_t>(limits.max_seqs);
   return 2 * UploadBuffer::bytes_for<int32_t>(tokens) + UploadBuffer::bytes_for<int32_t>(seqs) +
          Sampler::upload_bytes(limits.max_seqs);
 }
 
-tm_plan_limits plan_limits(const RunnerLimits& limits) {
-  return {.max_tokens = limits.max_tokens,
-          .max_seqs = limits.max_seqs,
-          .max_blocks_per_seq = limits.max_blocks_per_seq,
-          .block_size = limits.block_size};
-}
-
 }  // namespace
 
-ModelRunner::ModelRunner(Decoder& decoder, const Device& device, Stream& stream, const RunnerLimits& limits,
-                         bool fetches)
+ModelRunner::ModelRunner(Decoder& decoder, const Device& device, Stream& stream, bool fetches)
     : decoder_(decoder),
-      device_(device),
       stream_(stream),
-      limits_(limits),
       fetches_(fetches),
-      plan_(device, plan_limits(limits)),
+      plan_(decoder.make_plan()),
       inputs_(device, stream),
-      sampler_(decoder, device, stream, limits.max_seqs),
+      sampler_(decoder, device, stream, decoder.options().max_seqs),
       row_reader_(decoder, device, stream),
-      slots_{Slot(device), Slot(device)} {
-  inputs_.begin(input_bytes(limits));
+      slots_{Slot(device), Slot(device)},
+      can_capture_(device.can_capture()) {
+  inputs_.begin(input_bytes(decoder.options()));
 }
 
 std::vector<GroupRows> ModelRunner::issue(const StepBatch& batch) {
@@ -76,9 +67,9 @@ SampledTokens ModelRunner::collect() {
 }
 
 int64_t ModelRunner::padded_size(const StepBatch& batch) const {
-  if (!device_.can_capture() || !batch.decode_only || batch.num_seqs > kMaxCapturedSeqs) return 0;
+  if (!can_capture_ || !batch.decode_only || batch.num_seqs > kMaxCapturedSeqs) return 0;
   const auto padded = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(batch.num_seqs)));
-  return std::min(padded, limits_.max_seqs);
+  return std::min(padded, decoder_.options().max_seqs);
 }
 
 void ModelRunner::upload(const StepBatch& batch, int64_t padded) {
@@ -87,10 +78,10 @@ void ModelRunner::upload(const StepBatch& batch, int64_t padded) {
     values.resize(static_cast<size_t>(num_tokens), 0);
     return values;
   };
-  inputs_.begin(input_bytes(limits_));
+  inputs_.begin(input_bytes(decoder_.options()));
   sampler_.upload(inputs_, batch.sampling, std::max(batch.sampling.rows(), padded));
-  pending_rows_ = inputs_.add(batch.pending_rows, static_cast<size_t>(limits_.max_seqs));
-  positions_ = inputs_.add(with_padding(batch.positions), static_cast<size_t>(limits_.max_tokens));
+  pending_rows_ = inputs_.add(batch.pending_rows, static_cast<size_t>(decoder_.options().max_seqs));
+  positions_ = inputs_.add(with_padding(batch.positions), static_cast<size_t>(decoder_.options().max_tokens));
   token_ids_ = inputs_.add(with_padding(batch.token_ids));
   inputs_.send();
   if (!batch.has_pending) return;
@@ -130,34 +121,41 @@ void ModelRunner::sample(const Tensor& hidden, const Tensor& logits, const Sampl
 }
 
 void ModelRunner::run_captured(const StepBatch& batch, CapturedStep& step) {
-  if (!step.ran) {
-    // The first run lets every op meet its shapes before they are recorded.
-    step.hidden = decoder_.forward({.token_ids = token_ids_, .positions = positions_, .plan = &plan_});
-    step.logits = decoder_.compute_logits(step.hidden, sampler_.hidden_rows());
-    step.ran = true;
-  } else {
-    if (step.graph.empty()) capture(step);
+  // The first run lets every op meet its shapes before they are recorded.
+  const bool ready = step.ran && (!step.graph.empty() || capture(step));
+  if (ready) {
     tm_plan* const plans[] = {plan_.handle()};
     step.graph.front().launch(stream_, plans);
     ++num_replays_;
+  } else {
+    forward(step);
+    step.ran = true;
   }
   sample(step.hidden, row_slice(step.logits, 0, batch.sampling.rows()), batch.sampling);
 }
 
-void ModelRunner::capture(CapturedStep& step) {
-  stream_.capture_begin();
+bool ModelRunner::capture(CapturedStep& step) {
   try {
-    step.hidden = decoder_.forward({.token_ids = token_ids_, .positions = positions_, .plan = &plan_});
-    step.logits = decoder_.compute_logits(step.hidden, sampler_.hidden_rows());
-  } catch (...) {
+    stream_.capture_begin();
     try {
+      forward(step);
+    } catch (...) {
       stream_.capture_end();
-    } catch (const Error&) {
-      // The first error says what went wrong.
+      throw;
     }
-    throw;
+    step.graph.push_back(stream_.capture_end());
+    return true;
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kDeviceLost) throw;
+    log(LogLevel::kWarning, "steps are not captured any more: ", error.what());
+    can_capture_ = false;
+    return false;
   }
-  step.graph.push_back(stream_.capture_end());
+}
+
+void ModelRunner::forward(CapturedStep& step) {
+  step.hidden = decoder_.forward({.token_ids = token_ids_, .positions = positions_, .plan = &plan_});
+  step.logits = decoder_.compute_logits(step.hidden, sampler_.hidden_rows());
 }
 
 void ModelRunner::reset() {

@@ -14,20 +14,13 @@
 
 namespace turbomind {
 
-struct RunnerLimits {
-  int64_t max_tokens;  // of one step
-  int64_t max_seqs;    // of one step
-  int64_t max_blocks_per_seq;
-  int32_t block_size;
-};
-
 // Runs steps on one rank. issue() only puts work on the stream; tokens drawn by a step feed the next one on the device,
 // so that the host may read them a step later. A step that only decodes is captured at its second run of a padded size
 // and replayed from then on, where the backend can.
 class ModelRunner {
  public:
   // fetches: this rank's results are read. The decoder has finished loading.
-  ModelRunner(Decoder& decoder, const Device& device, Stream& stream, const RunnerLimits& limits, bool fetches);
+  ModelRunner(Decoder& decoder, const Device& device, Stream& stream, bool fetches);
 
   // The batch may change once it returns. At most two steps may be issued and not collected.
   std::vector<GroupRows> issue(const StepBatch& batch);
@@ -62,13 +55,13 @@ class ModelRunner {
   void update_plan(const StepBatch& batch, int64_t padded);
   void run_eager(const StepBatch& batch, std::vector<GroupRows>& rows);
   void run_captured(const StepBatch& batch, CapturedStep& step);
-  void capture(CapturedStep& step);
+  // False where the backend could not; then steps run eagerly from here on.
+  bool capture(CapturedStep& step);
+  void forward(CapturedStep& step);
   void sample(const Tensor& hidden, const Tensor& logits, const SamplingBatch& batch);
 
   Decoder& decoder_;
-  const Device& device_;
   Stream& stream_;
-  RunnerLimits limits_;
   bool fetches_;
   Plan plan_;
   UploadBuffer inputs_;
@@ -80,6 +73,7 @@ class ModelRunner {
   Tensor token_ids_{};  // i32 [padded]
   Tensor positions_{};  // i32 [padded]
   Tensor pending_rows_{};
+  bool can_capture_;
   std::map<int64_t, CapturedStep> captured_;  // by padded size
   int64_t num_replays_ = 0;
 };

@@ -21,8 +21,8 @@ struct EngineOptions {
   int64_t session_len = 0;               // most tokens of a sequence, prompt included; 0 = model's context length
   int32_t max_num_seqs = 64;             // sequences of one step
   int32_t max_num_batched_tokens = 512;  // tokens of one step
-  // Share of the memory left after weights and activations that the KV cache may take. 0 = 0.9; in host memory 0.25,
-  // and never more than max_num_seqs full sequences need.
+  // Share of the memory left after weights and activations that the KV cache may take. 0 = 0.9; in host memory 0.1, and
+  // never more than max_num_seqs full sequences need.
   double cache_memory_fraction = 0.0;
   int64_t num_kv_blocks = 0;  // overrides the sizing by memory
   bool enable_prefix_caching = true;
