@@ -6,7 +6,7 @@ namespace turbomind::cpu {
 #define TM_CPU_DECLARE_FILL(type, member) void fill(type&);
 #define TM_CPU_DECLARE_ISA(name)                \
   namespace isa_##name {                        \
-  TM_CPU_KERNEL_FAMILIES(TM_CPU_DECLARE_FILL)   \
+    TM_CPU_KERNEL_FAMILIES(TM_CPU_DECLARE_FILL) \
   }
 TM_CPU_DECLARE_ISA(portable)
 #ifdef TM_CPU_HAS_AVX2
@@ -17,11 +17,11 @@ TM_CPU_DECLARE_ISA(avx512)
 #endif
 
 #define TM_CPU_FILL_MEMBER(type, member) fill(table.member);
-#define TM_CPU_FILL_ISA(name)                      \
-  {                                                \
-    using isa_##name::fill;                        \
-    TM_CPU_KERNEL_FAMILIES(TM_CPU_FILL_MEMBER)     \
-    return table;                                  \
+#define TM_CPU_FILL_ISA(name)                  \
+  {                                            \
+    using isa_##name::fill;                    \
+    TM_CPU_KERNEL_FAMILIES(TM_CPU_FILL_MEMBER) \
+    return table;                              \
   }
 
 std::string_view isa_name(Isa isa) {

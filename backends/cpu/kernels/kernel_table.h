@@ -10,7 +10,8 @@
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/kv.h"
-#include "kernels/linear_f32.h"
+#include "kernels/linear_expanded.h"
+#include "kernels/linear_float.h"
 #include "kernels/linear_int8.h"
 #include "kernels/logits.h"
 #include "kernels/norm.h"
@@ -18,15 +19,16 @@
 #include "kernels/rope.h"
 
 // X(type, member): a new family is one line here, and its name in CMakeLists.txt.
-#define TM_CPU_KERNEL_FAMILIES(X)    \
-  X(AttentionKernels, attention)     \
-  X(ElementwiseKernels, elementwise) \
-  X(KvKernels, kv)                   \
-  X(LinearF32Kernels, linear_f32)    \
-  X(LinearInt8Kernels, linear_int8)  \
-  X(LogitsKernels, logits)           \
-  X(NormKernels, norm)               \
-  X(QuantizeKernels, quantize)       \
+#define TM_CPU_KERNEL_FAMILIES(X)           \
+  X(AttentionKernels, attention)            \
+  X(ElementwiseKernels, elementwise)        \
+  X(KvKernels, kv)                          \
+  X(LinearExpandedKernels, linear_expanded) \
+  X(LinearFloatKernels, linear_float)       \
+  X(LinearInt8Kernels, linear_int8)         \
+  X(LogitsKernels, logits)                  \
+  X(NormKernels, norm)                      \
+  X(QuantizeKernels, quantize)              \
   X(RopeKernels, rope)
 
 namespace turbomind::cpu {

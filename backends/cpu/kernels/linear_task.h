@@ -25,7 +25,7 @@ struct LinearTask {
   int64_t panel_begin;
   int64_t panel_end;
 
-  const void* activations;  // packed tiles (quantize.h) of int32 words or floats, as the kernel wants
+  const void* activations;  // packed tiles (quantize.h): words for linear_int8, floats for the others
   TokenTiles tiles;
   int64_t tile_begin;
   int64_t tile_end;
@@ -36,13 +36,13 @@ struct LinearTask {
   tm_activation_kind activation;
   bool multiply;  // out = activation(...) * out: the second factor of a gated activation is there already
 
-  float* scratch;  // kF32ScratchFloats of this thread, 64-byte aligned; float32 kernels only
+  float* scratch;  // kExpandedScratchFloats of this thread, 64-byte aligned; linear_expanded only
 };
 
-// Float32 kernels: 256 k of up to 2 panels expanded, and the running sums of up to 256 tokens.
-inline constexpr int kF32ChunkK = 256;
-inline constexpr int kF32ChunkTokens = 256;
-inline constexpr int64_t kF32ScratchFloats = int64_t{2} * kPanelRows * (kF32ChunkK + kF32ChunkTokens);
+// linear_expanded: 256 k of up to 2 panels as floats, and the running sums of up to 256 tokens.
+inline constexpr int kExpandedK = 256;
+inline constexpr int kExpandedTokens = 256;
+inline constexpr int64_t kExpandedScratchFloats = int64_t{2} * kPanelRows * (kExpandedK + kExpandedTokens);
 
 using LinearFn = void (*)(const LinearTask&);
 

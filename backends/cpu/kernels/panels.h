@@ -9,7 +9,8 @@
 //   5 bits: as 4 bits, then one vector whose bit q of byte b is bit 4 of byte b of quad q
 //   6 bits (groups of 16 k, quads 0..3): 2 vectors, quads i and i + 2; then one whose bits 2q, 2q + 1 are bits 4, 5 of
 //   quad q 8 bits: 8 vectors
-// A float panel is [k][16 rows] of its storage type. Rows past the weight's last are zero.
+// A float panel is [k][16 rows] of float32 or float16, or [k / 2][16 rows][2] of bfloat16 (as the dot product
+// instructions for that type want it); an odd number of k is padded there. Rows past the weight's last are zero.
 #pragma once
 
 #include <cstddef>
@@ -101,7 +102,7 @@ constexpr int float_panel_bytes(PanelFormat format) { return format == PanelForm
 constexpr int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 constexpr size_t panel_bytes(PanelFormat format, int64_t cols) {
-  if (!is_quantized(format)) return static_cast<size_t>(cols) * kPanelRows * float_panel_bytes(format);
+  if (!is_quantized(format)) return static_cast<size_t>(round_up(cols, 2)) * kPanelRows * float_panel_bytes(format);
   const PanelGeometry geometry = panel_geometry(format);
   const int64_t blocks = (cols + geometry.block_k() - 1) / geometry.block_k();
   return static_cast<size_t>(geometry.header_bytes + blocks * geometry.block_bytes());

@@ -13,6 +13,7 @@
 //   codes count
 //                                     as signed after flipping their top bit, that is 128 less
 //   byte_of_lane<j>(codes) -> Sums    k = j of the quad
+//   first_bf16(codes, part) second_bf16(codes, part) -> Vec    of 16 rows x 2 bfloat16; part: which kLanes rows
 //   Bytes                 32 int8 in k order
 //   round_to_bytes(vecs) -> Bytes     of 32 / kLanes vectors within [-128, 127], half to even
 //   store_bytes(p, bytes) sum_halves(bytes) -> HalfSums, of the first and the last 16
@@ -82,6 +83,12 @@ TM_INLINE Rows fma(const Rows& a, const Rows& b, const Rows& c) {
 }
 TM_INLINE Rows to_rows(const Sums& sums) {
   return make_rows([&](int i) TM_INLINE_LAMBDA { return to_vec(sums, i); });
+}
+TM_INLINE Rows first_bf16(const Codes& pairs) {
+  return make_rows([&](int i) TM_INLINE_LAMBDA { return first_bf16(pairs, i); });
+}
+TM_INLINE Rows second_bf16(const Codes& pairs) {
+  return make_rows([&](int i) TM_INLINE_LAMBDA { return second_bf16(pairs, i); });
 }
 
 // Unpacks a group in kSteps steps of two quads: step i gives quads first_quad(i) and second_quad(i).

@@ -14,7 +14,8 @@ inline constexpr bool kSignedBytes = true;
 inline constexpr int kInt8MaxTokens = 3;
 constexpr int int8_panels_per_tile(int) { return 1; }
 inline constexpr int kF32MaxTokens = 6;
-inline constexpr int kF32PanelsPerTile = 1;
+inline constexpr int kFloatPanelsPerTile = 1;
+inline constexpr int kExpandedPanelsPerTile = 1;
 
 struct Codes {
   __m256i v[2];  // rows 0..7, rows 8..15
@@ -74,6 +75,12 @@ TM_INLINE Sums byte_of_lane(Codes codes) {
            _mm256_and_si256(_mm256_srli_epi32(codes.v[1], 8 * j), low)}};
 }
 TM_INLINE Vec to_vec(Sums sums, int part) { return {_mm256_cvtepi32_ps(sums.v[part])}; }
+
+TM_INLINE Vec first_bf16(Codes pairs, int part) { return {_mm256_castsi256_ps(_mm256_slli_epi32(pairs.v[part], 16))}; }
+TM_INLINE Vec second_bf16(Codes pairs, int part) {
+  const __m256i high = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+  return {_mm256_castsi256_ps(_mm256_and_si256(pairs.v[part], high))};
+}
 
 struct Bytes {
   __m256i v;

@@ -12,8 +12,9 @@ inline constexpr bool kSignedBytes = false;
 // Registers: sums and results take 2 * kPanelsPerTile * tokens of 32.
 inline constexpr int kInt8MaxTokens = 6;
 constexpr int int8_panels_per_tile(int tokens) { return tokens <= 3 ? 4 : 2; }
-inline constexpr int kF32MaxTokens = 12;
-inline constexpr int kF32PanelsPerTile = 2;
+inline constexpr int kF32MaxTokens = 6;
+inline constexpr int kFloatPanelsPerTile = 4;
+inline constexpr int kExpandedPanelsPerTile = 2;
 
 struct Codes {
   __m512i v;
@@ -55,6 +56,11 @@ TM_INLINE Sums byte_of_lane(Codes codes) {
   return {_mm512_and_si512(_mm512_srli_epi32(codes.v, 8 * j), _mm512_set1_epi32(0xff))};
 }
 TM_INLINE Vec to_vec(Sums sums, int) { return {_mm512_cvtepi32_ps(sums.v)}; }
+
+TM_INLINE Vec first_bf16(Codes pairs, int) { return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs.v, 16))}; }
+TM_INLINE Vec second_bf16(Codes pairs, int) {
+  return {_mm512_castsi512_ps(_mm512_and_si512(pairs.v, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+}
 
 struct Bytes {
   __m256i v;

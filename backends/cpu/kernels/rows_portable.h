@@ -13,7 +13,8 @@ inline constexpr bool kSignedBytes = false;
 inline constexpr int kInt8MaxTokens = 2;
 constexpr int int8_panels_per_tile(int) { return 1; }
 inline constexpr int kF32MaxTokens = 3;
-inline constexpr int kF32PanelsPerTile = 1;
+inline constexpr int kFloatPanelsPerTile = 1;
+inline constexpr int kExpandedPanelsPerTile = 1;
 
 inline constexpr int kParts = kPanelRows / kLanes;
 
@@ -98,6 +99,19 @@ TM_INLINE Sums byte_of_lane(const Codes& codes) {
   return make_sums([&](int i) { return __builtin_convertvector((codes.v[i] >> (8 * j)) & 0xffu, IntLanes); });
 }
 TM_INLINE Vec to_vec(const Sums& sums, int part) { return {__builtin_convertvector(sums.v[part], FloatLanes)}; }
+
+TM_INLINE Vec first_bf16(const Codes& pairs, int part) {
+  const WordLanes bits = pairs.v[part] << 16;
+  Vec out;
+  __builtin_memcpy(&out.v, &bits, sizeof bits);
+  return out;
+}
+TM_INLINE Vec second_bf16(const Codes& pairs, int part) {
+  const WordLanes bits = pairs.v[part] & 0xffff0000u;
+  Vec out;
+  __builtin_memcpy(&out.v, &bits, sizeof bits);
+  return out;
+}
 
 struct Bytes {
   int8_t v[32];

@@ -37,7 +37,7 @@ struct Output {
 struct Scratch {
   int32_t* words;  // int8 tiles; nullptr: no weight needs them
   float* floats;   // float32 tiles; likewise
-  float* threads;  // [num_threads, kF32ScratchFloats]
+  float* threads;  // [num_threads, kExpandedScratchFloats]
 };
 
 Scratch take_scratch(WorkspaceArena& arena, Context& context, int64_t rows, int64_t cols, bool int8, bool f32) {
@@ -45,7 +45,7 @@ Scratch take_scratch(WorkspaceArena& arena, Context& context, int64_t rows, int6
   if (int8) scratch.words = arena.take<int32_t>(rows * activation_words_per_token(cols));
   if (f32) {
     scratch.floats = arena.take<float>(rows * cols);
-    scratch.threads = arena.take<float>(context.pool().num_threads() * kF32ScratchFloats);
+    scratch.threads = arena.take<float>(context.pool().num_threads() * kExpandedScratchFloats);
   }
   return scratch;
 }
@@ -62,7 +62,7 @@ struct Segment {
 
 Segment make_segment(const KernelTable& kernels, int64_t first_row, int64_t rows) {
   return {make_tiles(first_row, rows, kernels.linear_int8.max_tile_tokens),
-          make_tiles(first_row, rows, kernels.linear_f32.max_tile_tokens)};
+          make_tiles(first_row, rows, kernels.linear_expanded.max_tile_tokens)};
 }
 
 void prepare_tile(const KernelTable& kernels, const Matrix<float>& x, const Segment& segment, int64_t tile,
@@ -110,6 +110,12 @@ Cut make_cut(int num_threads, const Output* outputs, int num_outputs, int64_t ro
   return {std::max<int64_t>(1, std::max(for_cache, std::min(for_threads, rows / 64))), chunk_panels};
 }
 
+LinearFn linear_kernel(const KernelTable& kernels, const Stage& stage) {
+  const int format = static_cast<int>(stage.panels.format);
+  if (stage.int8) return kernels.linear_int8.run[format];
+  return is_quantized(stage.panels.format) ? kernels.linear_expanded.run[format] : kernels.linear_float.run[format];
+}
+
 void run_task(const KernelTable& kernels, const Output& output, const Segment& segment, const Scratch& scratch,
               const Cut& cut, int64_t token_chunk, int64_t panel_chunk, int thread) {
   for (int i = 0; i < output.num_stages; ++i) {
@@ -128,9 +134,8 @@ void run_task(const KernelTable& kernels, const Output& output, const Segment& s
     task.bias = stage.bias;
     task.activation = stage.activation;
     task.multiply = stage.multiply;
-    task.scratch = scratch.threads ? scratch.threads + thread * kF32ScratchFloats : nullptr;
-    const int format = static_cast<int>(stage.panels.format);
-    (stage.int8 ? kernels.linear_int8.run : kernels.linear_f32.run)[format](task);
+    task.scratch = scratch.threads ? scratch.threads + thread * kExpandedScratchFloats : nullptr;
+    linear_kernel(kernels, stage)(task);
   }
 }
 

@@ -132,16 +132,22 @@ void pack_int8_channel(const PanelSource& source, int64_t cols, uint8_t* panel) 
   }
 }
 
-template <class T>
+// kPairs: [k / 2][16 rows][2], else [k][16 rows].
+template <class T, bool kPairs>
 void pack_float(const PanelSource& source, int64_t cols, uint8_t* panel) {
   constexpr int64_t kRun = 16;  // k at a time: 16 rows of source and 16 rows of panel stay in L1
   T* out = reinterpret_cast<T*>(panel);
   for (int64_t k0 = 0; k0 < cols; k0 += kRun) {
-    const int64_t count = std::min(kRun, cols - k0);
+    const int64_t count = round_up(std::min(kRun, cols - k0), 2);
     for (int row = 0; row < kPanelRows; ++row) {
       T values[kRun] = {};
-      if (source.rows[row].data) std::memcpy(values, source.rows[row].data + k0 * sizeof(T), count * sizeof(T));
-      for (int64_t i = 0; i < count; ++i) out[(k0 + i) * kPanelRows + row] = values[i];
+      if (source.rows[row].data) {
+        std::memcpy(values, source.rows[row].data + k0 * sizeof(T), std::min(kRun, cols - k0) * sizeof(T));
+      }
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t k = k0 + i;
+        out[kPairs ? (k / 2 * kPanelRows + row) * 2 + k % 2 : k * kPanelRows + row] = values[i];
+      }
     }
   }
 }
@@ -173,10 +179,11 @@ PackFn pack_function(PanelFormat format) {
     case PanelFormat::kInt8Channel:
       return pack_int8_channel;
     case PanelFormat::kF32:
-      return pack_float<uint32_t>;
+      return pack_float<uint32_t, false>;
     case PanelFormat::kF16:
+      return pack_float<uint16_t, false>;
     case PanelFormat::kBf16:
-      return pack_float<uint16_t>;
+      return pack_float<uint16_t, true>;
   }
   throw abi::Error(TM_INTERNAL, "panel format without a packer");
 }

@@ -29,7 +29,7 @@ void read_codes(const PanelGeometry& geometry, const uint8_t* vectors, int lane,
 }
 
 template <class T>
-T get(const uint8_t* base, int index) {
+T get(const uint8_t* base, int64_t index) {
   T value;
   std::memcpy(&value, base + static_cast<size_t>(index) * sizeof(T), sizeof value);
   return value;
@@ -88,16 +88,10 @@ void read_quantized_row(const Panels& panels, const uint8_t* panel, int lane, fl
   }
 }
 
-template <class T>
-void read_float_row(const Panels& panels, const uint8_t* panel, int lane, float* out) {
-  const T* values = reinterpret_cast<const T*>(panel) + lane;
-  for (int64_t k = 0; k < panels.cols; ++k) {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      out[k] = values[k * kPanelRows];
-    } else {
-      out[k] = to_float(values[k * kPanelRows]);
-    }
-  }
+// value(k): the row's element.
+template <class Fn>
+void read_float_row(int64_t cols, float* out, Fn&& value) {
+  for (int64_t k = 0; k < cols; ++k) out[k] = value(k);
 }
 
 }  // namespace
@@ -107,13 +101,14 @@ void read_row(const Panels& panels, int64_t row, float scale, float* out) {
   const int lane = static_cast<int>(row % kPanelRows);
   switch (panels.format) {
     case PanelFormat::kF32:
-      read_float_row<float>(panels, panel, lane, out);
+      read_float_row(panels.cols, out, [&](int64_t k) { return get<float>(panel, k * kPanelRows + lane); });
       break;
     case PanelFormat::kF16:
-      read_float_row<F16>(panels, panel, lane, out);
+      read_float_row(panels.cols, out, [&](int64_t k) { return to_float(get<F16>(panel, k * kPanelRows + lane)); });
       break;
     case PanelFormat::kBf16:
-      read_float_row<Bf16>(panels, panel, lane, out);
+      read_float_row(panels.cols, out,
+                     [&](int64_t k) { return to_float(get<Bf16>(panel, (k / 2 * kPanelRows + lane) * 2 + k % 2)); });
       break;
     default:
       read_quantized_row(panels, panel, lane, out);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Linear in float32: weights of any format are expanded exactly, products are added in ascending order of k by fused
+// Linear on float32, float16 and bfloat16 weights: products are added in float32 in ascending order of k by fused
 // multiply-adds. The order is the same for every tile, so a token's result does not depend on the others'.
 #pragma once
 
@@ -8,9 +8,8 @@
 
 namespace turbomind::cpu {
 
-struct LinearF32Kernels {
-  int max_tile_tokens;
-  LinearFn run[kNumPanelFormats];
+struct LinearFloatKernels {
+  LinearFn run[kNumPanelFormats];  // nullptr for quantised formats
 };
 
 }  // namespace turbomind::cpu

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/linear_f32.h"
+#include "kernels/linear_expanded.h"
 
 #include "kernels/epilogue.h"
 #include "kernels/rows.h"
@@ -7,9 +7,9 @@
 namespace turbomind::cpu::TM_ISA_NAMESPACE {
 namespace {
 
-constexpr int64_t kMaxK = kF32ChunkK;
+constexpr int64_t kMaxK = kExpandedK;
 
-// Expands k0 .. k0 + count - 1 of a panel to [count][kPanelRows]; k0 is a multiple of kF32ChunkK, so whole blocks are
+// Expands k0 .. k0 + count - 1 of a panel to [count][kPanelRows]; k0 is a multiple of kExpandedK, so whole blocks are
 // read.
 template <PanelFormat kFormat>
 struct Expander {
@@ -67,56 +67,36 @@ struct Expander {
   }
 };
 
-template <class T>
-void expand_float(const uint8_t* panel, int64_t k0, float* out, int64_t count) {
-  const T* in = reinterpret_cast<const T*>(panel) + k0 * kPanelRows;
-  for (int64_t i = 0; i < count * kPanelRows; i += kLanes) store(out + i, load(in + i));
-}
+using Weights = const float* const[kExpandedPanelsPerTile];
 
-// The panel's k0 .. k0 + count - 1 as floats: in place if they are, else expanded to scratch.
-template <PanelFormat kFormat>
-TM_INLINE const float* panel_floats(const uint8_t* panel, int64_t k0, int64_t count, float* scratch) {
-  if constexpr (kFormat == PanelFormat::kF32) return reinterpret_cast<const float*>(panel) + k0 * kPanelRows;
-  if constexpr (kFormat == PanelFormat::kF16) {
-    expand_float<F16>(panel, k0, scratch, count);
-  } else if constexpr (kFormat == PanelFormat::kBf16) {
-    expand_float<Bf16>(panel, k0, scratch, count);
-  } else if constexpr (is_quantized(kFormat)) {
-    Expander<kFormat>::expand(panel, k0, scratch, count);
-  }
-  return scratch;
-}
-
-using Weights = const float* const[kF32PanelsPerTile];
-
-// sums: [kTokens, kF32PanelsPerTile * kPanelRows]; read if `resume`. activations: [k][kTokens].
+// sums: [kTokens, kExpandedPanelsPerTile * kPanelRows]; read if `resume`. activations: [k][kTokens].
 template <int kTokens>
 void add_products(const Weights& weights, const float* activations, int64_t count, bool resume, float* sums) {
-  Rows results[kTokens][kF32PanelsPerTile];
+  Rows results[kTokens][kExpandedPanelsPerTile];
 #pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 2
-    for (int p = 0; p < kF32PanelsPerTile; ++p) {
-      const float* sum = sums + (t * kF32PanelsPerTile + p) * kPanelRows;
+    for (int p = 0; p < kExpandedPanelsPerTile; ++p) {
+      const float* sum = sums + (t * kExpandedPanelsPerTile + p) * kPanelRows;
       results[t][p] = resume ? load_rows(sum) : set_rows(0.0f);
     }
   }
   for (int64_t k = 0; k < count; ++k) {
-    Rows weight[kF32PanelsPerTile];
+    Rows weight[kExpandedPanelsPerTile];
 #pragma GCC unroll 2
-    for (int p = 0; p < kF32PanelsPerTile; ++p) weight[p] = load_rows(weights[p] + k * kPanelRows);
+    for (int p = 0; p < kExpandedPanelsPerTile; ++p) weight[p] = load_rows(weights[p] + k * kPanelRows);
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
       const Rows activation = set_rows(activations[k * kTokens + t]);
 #pragma GCC unroll 2
-      for (int p = 0; p < kF32PanelsPerTile; ++p) results[t][p] = fma(weight[p], activation, results[t][p]);
+      for (int p = 0; p < kExpandedPanelsPerTile; ++p) results[t][p] = fma(weight[p], activation, results[t][p]);
     }
   }
 #pragma GCC unroll 16
   for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 2
-    for (int p = 0; p < kF32PanelsPerTile; ++p) {
-      store_rows(sums + (t * kF32PanelsPerTile + p) * kPanelRows, results[t][p]);
+    for (int p = 0; p < kExpandedPanelsPerTile; ++p) {
+      store_rows(sums + (t * kExpandedPanelsPerTile + p) * kPanelRows, results[t][p]);
     }
   }
 }
@@ -139,75 +119,68 @@ void finish_tile(const LinearTask& task, float* sums, int64_t tile, int64_t pane
     for (int p = 0; p < present; ++p) {
       const Rows scale = load_rows(reinterpret_cast<const float*>(task.panels.panel(panel + p)));
       for (int t = 0; t < tokens; ++t) {
-        float* sum = sums + (t * kF32PanelsPerTile + p) * kPanelRows;
+        float* sum = sums + (t * kExpandedPanelsPerTile + p) * kPanelRows;
         store_rows(sum, load_rows(sum) * scale);
       }
     }
   }
-  store_tile(task, {sums, kF32PanelsPerTile * kPanelRows}, task.tiles.begin(tile), tokens, panel, present);
+  store_tile(task, {sums, kExpandedPanelsPerTile * kPanelRows}, task.tiles.begin(tile), tokens, panel, present);
 }
 
-// kF32PanelsPerTile panels of tiles [tile_begin, tile_end), at most kF32ChunkTokens tokens.
+// kExpandedPanelsPerTile panels of tiles [tile_begin, tile_end), at most kExpandedTokens tokens.
 template <PanelFormat kFormat>
 void run_rectangle(const LinearTask& task, int64_t panel, int64_t tile_begin, int64_t tile_end) {
   const int64_t cols = task.panels.cols;
-  const int present =
-      static_cast<int>(task.panel_end - panel < kF32PanelsPerTile ? task.panel_end - panel : kF32PanelsPerTile);
-  float* const sums = task.scratch + kF32PanelsPerTile * kPanelRows * kMaxK;
+  const int present = static_cast<int>(task.panel_end - panel < kExpandedPanelsPerTile ? task.panel_end - panel
+                                                                                       : kExpandedPanelsPerTile);
+  float* const sums = task.scratch + kExpandedPanelsPerTile * kPanelRows * kMaxK;
   const int64_t first_token = task.tiles.begin(tile_begin);
   for (int64_t k0 = 0; k0 < cols; k0 += kMaxK) {
     const int64_t count = cols - k0 < kMaxK ? cols - k0 : kMaxK;
-    const float* weights[kF32PanelsPerTile];
-    for (int p = 0; p < kF32PanelsPerTile; ++p) {
-      weights[p] = p < present ? panel_floats<kFormat>(task.panels.panel(panel + p), k0, count,
-                                                       task.scratch + p * kPanelRows * kMaxK)
-                               : weights[0];
+    const float* weights[kExpandedPanelsPerTile];
+    for (int p = 0; p < kExpandedPanelsPerTile; ++p) {
+      float* expanded = task.scratch + p * kPanelRows * kMaxK;
+      if (p < present) Expander<kFormat>::expand(task.panels.panel(panel + p), k0, expanded, count);
+      weights[p] = p < present ? expanded : weights[0];
     }
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
       const int tokens = task.tiles.tokens(tile);
       const int64_t token = task.tiles.begin(tile);
       const float* activations = static_cast<const float*>(task.activations) + token * cols + k0 * tokens;
       products_function(tokens)(weights, activations, count, k0 > 0,
-                                sums + (token - first_token) * kF32PanelsPerTile * kPanelRows);
+                                sums + (token - first_token) * kExpandedPanelsPerTile * kPanelRows);
     }
   }
   for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
-    const int64_t at = (task.tiles.begin(tile) - first_token) * kF32PanelsPerTile * kPanelRows;
+    const int64_t at = (task.tiles.begin(tile) - first_token) * kExpandedPanelsPerTile * kPanelRows;
     finish_tile<kFormat>(task, sums + at, tile, panel, present);
   }
 }
 
 template <PanelFormat kFormat>
 void run(const LinearTask& task) {
-  constexpr int64_t kTiles = kF32ChunkTokens / kF32MaxTokens;
+  constexpr int64_t kTiles = kExpandedTokens / kF32MaxTokens;
   for (int64_t tile = task.tile_begin; tile < task.tile_end; tile += kTiles) {
     const int64_t tile_end = tile + kTiles < task.tile_end ? tile + kTiles : task.tile_end;
-    for (int64_t panel = task.panel_begin; panel < task.panel_end; panel += kF32PanelsPerTile) {
+    for (int64_t panel = task.panel_begin; panel < task.panel_end; panel += kExpandedPanelsPerTile) {
       run_rectangle<kFormat>(task, panel, tile, tile_end);
     }
   }
 }
 
-template <int... kFormats>
-struct FormatList {};
-
-template <int kCount, int... kFormats>
-struct MakeFormatList : MakeFormatList<kCount - 1, kCount - 1, kFormats...> {};
-template <int... kFormats>
-struct MakeFormatList<0, kFormats...> {
-  using Type = FormatList<kFormats...>;
-};
-
-template <int... kFormats>
-TM_INLINE void set_all(LinearF32Kernels& kernels, FormatList<kFormats...>) {
-  ((kernels.run[kFormats] = run<static_cast<PanelFormat>(kFormats)>), ...);
+template <PanelFormat... kFormats>
+TM_INLINE void set_formats(LinearExpandedKernels& kernels) {
+  ((kernels.run[static_cast<int>(kFormats)] = run<kFormats>), ...);
 }
 
 }  // namespace
 
-void fill(LinearF32Kernels& kernels) {
+void fill(LinearExpandedKernels& kernels) {
+  kernels = {};
   kernels.max_tile_tokens = kF32MaxTokens;
-  set_all(kernels, MakeFormatList<kNumPanelFormats>::Type{});
+  set_formats<PanelFormat::kQ4_0, PanelFormat::kQ4_1, PanelFormat::kQ5_0, PanelFormat::kQ5_1, PanelFormat::kQ8_0,
+              PanelFormat::kQ4_K, PanelFormat::kQ5_K, PanelFormat::kQ6_K, PanelFormat::kInt4Group,
+              PanelFormat::kInt8Group, PanelFormat::kInt8Channel>(kernels);
 }
 
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE
