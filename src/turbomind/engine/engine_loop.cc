@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "turbomind/core/log.h"
@@ -64,11 +65,11 @@ void EngineLoop::run() {
 }
 
 bool EngineLoop::turn() {
-  const bool idle = active_.empty() && flights_.empty();
+  const bool idle = requests_.empty() && flights_.empty();
   receive(inbox_.take(idle && closing_ == SubmitQueue::Closing::kOpen));
   step();
   publish();
-  return closing_ == SubmitQueue::Closing::kOpen || !active_.empty() || !flights_.empty();
+  return closing_ == SubmitQueue::Closing::kOpen || !requests_.empty() || !flights_.empty();
 }
 
 EngineStats EngineLoop::stats() const {
@@ -78,58 +79,27 @@ EngineStats EngineLoop::stats() const {
 
 void EngineLoop::receive(SubmitQueue::Mail mail) {
   closing_ = mail.closing;
-  for (auto& request : mail.requests) add(std::move(request));
-  for (const uint64_t id : mail.cancelled) cancel(id);
+  for (auto& request : mail.requests) scheduler_->add(requests_.add(std::move(request)));
+  for (const uint64_t id : mail.cancelled) {
+    for (const SequencePtr& sequence : requests_.unfinished(id)) cancel(sequence);
+  }
   if (closing_ != SubmitQueue::Closing::kCancel) return;
-  while (!active_.empty()) cancel(active_.begin()->first);
+  for (const SequencePtr& sequence : requests_.unfinished()) cancel(sequence);
 }
 
-void EngineLoop::add(std::shared_ptr<const Request> request) {
-  ActiveRequest active;
-  for (int32_t i = 0; i < request->params.n; ++i) {
-    auto sequence = std::make_shared<Sequence>();
-    sequence->request = request;
-    sequence->index = i;
-    sequence->tokens = request->prompt;
-    sequence->times.arrival = request->arrival;
-    if (has_penalties(request->params)) {
-      for (const int32_t token : request->prompt) sequence->history.add(token, 0);
-    }
-    active.sequences.push_back(std::move(sequence));
-  }
-  const SequencePtr first = active.sequences.front();
-  first->siblings.assign(active.sequences.begin() + 1, active.sequences.end());
-  active.num_unfinished = request->params.n;
-  if (request->params.timeout > 0.0) {
-    active.deadline = request->arrival + request->params.timeout;
-    deadlines_.insert({active.deadline, request->id});
-  }
-  active_.emplace(request->id, std::move(active));
-  scheduler_->add(first);
-}
-
-void EngineLoop::cancel(uint64_t request_id) {
-  const auto found = active_.find(request_id);
-  if (found == active_.end()) return;
-  const double now = seconds_now();
-  const std::vector<SequencePtr> sequences = found->second.sequences;
-  for (const SequencePtr& sequence : sequences) {
-    if (sequence->state == SequenceState::kFinished) continue;
-    scheduler_->finish(sequence, true);
-    collector_.add_finish(*sequence, FinishReason::kCancelled, now);
-    settle(sequence, &EngineStats::requests_cancelled);
-  }
+void EngineLoop::cancel(const SequencePtr& sequence) {
+  scheduler_->finish(sequence, true);
+  collector_.add_finish(*sequence, FinishReason::kCancelled, seconds_now());
+  settle(*sequence, &EngineStats::requests_cancelled);
 }
 
 void EngineLoop::expire_deadlines(double now) {
-  while (!deadlines_.empty() && deadlines_.begin()->first <= now) {
-    const std::vector<SequencePtr> sequences = active_.at(deadlines_.begin()->second).sequences;
-    const Error error(ErrorCode::kDeadlineExceeded, "timeout: the request did not end within its time");
-    for (const SequencePtr& sequence : sequences) {
-      if (sequence->state == SequenceState::kFinished) continue;
+  const Error error(ErrorCode::kDeadlineExceeded, "timeout: the request did not end within its time");
+  while (const std::optional<uint64_t> id = requests_.expired(now)) {
+    for (const SequencePtr& sequence : requests_.unfinished(*id)) {
       scheduler_->finish(sequence, true);
       collector_.add_error(*sequence, error, now);
-      settle(sequence, &EngineStats::requests_failed);
+      settle(*sequence, &EngineStats::requests_failed);
     }
   }
 }
@@ -157,8 +127,7 @@ void EngineLoop::issue(StepPlan plan) {
   flight.plan = std::move(plan);
   int64_t places = 0;
   for (const ScheduledSequence& scheduled : flight.plan.sequences) {
-    ActiveRequest& active = active_.at(scheduled.sequence->request->id);
-    if (!std::exchange(active.queued, false)) continue;
+    if (!requests_.mark_scheduled(scheduled.sequence->request->id)) continue;
     ++places;
     counters_.prompt_tokens += scheduled.sequence->prompt_len();
     counters_.cached_tokens += scheduled.sequence->cached_tokens;
@@ -224,7 +193,7 @@ std::vector<bool> EngineLoop::accept_tokens(const Flight& flight, const SampledT
     collector_.add_token(*sequence, token, reason, now);
     if (reason == FinishReason::kNone) continue;
     scheduler_->finish(sequence, true);
-    settle(sequence, &EngineStats::requests_finished);
+    settle(*sequence, &EngineStats::requests_finished);
   }
   return stopped;
 }
@@ -246,7 +215,7 @@ void EngineLoop::finish_computed_prompts(const Flight& flight, double now) {
     if (scheduled.begin + scheduled.count < sequence->prompt_len()) continue;
     scheduler_->finish(sequence, true);
     collector_.add_finish(*sequence, FinishReason::kLength, now);
-    settle(sequence, &EngineStats::requests_finished);
+    settle(*sequence, &EngineStats::requests_finished);
   }
 }
 
@@ -275,14 +244,10 @@ void EngineLoop::reset_runners() {
 void EngineLoop::fail_everything(const Error& error) {
   log(LogLevel::kError, "all requests end: ", error.what());
   flights_.clear();
-  while (!active_.empty()) {
-    const std::vector<SequencePtr> sequences = active_.begin()->second.sequences;
-    for (const SequencePtr& sequence : sequences) {
-      if (sequence->state == SequenceState::kFinished) continue;
-      sequence->state = SequenceState::kFinished;
-      collector_.add_error(*sequence, error, seconds_now());
-      settle(sequence, &EngineStats::requests_failed);
-    }
+  for (const SequencePtr& sequence : requests_.unfinished()) {
+    sequence->state = SequenceState::kFinished;
+    collector_.add_error(*sequence, error, seconds_now());
+    settle(*sequence, &EngineStats::requests_failed);
   }
   rebuild();
   if (error.code() == ErrorCode::kDeviceLost) {
@@ -297,19 +262,16 @@ void EngineLoop::fail(const SequencePtr& sequence, const Error& error) {
   const std::vector<SequencePtr> siblings = sequence->siblings;
   scheduler_->finish(sequence, false);
   collector_.add_error(*sequence, error, seconds_now());
-  settle(sequence, &EngineStats::requests_failed);
+  settle(*sequence, &EngineStats::requests_failed);
   for (const SequencePtr& sibling : siblings) fail(sibling, error);
 }
 
-void EngineLoop::settle(SequencePtr sequence, int64_t EngineStats::* counter) {
-  sequence->siblings.clear();
-  const auto found = active_.find(sequence->request->id);
-  ActiveRequest& active = found->second;
-  if (--active.num_unfinished > 0) return;
+void EngineLoop::settle(Sequence& sequence, int64_t EngineStats::* counter) {
+  sequence.siblings.clear();
+  const RequestTable::Settled settled = requests_.settle(sequence);
+  if (settled == RequestTable::Settled::kOthersLeft) return;
+  if (settled == RequestTable::Settled::kLastUnscheduled) inbox_.release_places(1);
   ++(counters_.*counter);
-  if (active.queued) inbox_.release_places(1);
-  if (active.deadline > 0.0) deadlines_.erase({active.deadline, found->first});
-  active_.erase(found);
 }
 
 void EngineLoop::fail_unservable() {

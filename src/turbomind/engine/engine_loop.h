@@ -3,10 +3,8 @@
 
 #include <cstdint>
 #include <deque>
-#include <map>
 #include <memory>
 #include <mutex>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -14,6 +12,7 @@
 #include "turbomind/engine/output_collector.h"
 #include "turbomind/engine/queues.h"
 #include "turbomind/engine/rank_group.h"
+#include "turbomind/engine/request_table.h"
 #include "turbomind/engine/scheduler.h"
 #include "turbomind/engine/stats.h"
 #include "turbomind/engine/step_batch.h"
@@ -41,12 +40,6 @@ class EngineLoop {
   EngineStats stats() const;
 
  private:
-  struct ActiveRequest {
-    std::vector<SequencePtr> sequences;
-    int32_t num_unfinished = 0;
-    bool queued = true;  // counts as waiting in the inbox
-    double deadline = 0.0;
-  };
   // A step that was issued and whose tokens were not read.
   struct Flight {
     StepPlan plan;
@@ -60,8 +53,7 @@ class EngineLoop {
   // One round; false when it was the last.
   bool turn();
   void receive(SubmitQueue::Mail mail);
-  void add(std::shared_ptr<const Request> request);
-  void cancel(uint64_t request_id);
+  void cancel(const SequencePtr& sequence);
   void expire_deadlines(double now);
 
   void step();
@@ -79,8 +71,8 @@ class EngineLoop {
   // Idle streams and no step on its way; the device counts as lost where that fails, too.
   void reset_runners();
   void fail(const SequencePtr& sequence, const Error& error);
-  // Called when a sequence has ended; sequence must not be a reference into its request.
-  void settle(SequencePtr sequence, int64_t EngineStats::* counter);
+  // A sequence has ended; counter counts its request if it was the last.
+  void settle(Sequence& sequence, int64_t EngineStats::* counter);
   void fail_unservable();
   void rebuild();
   void publish();
@@ -93,8 +85,7 @@ class EngineLoop {
   std::unique_ptr<Scheduler> scheduler_;
   BatchBuilder builder_;
   OutputCollector collector_;
-  std::map<uint64_t, ActiveRequest> active_;
-  std::set<std::pair<double, uint64_t>> deadlines_;
+  RequestTable requests_;
   std::deque<Flight> flights_;
   SubmitQueue::Closing closing_ = SubmitQueue::Closing::kOpen;
   EngineStats counters_;

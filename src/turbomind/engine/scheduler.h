@@ -21,7 +21,7 @@ struct ScheduledSequence {
 };
 
 struct StepPlan {
-  uint64_t id = 0;  // ascending from 1
+  uint64_t id = 0;  // counted from 1
   std::vector<ScheduledSequence> sequences;
   std::vector<BlockCopy> copies;  // before the step
   int64_t num_tokens = 0;

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "turbomind/engine/request_table.h"
+
+#include "turbomind/engine/sampling_batch.h"
+
+namespace turbomind {
+namespace {
+
+SequencePtr make_sequence(const std::shared_ptr<const Request>& request, int32_t index) {
+  auto sequence = std::make_shared<Sequence>();
+  sequence->request = request;
+  sequence->index = index;
+  sequence->tokens = request->prompt;
+  sequence->times.arrival = request->arrival;
+  if (has_penalties(request->params)) {
+    for (const int32_t token : request->prompt) sequence->history.add(token, 0);
+  }
+  return sequence;
+}
+
+}  // namespace
+
+SequencePtr RequestTable::add(std::shared_ptr<const Request> request) {
+  Entry entry;
+  for (int32_t i = 0; i < request->params.n; ++i) entry.sequences.push_back(make_sequence(request, i));
+  SequencePtr first = entry.sequences.front();
+  first->siblings.assign(entry.sequences.begin() + 1, entry.sequences.end());
+  entry.num_unfinished = request->params.n;
+  if (request->params.timeout > 0.0) {
+    entry.deadline = request->arrival + request->params.timeout;
+    deadlines_.insert({entry.deadline, request->id});
+  }
+  entries_.emplace(request->id, std::move(entry));
+  return first;
+}
+
+bool RequestTable::mark_scheduled(uint64_t request_id) {
+  return !std::exchange(entries_.at(request_id).scheduled, true);
+}
+
+RequestTable::Settled RequestTable::settle(const Sequence& sequence) {
+  const auto found = entries_.find(sequence.request->id);
+  Entry& entry = found->second;
+  if (--entry.num_unfinished > 0) return Settled::kOthersLeft;
+  const bool scheduled = entry.scheduled;
+  deadlines_.erase({entry.deadline, found->first});
+  entries_.erase(found);
+  return scheduled ? Settled::kLast : Settled::kLastUnscheduled;
+}
+
+std::vector<SequencePtr> RequestTable::unfinished(uint64_t request_id) const {
+  std::vector<SequencePtr> result;
+  const auto found = entries_.find(request_id);
+  if (found == entries_.end()) return result;
+  for (const SequencePtr& sequence : found->second.sequences) {
+    if (sequence->state != SequenceState::kFinished) result.push_back(sequence);
+  }
+  return result;
+}
+
+std::vector<SequencePtr> RequestTable::unfinished() const {
+  std::vector<SequencePtr> result;
+  for (const auto& [id, entry] : entries_) {
+    for (const SequencePtr& sequence : unfinished(id)) result.push_back(sequence);
+  }
+  return result;
+}
+
+std::optional<uint64_t> RequestTable::expired(double now) const {
+  if (deadlines_.empty() || deadlines_.begin()->first > now) return std::nullopt;
+  return deadlines_.begin()->second;
+}
+
+}  // namespace turbomind
