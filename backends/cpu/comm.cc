@@ -1,113 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "comm.h"
 
-#include <condition_variable>
+#include <algorithm>
 #include <cstring>
-#include <map>
-#include <mutex>
 #include <string>
-#include <vector>
 
+#include "comm_group.h"
 #include "dtype.h"
 
 namespace turbomind::cpu {
-
-// What the ranks of one id share. Every collective is: publish a pointer, meet, read the others', meet again.
-class CommGroup {
- public:
-  explicit CommGroup(int32_t size) : published_(static_cast<size_t>(size)), joined_(static_cast<size_t>(size)) {}
-
-  int32_t size() const { return static_cast<int32_t>(published_.size()); }
-
-  void join(int32_t rank, int32_t size) {
-    const std::lock_guard lock(mutex_);
-    if (size != this->size() || rank < 0 || rank >= size || joined_[rank]) {
-      throw abi::Error(TM_INVALID_ARGUMENT, "rank: expected one of " + std::to_string(this->size()) +
-                                                " that has not joined yet, found " + std::to_string(rank));
-    }
-    joined_[rank] = true;
-  }
-
-  void abort() {
-    const std::lock_guard lock(mutex_);
-    aborted_ = true;
-    changed_.notify_all();
-  }
-
-  // Waits until every rank has called it as often as this one.
-  void meet() {
-    std::unique_lock lock(mutex_);
-    const uint64_t round = round_;
-    if (++arrived_ == size()) {
-      arrived_ = 0;
-      ++round_;
-      changed_.notify_all();
-    } else {
-      changed_.wait(lock, [&] { return aborted_ || round_ != round; });
-    }
-    if (aborted_) throw abi::Error(TM_DEVICE_ERROR, "the communicator was aborted");
-  }
-
-  void publish(int32_t rank, const void* data) {
-    published_[rank] = data;
-    meet();
-  }
-
-  template <class T>
-  const T* of(int32_t rank) const {
-    return static_cast<const T*>(published_[rank]);
-  }
-
- private:
-  std::mutex mutex_;  // guards all below but published_, which meet() orders
-  std::condition_variable changed_;
-  std::vector<const void*> published_;
-  std::vector<bool> joined_;
-  int32_t arrived_ = 0;
-  uint64_t round_ = 0;
-  bool aborted_ = false;
-};
-
 namespace {
 
-// Groups by id until their last rank has joined.
-class Rendezvous {
- public:
-  static Rendezvous& instance() {
-    static Rendezvous rendezvous;
-    return rendezvous;
-  }
-
-  uint64_t next_id() {
-    const std::lock_guard lock(mutex_);
-    return ++last_id_;
-  }
-
-  std::shared_ptr<CommGroup> group(uint64_t id, int32_t size) {
-    const std::lock_guard lock(mutex_);
-    if (id == 0 || id > last_id_) throw abi::Error(TM_INVALID_ARGUMENT, "id: expected one made by unique_id()");
-    std::shared_ptr<CommGroup> group = groups_[id].lock();
-    if (!group) groups_[id] = group = std::make_shared<CommGroup>(size);
-    return group;
-  }
-
- private:
-  std::mutex mutex_;  // guards all
-  uint64_t last_id_ = 0;
-  std::map<uint64_t, std::weak_ptr<CommGroup>> groups_;
-};
-
-int64_t num_elements(const tm_tensor& tensor) {
-  int64_t count = 1;
-  for (int32_t i = 0; i < tensor.ndim; ++i) count *= tensor.shape[i];
-  return count;
-}
+constexpr int64_t kReduceBlock = 256;  // elements summed in float32 before they are rounded
 
 int64_t num_bytes(const tm_tensor& tensor) {
-  return num_elements(tensor) * static_cast<int64_t>(dtype_bytes(tensor.dtype));
+  int64_t bytes = static_cast<int64_t>(dtype_bytes(tensor.dtype));
+  for (int32_t i = 0; i < tensor.ndim; ++i) bytes *= tensor.shape[i];
+  return bytes;
 }
 
-void require_contiguous(const tm_tensor& tensor, const char* argument) {
+// Checks that the tensor is contiguous and of `bytes` bytes.
+std::byte* data_of(const tm_tensor& tensor, int64_t bytes, const char* argument) {
   int64_t expected = 1;
   for (int32_t i = tensor.ndim - 1; i >= 0; --i) {
     if (tensor.shape[i] > 1 && tensor.stride[i] != expected) {
@@ -115,49 +28,83 @@ void require_contiguous(const tm_tensor& tensor, const char* argument) {
     }
     expected *= tensor.shape[i];
   }
+  if (num_bytes(tensor) != bytes) {
+    throw abi::Error(TM_INVALID_ARGUMENT, std::string(argument) + ": expected " + std::to_string(bytes) +
+                                              " bytes, found " + std::to_string(num_bytes(tensor)));
+  }
+  return static_cast<std::byte*>(tensor.data);
 }
 
-template <class T>
-float widen(T value) {
-  return to_float(value);
+CommCall make_call(const char* name, const tm_tensor& in, int64_t out_bytes, const tm_tensor& out, int32_t detail) {
+  const int64_t bytes = num_bytes(in);
+  return {name, bytes, in.dtype, detail, data_of(in, bytes, "in"), data_of(out, out_bytes, "out")};
 }
+
+bool overlap(const std::byte* a, int64_t a_bytes, const std::byte* b, int64_t b_bytes) {
+  return a < b + b_bytes && b < a + a_bytes;
+}
+
+void copy_bytes(std::byte* to, const std::byte* from, int64_t bytes) {
+  if (bytes > 0 && to != from) std::memmove(to, from, static_cast<size_t>(bytes));
+}
+
 float widen(float value) { return value; }
+float widen(F16 value) { return to_float(value); }
+float widen(Bf16 value) { return to_float(value); }
 void narrow(float value, float& out) { out = value; }
 void narrow(float value, F16& out) { out = to_f16(value); }
 void narrow(float value, Bf16& out) { out = to_bf16(value); }
 
-// out[i] = the ranks' data[first + i] reduced in rank order, rounded once.
+// values[i] = op(values[i], data[i])
 template <class T>
-void reduce(const CommGroup& group, int64_t first, int64_t count, tm_reduce_op op, T* out) {
-  for (int64_t i = 0; i < count; ++i) {
-    float value = widen(group.of<T>(0)[first + i]);
-    for (int32_t rank = 1; rank < group.size(); ++rank) {
-      const float other = widen(group.of<T>(rank)[first + i]);
-      value = op == TM_REDUCE_MAX ? std::max(value, other) : value + other;
-    }
-    narrow(value, out[i]);
+void accumulate(const T* data, int64_t count, tm_reduce_op op, float* values) {
+  if (op == TM_REDUCE_MAX) {
+    for (int64_t i = 0; i < count; ++i) values[i] = std::max(values[i], widen(data[i]));
+  } else {
+    for (int64_t i = 0; i < count; ++i) values[i] += widen(data[i]);
   }
 }
 
-void reduce(const CommGroup& group, const tm_tensor& out, int64_t first, tm_reduce_op op, void* to) {
-  const int64_t count = num_elements(out);
-  switch (out.dtype) {
-    case TM_F32:
-      return reduce(group, first, count, op, static_cast<float*>(to));
-    case TM_F16:
-      return reduce(group, first, count, op, static_cast<F16*>(to));
-    case TM_BF16:
-      return reduce(group, first, count, op, static_cast<Bf16*>(to));
-    default:
-      throw abi::Error(TM_UNSUPPORTED, "in: cannot reduce dtype " + std::to_string(out.dtype));
+// Elements [begin, end) of all inputs, in rank order, rounded once. store(first element, count, values) takes them
+// away.
+template <class T, class Store>
+void reduce_range(const CommGroup& group, int64_t begin, int64_t end, tm_reduce_op op, Store&& store) {
+  float values[kReduceBlock];
+  T rounded[kReduceBlock];
+  for (int64_t first = begin; first < end; first += kReduceBlock) {
+    const int64_t count = std::min(kReduceBlock, end - first);
+    const T* own = reinterpret_cast<const T*>(group.call(0).in) + first;
+    for (int64_t i = 0; i < count; ++i) values[i] = widen(own[i]);
+    for (int32_t rank = 1; rank < group.size(); ++rank) {
+      accumulate(reinterpret_cast<const T*>(group.call(rank).in) + first, count, op, values);
+    }
+    for (int64_t i = 0; i < count; ++i) narrow(values[i], rounded[i]);
+    store(first, count, rounded);
   }
+}
+
+void require_reducible(tm_dtype dtype, tm_reduce_op op) {
+  if (dtype != TM_F32 && dtype != TM_F16 && dtype != TM_BF16) {
+    throw abi::Error(TM_UNSUPPORTED, "in: cannot reduce dtype " + std::to_string(dtype));
+  }
+  if (op != TM_REDUCE_SUM && op != TM_REDUCE_MAX) {
+    throw abi::Error(TM_UNSUPPORTED, "op: unknown reduction " + std::to_string(op));
+  }
+}
+
+// Calls fn(T{}) with the element type of a reducible dtype.
+template <class Fn>
+void with_type(tm_dtype dtype, Fn&& fn) {
+  if (dtype == TM_F16) return fn(F16{});
+  if (dtype == TM_BF16) return fn(Bf16{});
+  fn(float{});
 }
 
 }  // namespace
 
 void Comm::unique_id(Context&, uint8_t* out) {
+  const uint64_t id = CommGroup::make_id();
   std::memset(out, 0, TM_UNIQUE_ID_BYTES);
-  const uint64_t id = Rendezvous::instance().next_id();
   std::memcpy(out, &id, sizeof id);
 }
 
@@ -165,66 +112,93 @@ Comm::Comm(Context&, const uint8_t* id, int32_t rank, int32_t size) : rank_(rank
   if (size <= 0) throw abi::Error(TM_INVALID_ARGUMENT, "size: expected at least 1, found " + std::to_string(size));
   uint64_t number = 0;
   std::memcpy(&number, id, sizeof number);
-  group_ = Rendezvous::instance().group(number, size);
+  group_ = CommGroup::find(number, size);
   group_->join(rank, size);
-  group_->meet();
 }
-
-Comm::~Comm() = default;
 
 void Comm::abort() { group_->abort(); }
 
 void Comm::all_reduce(Stream&, const tm_tensor& in, const tm_tensor& out, tm_reduce_op op) {
-  require_contiguous(in, "in");
-  require_contiguous(out, "out");
-  std::vector<uint8_t> result(static_cast<size_t>(num_bytes(out)));  // in may be out, which the others still read
-  group_->publish(rank_, in.data);
-  reduce(*group_, out, 0, op, result.data());
-  group_->meet();
-  std::memcpy(out.data, result.data(), result.size());
+  require_reducible(in.dtype, op);
+  const CommCall call = make_call("all_reduce", in, num_bytes(in), out, op);
+  group_->enter(rank_, call);
+  if (group_->calls_agree()) {
+    with_type(in.dtype, [&](auto zero) {
+      using T = decltype(zero);
+      // Only this rank reads and writes this slice of any tensor, so in may be out.
+      const int64_t count = call.bytes / static_cast<int64_t>(sizeof(T));
+      const int64_t begin = count * rank_ / group_->size();
+      const int64_t end = count * (rank_ + 1) / group_->size();
+      reduce_range<T>(*group_, begin, end, op, [&](int64_t first, int64_t length, const T* values) {
+        for (int32_t rank = 0; rank < group_->size(); ++rank) {
+          std::copy_n(values, length, reinterpret_cast<T*>(group_->call(rank).out) + first);
+        }
+      });
+    });
+  }
+  group_->leave();
 }
 
 void Comm::all_gather(Stream&, const tm_tensor& in, const tm_tensor& out) {
-  require_contiguous(in, "in");
-  require_contiguous(out, "out");
-  const int64_t bytes = num_bytes(in);
-  group_->publish(rank_, in.data);
-  for (int32_t rank = 0; rank < group_->size(); ++rank) {
-    std::memmove(static_cast<uint8_t*>(out.data) + rank * bytes, group_->of<uint8_t>(rank), static_cast<size_t>(bytes));
+  CommCall call = make_call("all_gather", in, num_bytes(in) * group_->size(), out, 0);
+  if (overlap(call.in, call.bytes, call.out, call.bytes * group_->size())) {
+    // The input must not lie where another rank's is going to be stored.
+    std::byte* place = call.out + rank_ * call.bytes;
+    copy_bytes(place, call.in, call.bytes);
+    call.in = place;
   }
-  group_->meet();
+  group_->enter(rank_, call);
+  for (int32_t rank = 0; rank < group_->size() && group_->calls_agree(); ++rank) {
+    copy_bytes(call.out + rank * call.bytes, group_->call(rank).in, call.bytes);
+  }
+  group_->leave();
 }
 
 void Comm::reduce_scatter(Stream&, const tm_tensor& in, const tm_tensor& out, tm_reduce_op op) {
-  require_contiguous(in, "in");
-  require_contiguous(out, "out");
-  std::vector<uint8_t> result(static_cast<size_t>(num_bytes(out)));
-  group_->publish(rank_, in.data);
-  reduce(*group_, out, rank_ * num_elements(out), op, result.data());
-  group_->meet();
-  std::memcpy(out.data, result.data(), result.size());
+  require_reducible(in.dtype, op);
+  const int64_t share = num_bytes(out);
+  const CommCall call = make_call("reduce_scatter", in, share, out, op);
+  data_of(in, share * group_->size(), "in");
+  // Others still read what lies under out, unless that is their rank's share of in already.
+  const bool in_place = overlap(call.in, call.bytes, call.out, share);
+  std::byte* place = in_place ? call.in + rank_ * share : call.out;
+  group_->enter(rank_, call);
+  if (group_->calls_agree()) {
+    with_type(in.dtype, [&](auto zero) {
+      using T = decltype(zero);
+      const int64_t count = share / static_cast<int64_t>(sizeof(T));
+      reduce_range<T>(*group_, rank_ * count, (rank_ + 1) * count, op,
+                      [&](int64_t first, int64_t length, const T* values) {
+                        std::copy_n(values, length, reinterpret_cast<T*>(place) + first - rank_ * count);
+                      });
+    });
+  }
+  group_->leave();
+  copy_bytes(call.out, place, share);
 }
 
 void Comm::broadcast(Stream&, const tm_tensor& data, int32_t root) {
-  require_contiguous(data, "data");
   if (root < 0 || root >= group_->size()) {
-    throw abi::Error(TM_INVALID_ARGUMENT, "root: expected a rank, found " + std::to_string(root));
+    throw abi::Error(TM_INVALID_ARGUMENT,
+                     "root: expected a rank of " + std::to_string(group_->size()) + ", found " + std::to_string(root));
   }
-  group_->publish(rank_, data.data);
-  if (rank_ != root) std::memcpy(data.data, group_->of<uint8_t>(root), static_cast<size_t>(num_bytes(data)));
-  group_->meet();
+  const CommCall call = make_call("broadcast", data, num_bytes(data), data, root);
+  group_->enter(rank_, call);
+  if (rank_ != root && group_->calls_agree()) copy_bytes(call.out, group_->call(root).in, call.bytes);
+  group_->leave();
 }
 
 void Comm::all_to_all(Stream&, const tm_tensor& in, const tm_tensor& out) {
-  require_contiguous(in, "in");
-  require_contiguous(out, "out");
-  const int64_t bytes = num_bytes(in) / group_->size();
-  group_->publish(rank_, in.data);
-  for (int32_t rank = 0; rank < group_->size(); ++rank) {
-    std::memcpy(static_cast<uint8_t*>(out.data) + rank * bytes, group_->of<uint8_t>(rank) + rank_ * bytes,
-                static_cast<size_t>(bytes));
+  const CommCall call = make_call("all_to_all", in, num_bytes(in), out, 0);
+  const int64_t share = call.bytes / group_->size();
+  if (share * group_->size() != call.bytes || overlap(call.in, call.bytes, call.out, call.bytes)) {
+    throw abi::Error(TM_INVALID_ARGUMENT, "in: expected a share for every rank, apart from out");
   }
-  group_->meet();
+  group_->enter(rank_, call);
+  for (int32_t rank = 0; rank < group_->size() && group_->calls_agree(); ++rank) {
+    copy_bytes(call.out + rank * share, group_->call(rank).in + rank_ * share, share);
+  }
+  group_->leave();
 }
 
 }  // namespace turbomind::cpu

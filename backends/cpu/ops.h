@@ -53,7 +53,9 @@ struct CpuOps {
 
   // ops/moe.cc
   static void moe_route(Stream&, const tm_moe_route_args&, const tm_workspace&);
+  static size_t moe_route_workspace(Context&, const tm_moe_route_args&);
   static void moe_permute(Stream&, const tm_moe_permute_args&, const tm_workspace&);
+  static size_t moe_permute_workspace(Context&, const tm_moe_permute_args&);
   static void moe_combine(Stream&, const tm_moe_combine_args&, const tm_workspace&);
 
   // ops/logits.cc, ops/sample.cc, ops/logprobs.cc

@@ -7,76 +7,79 @@ namespace turbomind::cpu::TM_ISA_NAMESPACE {
 namespace {
 
 constexpr float kInfinity = __builtin_inff();
-constexpr int64_t kChunk = 1024;  // values summed in float32 before they join a double
+constexpr int64_t kCountBlock = 1 << 20;  // counts of a block stay whole numbers in float32
 
-TM_INLINE float largest(const float* x, int64_t n) {
-  Vec best = set(-kInfinity);
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const Vec v = load(x + i);
-    best = select(less(best, v), v, best);
+TM_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+// x[i .. n), lanes past the end holding `rest`.
+TM_INLINE Vec load_or(const float* x, int64_t i, int64_t n, float rest) {
+  if (i + kLanes <= n) return load(x + i);
+  const int count = static_cast<int>(n - i);
+  float lanes[kLanes];
+  store(lanes, set(rest));
+  store(lanes, load(x + i, count), count);
+  return load(lanes);
+}
+
+float block_maxima(const float* x, int64_t n, float* maxima) {
+  float result = -kInfinity;
+  for (int64_t begin = 0; begin < n; begin += kMaximaBlock) {
+    const int64_t end = smaller(begin + kMaximaBlock, n);
+    Vec best = set(-kInfinity);
+    for (int64_t i = begin; i < end; i += kLanes) best = max(load_or(x, i, end, -kInfinity), best);
+    const float largest = max_lane(best);
+    maxima[begin / kMaximaBlock] = largest;
+    result = largest > result ? largest : result;
   }
-  float result = max_lane(best);
-  for (; i < n; ++i) result = x[i] > result ? x[i] : result;
   return result;
 }
 
-int64_t argmax(const float* x, int64_t n) {
-  const float best = largest(x, n);
-  for (int64_t i = 0; i < n; ++i) {
-    if (x[i] == best) return i;
-  }
-  return 0;
-}
-
-float exponentials(const float* x, float max, float scale, int64_t n, float* out) {
+void exponentials(const float* x, float max, float scale, int64_t n, float* out) {
   const Vec shift = set(max);
   const Vec factor = set(scale);
-  Vec total = zero();
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const Vec e = exp((load(x + i) - shift) * factor);
-    store(out + i, e);
-    total = total + e;
-  }
-  float result = sum(total);
+  for (; i + kLanes <= n; i += kLanes) store(out + i, exp((load(x + i) - shift) * factor));
   if (i < n) {
     const int count = static_cast<int>(n - i);
     store(out + i, exp((load(x + i, count) - shift) * factor), count);
-    for (; i < n; ++i) result += out[i];
   }
-  return result;
 }
 
-double exponential_sum(const float* x, float max, int64_t n) {
-  double total = 0.0;
+double exponential_sum(const float* x, float max, float scale, int64_t n, float* block_sums) {
   const Vec shift = set(max);
-  for (int64_t begin = 0; begin < n; begin += kChunk) {
-    const int64_t end = n - begin < kChunk ? n : begin + kChunk;
+  const Vec factor = set(scale);
+  double total = 0.0;
+  for (int64_t begin = 0; begin < n; begin += kSumBlock) {
+    const int64_t end = smaller(begin + kSumBlock, n);
     Vec partial = zero();
-    int64_t i = begin;
-    for (; i + kLanes <= end; i += kLanes) partial = partial + exp(load(x + i) - shift);
-    total += static_cast<double>(sum(partial));
-    if (i < end) {
-      const int count = static_cast<int>(end - i);
-      float lanes[kLanes];
-      store(lanes, exp(load(x + i, count) - shift));
-      for (int lane = 0; lane < count; ++lane) total += static_cast<double>(lanes[lane]);
+    for (int64_t i = begin; i < end; i += kLanes) {
+      partial = partial + exp((load_or(x, i, end, -kInfinity) - shift) * factor);
     }
+    const float block = sum(partial);
+    if (block_sums) block_sums[begin / kSumBlock] = block;
+    total += static_cast<double>(block);
   }
   return total;
 }
 
 int64_t count_above(const float* x, float bound, int64_t n) {
-  int64_t count = 0;
-  for (int64_t i = 0; i < n; ++i) count += x[i] > bound;
-  return count;
+  int64_t total = 0;
+  for (int64_t begin = 0; begin < n; begin += kCountBlock) {
+    const int64_t end = smaller(begin + kCountBlock, n);
+    Vec counts = zero();
+    for (int64_t i = begin; i < end; i += kLanes) {
+      const Mask above = less(set(bound), load_or(x, i, end, -kInfinity));
+      counts = counts + select(above, set(1.0f), zero());
+    }
+    total += static_cast<int64_t>(sum(counts));
+  }
+  return total;
 }
 
 }  // namespace
 
 void fill(LogitsKernels& kernels) {
-  kernels.argmax = argmax;
+  kernels.block_maxima = block_maxima;
   kernels.exponentials = exponentials;
   kernels.exponential_sum = exponential_sum;
   kernels.count_above = count_above;

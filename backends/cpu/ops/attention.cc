@@ -19,7 +19,7 @@ namespace turbomind::cpu {
 namespace {
 
 constexpr int64_t kSerialProducts = int64_t{1} << 17;  // multiply-adds of a call, a few microseconds
-constexpr int64_t kTasksPerThread = 4;
+constexpr int64_t kAttentionTasksPerThread = 4;
 constexpr int64_t kMinTileRows = 6;
 
 struct Sequence {
@@ -62,7 +62,7 @@ Scratch take_scratch(WorkspaceArena& arena, int num_threads, const tm_plan_limit
   const int64_t group = q_heads / spec.num_kv_heads;
   const int64_t max_splits = limits.max_blocks_per_seq * limits.block_size / kSplitPositions + 1;
   Scratch scratch{};
-  scratch.slots = num_threads > 1 ? kTasksPerThread * num_threads : 0;
+  scratch.slots = num_threads > 1 ? kAttentionTasksPerThread * num_threads : 0;
   scratch.slot_floats = max_splits * partial_floats(group, spec.head_dim_v);
   scratch.thread_floats = attention_scratch_floats(tile_rows(group), spec.head_dim_k, spec.head_dim_v);
   scratch.sequences = arena.take<Sequence>(limits.max_seqs + 1);
@@ -254,7 +254,7 @@ void CpuOps::attention(Stream& stream, const tm_attention_args& args, const tm_w
   ThreadPool& pool = stream.pool();
   const Scratch scratch = take_scratch(arena, pool.num_threads(), call.plan.limits(), args.kv.spec, call.q.heads);
   const bool serial = pool.num_threads() == 1 || count_products(call) < kSerialProducts;
-  const Schedule schedule = make_schedule(call, scratch, serial ? 0 : kTasksPerThread * pool.num_threads());
+  const Schedule schedule = make_schedule(call, scratch, serial ? 0 : kAttentionTasksPerThread * pool.num_threads());
   const auto task = [&](int64_t index, int thread) { run_task(call, scratch, schedule, index, thread); };
   if (serial) {
     for (int64_t index = 0; index < schedule.num_tasks; ++index) task(index, 0);

@@ -1,95 +1,128 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <limits>
 
 #include "ops.h"
-#include "ops/row_loop.h"
+#include "ops/row_ranges.h"
+#include "ops/tensor_args.h"
 
 namespace turbomind::cpu {
 namespace {
 
 constexpr float kForbidden = -std::numeric_limits<float>::infinity();
+constexpr int64_t kMaskWordBits = 32;
 
-struct Csr {
-  const int32_t* offsets;
+// A list of token ids per row.
+struct TokenLists {
+  const int32_t* offsets;  // [rows + 1]; nullptr: no lists
   const int32_t* ids;
+
+  int64_t begin(int64_t row) const { return offsets ? offsets[row] : 0; }
+  int64_t end(int64_t row) const { return offsets ? offsets[row + 1] : 0; }
 };
 
-struct PenaltyArgs {
-  const float* repetition;
-  const float* presence;
-  const float* frequency;
-};
+int32_t count_of(int32_t id, const int32_t* ids, int64_t count) {
+  return static_cast<int32_t>(std::count(ids, ids + count, id));
+}
 
-// Penalties of one row: every token once, with how often it was generated.
-class PenaltyRow {
+// The op's arguments as typed views.
+class LogitsProcessor {
  public:
-  PenaltyRow(const PenaltyArgs& args, int64_t row)
-      : repetition_(args.repetition ? args.repetition[row] : 1.0f),
-        presence_(args.presence ? args.presence[row] : 0.0f),
-        frequency_(args.frequency ? args.frequency[row] : 0.0f) {}
+  explicit LogitsProcessor(const tm_logits_process_args& args)
+      : logits_(matrix_arg<float>(args.logits, "logits")),
+        repetition_(vector_arg<float>(args.repetition_penalty, "repetition_penalty")),
+        presence_(vector_arg<float>(args.presence_penalty, "presence_penalty")),
+        frequency_(vector_arg<float>(args.frequency_penalty, "frequency_penalty")),
+        history_{vector_arg<int32_t>(args.history_offsets, "history_offsets"),
+                 vector_arg<int32_t>(args.history_ids, "history_ids")},
+        history_counts_(vector_arg<int32_t>(args.history_counts, "history_counts")),
+        bias_{vector_arg<int32_t>(args.bias_offsets, "bias_offsets"), vector_arg<int32_t>(args.bias_ids, "bias_ids")},
+        bias_values_(vector_arg<float>(args.bias_values, "bias_values")) {
+    if (given(args.pending)) pending_ = matrix_arg<int32_t>(args.pending, "pending");
+    if (given(args.bitmask)) bitmask_ = matrix_arg<uint32_t>(args.bitmask, "bitmask");
+    require(!bitmask_.data || bitmask_.cols * kMaskWordBits >= logits_.cols, "bitmask", "a bit for every token");
+  }
 
-  void apply(float& logit, int32_t generated) const {
-    logit = logit > 0.0f ? logit / repetition_ : logit * repetition_;
-    if (generated > 0) logit -= presence_ + frequency_ * static_cast<float>(generated);
+  int64_t rows() const { return logits_.rows; }
+  int64_t row_cost() const { return bitmask_.data ? logits_.cols / 4 : 1024; }
+
+  void run(int64_t row) const {
+    if (repetition_ || presence_ || frequency_) {
+      penalize_history(row);
+      penalize_pending(row);
+    }
+    add_bias(row);
+    if (bitmask_.data) forbid(row);
   }
 
  private:
-  float repetition_;
-  float presence_;
-  float frequency_;
-};
+  bool valid(int32_t id) const { return id >= 0 && id < logits_.cols; }
 
-int32_t occurrences(const int32_t* ids, int64_t count, int32_t id) {
-  int32_t found = 0;
-  for (int64_t i = 0; i < count; ++i) found += ids[i] == id;
-  return found;
-}
+  // generated: how often the token was generated so far.
+  void penalize(int64_t row, int32_t id, int32_t generated) const {
+    if (!valid(id)) return;
+    float& logit = logits_.row(row)[id];
+    if (repetition_) logit = logit > 0.0f ? logit / repetition_[row] : logit * repetition_[row];
+    if (generated <= 0) return;
+    if (presence_) logit -= presence_[row];
+    if (frequency_) logit -= frequency_[row] * static_cast<float>(generated);
+  }
+
+  void penalize_history(int64_t row) const {
+    for (int64_t i = history_.begin(row); i < history_.end(row); ++i) {
+      const int32_t id = history_.ids[i];
+      const int32_t waiting = pending_.data ? count_of(id, pending_.row(row), pending_.cols) : 0;
+      penalize(row, id, history_counts_[i] + waiting);
+    }
+  }
+
+  // Pending tokens that the history does not list, each once.
+  void penalize_pending(int64_t row) const {
+    const int64_t begin = history_.begin(row);
+    for (int64_t i = 0; pending_.data && i < pending_.cols; ++i) {
+      const int32_t* waiting = pending_.row(row);
+      if (count_of(waiting[i], waiting, i) > 0) continue;
+      if (history_.offsets && count_of(waiting[i], history_.ids + begin, history_.end(row) - begin) > 0) continue;
+      penalize(row, waiting[i], count_of(waiting[i], waiting, pending_.cols));
+    }
+  }
+
+  void add_bias(int64_t row) const {
+    for (int64_t i = bias_.begin(row); i < bias_.end(row); ++i) {
+      if (valid(bias_.ids[i])) logits_.row(row)[bias_.ids[i]] += bias_values_[i];
+    }
+  }
+
+  void forbid(int64_t row) const {
+    float* x = logits_.row(row);
+    for (int64_t begin = 0; begin < logits_.cols; begin += kMaskWordBits) {
+      const uint32_t word = bitmask_.row(row)[begin / kMaskWordBits];
+      if (word == ~uint32_t{0}) continue;
+      const int64_t count = std::min(kMaskWordBits, logits_.cols - begin);
+      for (int64_t bit = 0; bit < count; ++bit) {
+        x[begin + bit] = (word >> bit & 1u) ? x[begin + bit] : kForbidden;
+      }
+    }
+  }
+
+  Matrix<float> logits_;
+  const float* repetition_;
+  const float* presence_;
+  const float* frequency_;
+  TokenLists history_;
+  const int32_t* history_counts_;
+  TokenLists bias_;
+  const float* bias_values_;
+  Matrix<int32_t> pending_{};
+  Matrix<uint32_t> bitmask_{};
+};
 
 }  // namespace
 
 void CpuOps::logits_process(Stream& stream, const tm_logits_process_args& args, const tm_workspace&) {
-  const Matrix<float> logits = matrix_arg<float>(args.logits, "logits");
-  const PenaltyArgs penalties{vector_arg<float>(args.repetition_penalty, "repetition_penalty"),
-                              vector_arg<float>(args.presence_penalty, "presence_penalty"),
-                              vector_arg<float>(args.frequency_penalty, "frequency_penalty")};
-  const Csr history{vector_arg<int32_t>(args.history_offsets, "history_offsets"),
-                    vector_arg<int32_t>(args.history_ids, "history_ids")};
-  const int32_t* counts = vector_arg<int32_t>(args.history_counts, "history_counts");
-  const Csr bias{vector_arg<int32_t>(args.bias_offsets, "bias_offsets"),
-                 vector_arg<int32_t>(args.bias_ids, "bias_ids")};
-  const float* bias_values = vector_arg<float>(args.bias_values, "bias_values");
-  const Matrix<int32_t> pending =
-      given(args.pending) ? matrix_arg<int32_t>(args.pending, "pending") : Matrix<int32_t>{};
-  const Matrix<uint32_t> mask =
-      given(args.bitmask) ? matrix_arg<uint32_t>(args.bitmask, "bitmask") : Matrix<uint32_t>{};
-
-  const auto valid = [&](int32_t id) { return id >= 0 && id < logits.cols; };
-  const auto penalise = [&](int64_t row, float* x) {
-    const PenaltyRow penalty(penalties, row);
-    const int32_t* waiting = pending.data ? pending.row(row) : nullptr;
-    const int64_t num_waiting = waiting ? pending.cols : 0;
-    const int32_t begin = history.offsets ? history.offsets[row] : 0;
-    const int32_t end = history.offsets ? history.offsets[row + 1] : 0;
-    for (int32_t i = begin; i < end; ++i) {
-      if (!valid(history.ids[i])) continue;
-      penalty.apply(x[history.ids[i]], counts[i] + occurrences(waiting, num_waiting, history.ids[i]));
-    }
-    for (int64_t i = 0; i < num_waiting; ++i) {
-      const bool listed = occurrences(history.ids + begin, end - begin, waiting[i]) > 0;
-      const bool repeated = occurrences(waiting, i, waiting[i]) > 0;
-      if (!valid(waiting[i]) || listed || repeated) continue;
-      penalty.apply(x[waiting[i]], occurrences(waiting, num_waiting, waiting[i]));
-    }
-  };
-  for_rows(stream, logits.rows, logits.cols, [&](int64_t row) {
-    float* x = logits.row(row);
-    if (penalties.repetition || penalties.presence || penalties.frequency) penalise(row, x);
-    for (int32_t i = bias.offsets ? bias.offsets[row] : 0; bias.offsets && i < bias.offsets[row + 1]; ++i) {
-      if (valid(bias.ids[i])) x[bias.ids[i]] += bias_values[i];
-    }
-    for (int64_t id = 0; mask.data && id < logits.cols; ++id) {
-      if (!(mask.row(row)[id / 32] >> (id % 32) & 1u)) x[id] = kForbidden;
-    }
+  const LogitsProcessor processor(args);
+  for_row_ranges(stream.pool(), processor.rows(), processor.row_cost(), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) processor.run(row);
   });
 }
 

@@ -3,81 +3,143 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <vector>
 
 #include "ops.h"
-#include "ops/row_loop.h"
+#include "ops/row_ranges.h"
+#include "ops/tensor_args.h"
+#include "ops/workspace.h"
 
 namespace turbomind::cpu {
 namespace {
 
-// Scores of one row of router logits; NaN counts as the smallest score.
-void router_scores(const float* logits, int64_t experts, tm_route_score kind, float* scores) {
-  float max = logits[0];
-  for (int64_t e = 1; e < experts; ++e) max = std::max(max, logits[e]);
-  float total = 0.0f;
-  for (int64_t e = 0; e < experts; ++e) {
-    scores[e] = kind == TM_ROUTE_SIGMOID ? 1.0f / (1.0f + std::exp(-logits[e])) : std::exp(logits[e] - max);
-    total += scores[e];
-  }
-  for (int64_t e = 0; kind == TM_ROUTE_SOFTMAX && e < experts; ++e) scores[e] /= total;
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr int64_t kScoreCost = 8;  // element operations per expert
+
+// Of one thread: [experts] each.
+struct RouteScratch {
+  float* scores;
+  float* keys;  // what the choice goes by; -infinity for NaN
+  bool* taken;
+};
+
+RouteScratch take_scratch(WorkspaceArena& arena, int64_t experts) {
+  return {arena.take<float>(experts), arena.take<float>(experts), arena.take<bool>(experts)};
 }
 
-float order_key(float score, const float* bias, int64_t expert) {
-  const float key = bias ? score + bias[expert] : score;
-  return std::isnan(key) ? -std::numeric_limits<float>::infinity() : key;
+size_t thread_bytes(int64_t experts) {
+  WorkspaceArena arena;
+  take_scratch(arena, experts);
+  return arena.used();
+}
+
+void softmax(const LogitsKernels& kernels, const float* logits, int64_t experts, float* scores) {
+  float max = -kInfinity;
+  for (int64_t e = 0; e < experts; ++e) max = logits[e] > max ? logits[e] : max;
+  kernels.exponentials(logits, max, 1.0f, experts, scores);
+  float total = 0.0f;
+  for (int64_t e = 0; e < experts; ++e) total += scores[e];
+  for (int64_t e = 0; e < experts; ++e) scores[e] /= total;
+}
+
+void sigmoid(const LogitsKernels& kernels, const float* logits, int64_t experts, float* scores) {
+  kernels.exponentials(logits, 0.0f, -1.0f, experts, scores);
+  for (int64_t e = 0; e < experts; ++e) scores[e] = 1.0f / (1.0f + scores[e]);
+}
+
+// The best expert that is not taken yet, ties to the lower one.
+int64_t take_best(const RouteScratch& scratch, int64_t experts) {
+  int64_t best = -1;
+  for (int64_t e = 0; e < experts; ++e) {
+    if (!scratch.taken[e] && (best < 0 || scratch.keys[e] > scratch.keys[best])) best = e;
+  }
+  scratch.taken[best] = true;
+  return best;
+}
+
+void route_row(const LogitsKernels& kernels, const tm_moe_route_args& args, const float* logits, int64_t experts,
+               const float* bias, const RouteScratch& scratch, int32_t* ids, float* weights) {
+  (args.score == TM_ROUTE_SOFTMAX ? softmax : sigmoid)(kernels, logits, experts, scratch.scores);
+  for (int64_t e = 0; e < experts; ++e) {
+    const float key = bias ? scratch.scores[e] + bias[e] : scratch.scores[e];
+    scratch.keys[e] = std::isnan(key) ? -kInfinity : key;
+    scratch.taken[e] = false;
+  }
+  float total = 0.0f;
+  for (int32_t j = 0; j < args.top_k; ++j) {
+    const int64_t expert = take_best(scratch, experts);
+    ids[j] = static_cast<int32_t>(expert);
+    weights[j] = scratch.scores[expert];
+    total += weights[j];
+  }
+  const float factor = args.renormalize ? args.scaling / total : args.scaling;
+  for (int32_t j = 0; j < args.top_k; ++j) weights[j] *= factor;
 }
 
 }  // namespace
 
-void CpuOps::moe_route(Stream& stream, const tm_moe_route_args& args, const tm_workspace&) {
+size_t CpuOps::moe_route_workspace(Context& context, const tm_moe_route_args& args) {
+  return context.pool().num_threads() * thread_bytes(args.logits.shape[1]);
+}
+
+void CpuOps::moe_route(Stream& stream, const tm_moe_route_args& args, const tm_workspace& workspace) {
   const Matrix<float> logits = matrix_arg<float>(args.logits, "logits");
   const float* bias = vector_arg<float>(args.bias, "bias");
   const Matrix<int32_t> ids = matrix_arg<int32_t>(args.expert_ids, "expert_ids");
   const Matrix<float> weights = matrix_arg<float>(args.weights, "weights");
-  require(args.top_k > 0 && args.top_k <= logits.cols, "top_k", "1 to " + std::to_string(logits.cols));
-  for_rows(stream, logits.rows, logits.cols * 16, [&](int64_t row) {
-    std::vector<float> scores(static_cast<size_t>(logits.cols));
-    router_scores(logits.row(row), logits.cols, args.score, scores.data());
-    std::vector<int32_t> order(static_cast<size_t>(logits.cols));
-    for (int64_t e = 0; e < logits.cols; ++e) order[e] = static_cast<int32_t>(e);
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-      return order_key(scores[a], bias, a) > order_key(scores[b], bias, b);
-    });
-    float total = 0.0f;
-    for (int32_t j = 0; j < args.top_k; ++j) total += scores[order[j]];
-    const float factor = args.renormalize ? args.scaling / total : args.scaling;
-    for (int32_t j = 0; j < args.top_k; ++j) {
-      ids.row(row)[j] = order[j];
-      weights.row(row)[j] = scores[order[j]] * factor;
+  require(args.top_k > 0 && args.top_k <= logits.cols, "top_k",
+          "1 to " + std::to_string(logits.cols) + ", found " + std::to_string(args.top_k));
+  require(args.score == TM_ROUTE_SOFTMAX || args.score == TM_ROUTE_SIGMOID, "score", "a tm_route_score");
+  const size_t bytes = thread_bytes(logits.cols);
+  WorkspaceArena arena(workspace);
+  std::byte* memory = arena.take<std::byte>(stream.pool().num_threads() * bytes);
+  const int64_t cost = (kScoreCost + args.top_k) * logits.cols;
+  for_row_ranges(stream.pool(), logits.rows, cost, [&](int64_t begin, int64_t end, int thread) {
+    WorkspaceArena own(tm_workspace{memory + thread * bytes, bytes});
+    const RouteScratch scratch = take_scratch(own, logits.cols);
+    for (int64_t row = begin; row < end; ++row) {
+      route_row(stream.kernels().logits, args, logits.row(row), logits.cols, bias, scratch, ids.row(row),
+                weights.row(row));
     }
   });
 }
 
-void CpuOps::moe_permute(Stream&, const tm_moe_permute_args& args, const tm_workspace&) {
+size_t CpuOps::moe_permute_workspace(Context&, const tm_moe_permute_args& args) {
+  WorkspaceArena arena;
+  arena.take<int32_t>(args.num_experts);
+  return arena.used();
+}
+
+// A counting sort: rows per expert, then each pair's row in order of the tokens.
+void CpuOps::moe_permute(Stream& stream, const tm_moe_permute_args& args, const tm_workspace& workspace) {
   const Matrix<float> x = matrix_arg<float>(args.x, "x");
   const Matrix<int32_t> ids = matrix_arg<int32_t>(args.expert_ids, "expert_ids");
   const Matrix<float> out = matrix_arg<float>(args.out, "out");
   const Matrix<int32_t> position = matrix_arg<int32_t>(args.position, "position");
   int32_t* offsets = vector_arg<int32_t>(args.expert_offsets, "expert_offsets");
-  std::vector<int32_t> next(static_cast<size_t>(args.num_experts) + 1, 0);
+  std::fill_n(offsets, args.num_experts + 1, 0);
   for (int64_t t = 0; t < ids.rows; ++t) {
     for (int64_t j = 0; j < ids.cols; ++j) {
       const int32_t expert = ids.row(t)[j];
       require(expert >= 0 && expert < args.num_experts, "expert_ids",
               "values in [0, " + std::to_string(args.num_experts) + "), found " + std::to_string(expert));
-      ++next[expert + 1];
+      ++offsets[expert + 1];
     }
   }
-  for (int32_t e = 0; e < args.num_experts; ++e) next[e + 1] += next[e];
-  std::copy(next.begin(), next.end(), offsets);
+  for (int32_t e = 0; e < args.num_experts; ++e) offsets[e + 1] += offsets[e];
+
+  WorkspaceArena arena(workspace);
+  int32_t* next = arena.take<int32_t>(args.num_experts);
+  std::copy_n(offsets, args.num_experts, next);
   for (int64_t t = 0; t < ids.rows; ++t) {
-    for (int64_t j = 0; j < ids.cols; ++j) {
-      const int32_t to = next[ids.row(t)[j]]++;
-      position.row(t)[j] = to;
-      std::memcpy(out.row(to), x.row(t), static_cast<size_t>(x.cols) * sizeof(float));
-    }
+    for (int64_t j = 0; j < ids.cols; ++j) position.row(t)[j] = next[ids.row(t)[j]]++;
   }
+  for_row_ranges(stream.pool(), ids.rows, ids.cols * x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t j = 0; j < ids.cols; ++j) {
+        std::memcpy(out.row(position.row(t)[j]), x.row(t), static_cast<size_t>(x.cols) * sizeof(float));
+      }
+    }
+  });
 }
 
 void CpuOps::moe_combine(Stream& stream, const tm_moe_combine_args& args, const tm_workspace&) {
@@ -85,13 +147,13 @@ void CpuOps::moe_combine(Stream& stream, const tm_moe_combine_args& args, const 
   const Matrix<int32_t> position = matrix_arg<int32_t>(args.position, "position");
   const Matrix<float> weights = matrix_arg<float>(args.weights, "weights");
   const Matrix<float> out = matrix_arg<float>(args.out, "out");
-  for_rows(stream, out.rows, out.cols * position.cols, [&](int64_t t) {
-    float* to = out.row(t);
-    std::fill_n(to, out.cols, 0.0f);
-    for (int64_t j = 0; j < position.cols; ++j) {
-      const float* from = x.row(position.row(t)[j]);
-      const float weight = weights.row(t)[j];
-      for (int64_t i = 0; i < out.cols; ++i) to[i] += weight * from[i];
+  const auto add_scaled = stream.kernels().elementwise.add_scaled;
+  for_row_ranges(stream.pool(), out.rows, position.cols * out.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      std::fill_n(out.row(t), out.cols, 0.0f);
+      for (int64_t j = 0; j < position.cols; ++j) {
+        add_scaled(x.row(position.row(t)[j]), weights.row(t)[j], out.cols, out.row(t));
+      }
     }
   });
 }
