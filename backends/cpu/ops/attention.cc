@@ -121,7 +121,7 @@ int64_t count_tiles(const Call& call, int64_t tile_positions) {
 
 Schedule make_schedule(const Call& call, const Scratch& scratch, int64_t wanted_tasks) {
   Schedule schedule{std::max<int64_t>(1, kAttentionTileRows / call.group()), 0};
-  while (schedule.tile_positions * call.group() >= 2 * kMinTileRows &&
+  while (schedule.tile_positions > 1 && schedule.tile_positions * call.group() >= 2 * kMinTileRows &&
          count_tiles(call, schedule.tile_positions) < wanted_tasks) {
     schedule.tile_positions /= 2;
   }
