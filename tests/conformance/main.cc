@@ -79,6 +79,7 @@ Suite make_suite(const Session& session) {
   add_logits_cases(suite, session);
   add_sampling_cases(suite, session);
   add_fused_cases(suite, session);
+  add_fused_attention_cases(suite, session);
   add_collective_checks(suite, session);
   return suite;
 }

@@ -166,6 +166,14 @@ std::vector<DType> Session::kv_dtypes() const {
   return dtypes;
 }
 
+std::string verify_pair(const TestTensor& fused, const TestTensor& composed, const Tolerance& bound) {
+  const reference::Values results = fused.results();
+  std::string wrong = compare(results, fused.expected, bound);
+  if (!wrong.empty()) return fused.name() + ": " + wrong;
+  wrong = compare(results, composed.results(), bound);
+  return wrong.empty() ? wrong : fused.name() + " against its composition: " + wrong;
+}
+
 Result run_entry(const Entry& entry, const Session& session) {
   try {
     if (entry.check) {

@@ -49,6 +49,10 @@ class Suite {
   std::vector<Entry> entries_;
 };
 
+// A result of a fused op and of its composition: both must match the reference (fused.expected), and each other. Empty,
+// or what is wrong.
+std::string verify_pair(const TestTensor& fused, const TestTensor& composed, const Tolerance& bound);
+
 // The cases, by family.
 void add_device_checks(Suite& suite);
 void add_elementwise_cases(Suite& suite, const Session& session);
@@ -63,6 +67,7 @@ void add_moe_cases(Suite& suite, const Session& session);
 void add_logits_cases(Suite& suite, const Session& session);
 void add_sampling_cases(Suite& suite, const Session& session);
 void add_fused_cases(Suite& suite, const Session& session);
+void add_fused_attention_cases(Suite& suite, const Session& session);
 void add_collective_checks(Suite& suite, const Session& session);
 
 enum class Outcome { kPassed, kFailed, kNotOffered };

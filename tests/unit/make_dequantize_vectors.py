@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes dequantize_vectors.h: seeded GGUF blocks and their values as the `gguf` package decodes them.
+"""Writes dequantize_vectors.h: seeded GGUF blocks and their values by the `gguf` package.
 
 Run: python tests/unit/make_dequantize_vectors.py > tests/unit/dequantize_vectors.h
 """

@@ -122,71 +122,87 @@ TEST(linear_gated_activation_is_two_linears_and_a_product) {
   expect_values(out, expected);
 }
 
+// One sequence of three tokens, the whole of its context, in a pool of one block.
+struct Chunk {
+  static constexpr int64_t kTokens = 3;
+  static constexpr int64_t kDim = 32;
+
+  explicit Chunk(Fixture& f)
+      : pool(f.device, f.device.kv_pool_bytes(kSpec, 1)),
+        plan(f.device, {.max_tokens = kTokens, .max_seqs = 1, .max_blocks_per_seq = 1, .block_size = 16}) {
+    f.stream.memset(pool.data(), 0, pool.bytes());
+    const int32_t cu[] = {0, kTokens};
+    const int32_t lens[] = {kTokens};
+    const int32_t table[] = {0};
+    plan.update(f.stream, {.num_seqs = 1,
+                           .num_tokens = kTokens,
+                           .cu_seqlens_q = cu,
+                           .context_lens = lens,
+                           .block_table = table,
+                           .block_table_stride = 1,
+                           .max_q_len = kTokens});
+  }
+  tm_kv_pool kv() const { return {.data = pool.data(), .num_blocks = 1, .spec = kSpec}; }
+
+  static constexpr tm_kv_spec kSpec{
+      .num_kv_heads = 1, .head_dim_k = kDim, .head_dim_v = kDim, .block_size = 16, .dtype = TM_F32};
+  Buffer pool;
+  Plan plan;
+};
+
+Values normed_and_rotated(const Tensor& x, const Tensor& weight, const Tensor& cos_sin) {
+  Values result = reference::rms_norm(values(x), values(weight), 1e-6);
+  reference::rope({.num_tokens = x.shape[0],
+                   .heads = x.shape[1],
+                   .dim = x.shape[2],
+                   .rotary_dim = x.shape[2],
+                   .style = TM_ROPE_NEOX,
+                   .positions = {0, 1, 2},
+                   .cos_sin = values(cos_sin)},
+                  result);
+  return result;
+}
+
+// Causal attention of two query heads over one kv head.
+Values causal_attention(const Values& q, const Values& keys, const Values& stored, double scale) {
+  Values out(q.size());
+  reference::AttendedRow row;
+  for (int64_t t = 0; t < Chunk::kTokens; ++t) {
+    row.keys.push_back(keys.data() + t * Chunk::kDim);
+    row.values.push_back(stored.data() + t * Chunk::kDim);
+    reference::attend({.q_heads = 2, .kv_heads = 1, .dim_k = Chunk::kDim, .dim_v = Chunk::kDim, .scale = scale},
+                      q.data() + t * 2 * Chunk::kDim, row, out.data() + t * 2 * Chunk::kDim);
+  }
+  return out;
+}
+
 TEST(qk_norm_rope_kv_write_leaves_q_rotated_and_the_cache_filled) {
   Fixture f;
-  constexpr int64_t kTokens = 3;
-  constexpr int64_t kDim = 32;
-  const tm_kv_spec spec{.num_kv_heads = 1, .head_dim_k = kDim, .head_dim_v = kDim, .block_size = 16, .dtype = TM_F32};
-  const Buffer pool(f.device, f.device.kv_pool_bytes(spec, 1));
-  f.stream.memset(pool.data(), 0, pool.bytes());
-  const tm_kv_pool kv{.data = pool.data(), .num_blocks = 1, .spec = spec};
-  Plan plan(f.device, {.max_tokens = kTokens, .max_seqs = 1, .max_blocks_per_seq = 1, .block_size = 16});
-  const int32_t cu[] = {0, kTokens};
-  const int32_t lens[] = {kTokens};
-  const int32_t table[] = {0};
-  plan.update(f.stream, {.num_seqs = 1,
-                         .num_tokens = kTokens,
-                         .cu_seqlens_q = cu,
-                         .context_lens = lens,
-                         .block_table = table,
-                         .block_table_stride = 1,
-                         .max_q_len = kTokens});
-  const Tensor q = f.tensor({kTokens, 2, kDim}, 1);
-  const Tensor k = f.tensor({kTokens, 1, kDim}, 2);
-  const Tensor v = f.tensor({kTokens, 1, kDim}, 3);
-  const Tensor q_weight = f.tensor({kDim}, 4);
-  const Tensor k_weight = f.tensor({kDim}, 5);
-  const Tensor cos_sin = f.tensor({kTokens, kDim}, 6);
-  const Tensor out = f.tensor({kTokens, 2, kDim}, 0);
-  const Buffer ids(f.device, sizeof(int32_t) * kTokens);
-  const Tensor positions = make_tensor(ids.data(), TM_I32, {kTokens});
-  for (int32_t i = 0; i < kTokens; ++i) static_cast<int32_t*>(positions.data)[i] = i;
-
-  reference::Rope rope{.num_tokens = kTokens,
-                       .heads = 2,
-                       .dim = kDim,
-                       .rotary_dim = kDim,
-                       .style = TM_ROPE_NEOX,
-                       .positions = {0, 1, 2},
-                       .cos_sin = values(cos_sin)};
-  Values expected_q = reference::rms_norm(values(q), values(q_weight), 1e-6);
-  Values keys = reference::rms_norm(values(k), values(k_weight), 1e-6);
-  reference::rope(rope, expected_q);
-  rope.heads = 1;
-  reference::rope(rope, keys);
+  const Chunk chunk(f);
+  const Tensor q = f.tensor({Chunk::kTokens, 2, Chunk::kDim}, 1);
+  const Tensor k = f.tensor({Chunk::kTokens, 1, Chunk::kDim}, 2);
+  const Tensor v = f.tensor({Chunk::kTokens, 1, Chunk::kDim}, 3);
+  const Tensor q_weight = f.tensor({Chunk::kDim}, 4);
+  const Tensor k_weight = f.tensor({Chunk::kDim}, 5);
+  const Tensor cos_sin = f.tensor({Chunk::kTokens, Chunk::kDim}, 6);
+  const Tensor out = f.tensor({Chunk::kTokens, 2, Chunk::kDim}, 0);
+  const Buffer ids(f.device, sizeof(int32_t) * Chunk::kTokens);
+  const Tensor positions = make_tensor(ids.data(), TM_I32, {Chunk::kTokens});
+  for (int32_t i = 0; i < Chunk::kTokens; ++i) static_cast<int32_t*>(positions.data)[i] = i;
+  const Values rotated_q = normed_and_rotated(q, q_weight, cos_sin);
+  const Values keys = normed_and_rotated(k, k_weight, cos_sin);
 
   const tm_rope_args rope_args{
-      .q = q, .k = k, .positions = positions, .cos_sin = cos_sin, .rotary_dim = kDim, .style = TM_ROPE_NEOX};
+      .q = q, .k = k, .positions = positions, .cos_sin = cos_sin, .rotary_dim = Chunk::kDim, .style = TM_ROPE_NEOX};
   f.ops.qk_norm_rope_kv_write({.rope = rope_args,
                                .q_norm_weight = q_weight,
                                .k_norm_weight = k_weight,
                                .norm_eps = 1e-6f,
-                               .kv_write = {.k = k, .v = v, .kv = kv, .plan = plan.handle()}});
-  f.ops.attention({.q = q, .kv = kv, .plan = plan.handle(), .scale = 0.2f, .out = out});
+                               .kv_write = {.k = k, .v = v, .kv = chunk.kv(), .plan = chunk.plan.handle()}});
+  f.ops.attention({.q = q, .kv = chunk.kv(), .plan = chunk.plan.handle(), .scale = 0.2f, .out = out});
   f.stream.synchronize();
-  expect_values(q, expected_q);
-  const Values stored = values(v);
-  Values expected(static_cast<size_t>(kTokens * 2 * kDim));
-  for (int64_t t = 0; t < kTokens; ++t) {
-    reference::AttendedRow row;
-    for (int64_t p = 0; p <= t; ++p) {
-      row.keys.push_back(keys.data() + p * kDim);
-      row.values.push_back(stored.data() + p * kDim);
-    }
-    reference::attend({.q_heads = 2, .kv_heads = 1, .dim_k = kDim, .dim_v = kDim, .scale = 0.2},
-                      expected_q.data() + t * 2 * kDim, row, expected.data() + t * 2 * kDim);
-  }
-  expect_values(out, expected);
+  expect_values(q, rotated_q);
+  expect_values(out, causal_attention(rotated_q, keys, values(v), 0.2));
 }
 
 TEST(all_reduce_add_rms_norm_sums_over_ranks_first) {

@@ -75,87 +75,121 @@ void drop_passed_blocks(StepLayout& step, int64_t block_size, int64_t window) {
   }
 }
 
-// What the case's closures share.
-struct AttentionState {
-  AttentionState(Case& c, DType dtype, const tm_kv_spec& spec, int64_t num_blocks)
-      : cache(c, dtype, spec, num_blocks) {}
-  PagedCache cache;
-  StepLayout step;
-};
-
-// A step of one row: it must give the bits the row had inside its chunk and batch.
-void set_single_row(TestPlan& plan, const StepLayout& step, int64_t row) {
-  size_t s = 0;
-  while (row >= step.q_lens[s]) row -= step.q_lens[s++];
-  plan.set({1}, {step.context_lens[s] - step.q_lens[s] + row + 1}, {step.table[s]});
+// Limits above the step's own sizes, as in a running engine.
+tm_plan_limits limits_of(const AttentionCase& p, const tm_kv_spec& spec) {
+  int64_t rows = p.padding;
+  int64_t blocks = 1;
+  for (const SequenceCase& s : p.sequences) {
+    rows += s.q_len;
+    blocks = std::max(blocks, (s.context_len + spec.block_size - 1) / spec.block_size);
+  }
+  return {.max_tokens = rows + 5,
+          .max_seqs = static_cast<int64_t>(p.sequences.size()) + 1,
+          .max_blocks_per_seq = blocks + 2,
+          .block_size = spec.block_size};
 }
 
-void build_attention(Case& c, const Session& session, DType dtype, DType kv_dtype, const AttentionCase& p) {
-  const tm_kv_spec spec = spec_of(p, session, kv_dtype);
-  const int64_t num_blocks = blocks_needed(p, spec.block_size);
-  auto state = std::make_shared<AttentionState>(c, dtype, spec, num_blocks);
-  int64_t num_tokens = 0;
-  int64_t table_length = 1;
-  for (const SequenceCase& s : p.sequences) {
-    num_tokens += s.q_len;
-    table_length = std::max(table_length, (s.context_len + spec.block_size - 1) / spec.block_size);
+int64_t num_tokens(const AttentionCase& p) {
+  int64_t count = 0;
+  for (const SequenceCase& s : p.sequences) count += s.q_len;
+  return count;
+}
+
+class PagedAttentionTest {
+ public:
+  PagedAttentionTest(Case& c, const AttentionCase& p, const tm_kv_spec& spec, DType dtype)
+      : case_(c),
+        p_(p),
+        rows_(num_tokens(p) + p.padding),
+        cache_(c, dtype, spec, blocks_needed(p, spec.block_size)),
+        q_(c.input("q", dtype, {rows_, p.q_heads, p.dim_k}, p.gap)),
+        sinks_(c.input("sinks", TM_F32, {p.q_heads})),
+        out_(c.output("out", dtype, {rows_, p.q_heads, p.dim_v})) {
+    const tm_attention_shape shape{
+        .num_heads = static_cast<int32_t>(p.q_heads), .window = static_cast<int32_t>(p.window), .kv = spec};
+    tm_plan_limits limits = limits_of(p, spec);
+    if (p.shapes) {
+      limits.shapes = &shape;
+      limits.num_shapes = 1;
+    }
+    plan_ = &c.plan(limits);
+    plan_->padding = p.padding;
+    row_plan_ = &c.plan(limits);
+    row_plan_->captured = false;
   }
-  const int64_t rows = num_tokens + p.padding;
-  TestTensor& q = c.input("q", dtype, {rows, p.q_heads, p.dim_k}, p.gap);
-  TestTensor& sinks = c.input("sinks", TM_F32, {p.q_heads});
-  TestTensor& out = c.output("out", dtype, {rows, p.q_heads, p.dim_v});
-  const tm_attention_shape shape{
-      .num_heads = static_cast<int32_t>(p.q_heads), .window = static_cast<int32_t>(p.window), .kv = spec};
-  // Limits above the step's own sizes, as in a running engine.
-  const tm_plan_limits limits{.max_tokens = rows + 5,
-                              .max_seqs = static_cast<int64_t>(p.sequences.size()) + 1,
-                              .max_blocks_per_seq = table_length + 2,
-                              .block_size = spec.block_size,
-                              .shapes = p.shapes ? &shape : nullptr,
-                              .num_shapes = p.shapes ? 1 : 0};
-  TestPlan& plan = c.plan(limits);
-  TestPlan& row_plan = c.plan(limits);
-  plan.padding = p.padding;
-  row_plan.captured = false;
-  c.arithmetic = state->cache.arithmetic();
+
+  Arithmetic arithmetic() const { return cache_.arithmetic(); }
+
+  void fill() {
+    const int64_t block_size = cache_.pool().spec.block_size;
+    q_.fill_normal(case_.random, p_.sigma);
+    sinks_.fill_normal(case_.random);
+    cache_.fill(case_.random, p_.sigma);
+    step_ = draw_layout(case_.random, p_.sequences, block_size, cache_.pool().num_blocks, p_.shared_blocks);
+    if (p_.poison_unused) poison_unused_places(cache_, step_);
+    if (p_.drop_passed) drop_passed_blocks(step_, block_size, p_.window);
+    plan_->set(step_.q_lens, step_.context_lens, step_.table);
+    row_plan_->set({}, {}, {});
+  }
+
+  void write_cache() { cache_.write_all(); }
+
+  // All rows as one step, or one row in a step of its own: it must give the bits it has inside its chunk and batch.
+  void issue(RowRange r) {
+    if (p_.padding) r = {0, rows_};
+    const bool whole = r.count == rows_;
+    if (!whole) {
+      set_single_row(r.begin);
+      row_plan_->update(case_.stream(), false);
+    }
+    case_.call(TM_OP_attention, case_.op().attention,
+               tm_attention_args{.q = q_.rows(r.begin, r.count),
+                                 .kv = cache_.pool(),
+                                 .plan = (whole ? plan_ : row_plan_)->plan.handle(),
+                                 .scale = static_cast<float>(problem_of(p_).scale),
+                                 .window = static_cast<int32_t>(p_.window),
+                                 .softcap = static_cast<float>(p_.softcap),
+                                 .sinks = p_.sinks ? sinks_.view() : Tensor{},
+                                 .out = out_.rows(r.begin, r.count)});
+  }
+
+  void expect() {
+    reference::Attention problem = problem_of(p_);
+    if (p_.sinks) problem.sinks = sinks_.values();
+    out_.expected = paged_attention(problem, step_, cache_.pool().spec.block_size, cache_.stored_keys(),
+                                    cache_.stored_values(), q_.values());
+    out_.expected.resize(static_cast<size_t>(out_.size()), 0);  // padding rows
+  }
+
+ private:
+  void set_single_row(int64_t row) {
+    size_t s = 0;
+    while (row >= step_.q_lens[s]) row -= step_.q_lens[s++];
+    row_plan_->set({1}, {step_.context_lens[s] - step_.q_lens[s] + row + 1}, {step_.table[s]});
+  }
+
+  Case& case_;
+  AttentionCase p_;
+  int64_t rows_;
+  PagedCache cache_;
+  TestTensor& q_;
+  TestTensor& sinks_;
+  TestTensor& out_;
+  TestPlan* plan_;
+  TestPlan* row_plan_;
+  StepLayout step_;
+};
+
+void build_attention(Case& c, const Session& session, DType dtype, DType kv_dtype, const AttentionCase& p) {
+  auto test = std::make_shared<PagedAttentionTest>(c, p, spec_of(p, session, kv_dtype), dtype);
+  c.arithmetic = test->arithmetic();
   // The exponential turns a rounding of a score into a relative error as large as the score.
   if (p.sigma > 3 && c.arithmetic == Arithmetic::kFloat32) c.tolerance = Tolerance{1e-7, 1e-3, 1e-3};
-  c.independent_rows = p.padding ? 0 : num_tokens;
-  c.fill = [&c, state, &q, &sinks, &plan, &row_plan, p, spec, num_blocks] {
-    q.fill_normal(c.random, p.sigma);
-    sinks.fill_normal(c.random);
-    state->cache.fill(c.random, p.sigma);
-    state->step = draw_layout(c.random, p.sequences, spec.block_size, num_blocks, p.shared_blocks);
-    if (p.poison_unused) poison_unused_places(state->cache, state->step);
-    if (p.drop_passed) drop_passed_blocks(state->step, spec.block_size, p.window);
-    plan.set(state->step.q_lens, state->step.context_lens, state->step.table);
-    row_plan.set({}, {}, {});
-  };
-  c.setup = [state] { state->cache.write_all(); };
-  c.issue = [&c, state, &q, &sinks, &out, &plan, &row_plan, p, rows](RowRange r) {
-    if (p.padding) r = {0, rows};
-    const bool whole = r.count == rows;
-    if (!whole) {
-      set_single_row(row_plan, state->step, r.begin);
-      row_plan.update(c.stream(), false);
-    }
-    c.call(TM_OP_attention, c.op().attention,
-           tm_attention_args{.q = q.rows(r.begin, r.count),
-                             .kv = state->cache.pool(),
-                             .plan = (whole ? plan : row_plan).plan.handle(),
-                             .scale = static_cast<float>(problem_of(p).scale),
-                             .window = static_cast<int32_t>(p.window),
-                             .softcap = static_cast<float>(p.softcap),
-                             .sinks = p.sinks ? sinks.view() : Tensor{},
-                             .out = out.rows(r.begin, r.count)});
-  };
-  c.reference = [state, &q, &sinks, &out, p, spec] {
-    reference::Attention problem = problem_of(p);
-    if (p.sinks) problem.sinks = sinks.values();
-    out.expected = paged_attention(problem, state->step, spec.block_size, state->cache.stored_keys(),
-                                   state->cache.stored_values(), q.values());
-    out.expected.resize(static_cast<size_t>(out.size()), 0);  // padding rows
-  };
+  c.independent_rows = p.padding ? 0 : num_tokens(p);
+  c.fill = [test] { test->fill(); };
+  c.setup = [test] { test->write_cache(); };
+  c.issue = [test](RowRange r) { test->issue(r); };
+  c.reference = [test] { test->expect(); };
 }
 
 struct DenseCase {
