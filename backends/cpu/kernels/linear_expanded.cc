@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/linear_expanded.h"
 
+#include "kernels/dequantize.h"
 #include "kernels/epilogue.h"
-#include "kernels/rows.h"
 
 namespace turbomind::cpu::TM_ISA_NAMESPACE {
 namespace {
@@ -14,38 +14,13 @@ constexpr int64_t kMaxK = kExpandedK;
 template <PanelFormat kFormat>
 struct Expander {
   static constexpr PanelGeometry kGeometry = panel_geometry(kFormat);
-  using GroupScales = Scales<kGeometry.scales, kGeometry.groups_per_block>;
   using GroupCodes = Unpack<kGeometry.code_bits>;
 
-  struct Affine {
-    Rows scale;
-    Rows subtracted;  // before scaling: the format's offset or the group's zero point
-    Rows added;       // after scaling
-
-    TM_INLINE explicit Affine(const uint8_t* block, int group) : scale(GroupScales::scale(block, group)) {
-      if constexpr (kGeometry.scales == ScaleLayout::kScaleZero) {
-        subtracted = GroupScales::zero_point(block, group);
-      } else if constexpr (GroupScales::kHasMin) {
-        added = GroupScales::minimum(block, group);
-      } else {
-        subtracted = set_rows(static_cast<float>(kGeometry.offset));
-      }
-    }
-
-    TM_INLINE Rows value(const Sums& code) const {
-      if constexpr (GroupScales::kHasMin && kGeometry.scales != ScaleLayout::kScaleZero) {
-        return scale * to_rows(code) + added;
-      } else {
-        return scale * (to_rows(code) - subtracted);
-      }
-    }
-  };
-
-  TM_INLINE static void quad(const Affine& affine, const Codes& codes, float* out) {
-    store_rows(out + 0 * kPanelRows, affine.value(byte_of_lane<0>(codes)));
-    store_rows(out + 1 * kPanelRows, affine.value(byte_of_lane<1>(codes)));
-    store_rows(out + 2 * kPanelRows, affine.value(byte_of_lane<2>(codes)));
-    store_rows(out + 3 * kPanelRows, affine.value(byte_of_lane<3>(codes)));
+  TM_INLINE static void quad(const GroupValues<kFormat>& values, const Codes& codes, float* out) {
+    store_rows(out + 0 * kPanelRows, values(byte_of_lane<0>(codes)));
+    store_rows(out + 1 * kPanelRows, values(byte_of_lane<1>(codes)));
+    store_rows(out + 2 * kPanelRows, values(byte_of_lane<2>(codes)));
+    store_rows(out + 3 * kPanelRows, values(byte_of_lane<3>(codes)));
   }
 
   static void expand(const uint8_t* panel, int64_t k0, float* out, int64_t count) {
@@ -54,13 +29,13 @@ struct Expander {
 #pragma GCC unroll 1
       for (int group = 0; group < kGeometry.groups_per_block; ++group) {
         const uint8_t* codes = block + kGeometry.scale_bytes + group * kGeometry.group_code_bytes();
-        const Affine affine(block, group);
+        const GroupValues<kFormat> values(block, group);
         float* group_out = out + (k + group * kGeometry.group_k) * kPanelRows;
         for_each_step<GroupCodes::kSteps>([&](auto step) TM_INLINE_LAMBDA {
           constexpr int kStep = decltype(step)::value;
           const CodesPair pair = GroupCodes::template step<kStep>(codes);
-          quad(affine, pair.first, group_out + GroupCodes::first_quad(kStep) * kQuad * kPanelRows);
-          quad(affine, pair.second, group_out + GroupCodes::second_quad(kStep) * kQuad * kPanelRows);
+          quad(values, pair.first, group_out + GroupCodes::first_quad(kStep) * kQuad * kPanelRows);
+          quad(values, pair.second, group_out + GroupCodes::second_quad(kStep) * kQuad * kPanelRows);
         });
       }
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/linear_int8.h"
 
+#include "kernels/dequantize.h"
 #include "kernels/epilogue.h"
-#include "kernels/rows.h"
 
 namespace turbomind::cpu::TM_ISA_NAMESPACE {
 namespace {
@@ -118,6 +118,30 @@ struct Tile {
   }
 };
 
+// Adds the outliers' products to a tile's sums [tokens][kPanels][16 rows], then applies channel scales.
+template <PanelFormat kFormat, int kPanels>
+void finish_tile(const LinearTask& task, const uint8_t* const (&panels)[kPanels], float* sums, int64_t first_token,
+                 int tokens) {
+  const int64_t words_per_token = outlier_words_per_token(task.panels.cols);
+  for (int t = 0; t < tokens; ++t) {
+    const int32_t* outliers = task.outliers + (first_token + t) * words_per_token;
+    const int32_t count = outliers[0];
+    if (count == 0 && panel_geometry(kFormat).scales != ScaleLayout::kNone) continue;
+    for (int p = 0; p < kPanels; ++p) {
+      float* sum = sums + (t * kPanels + p) * kPanelRows;
+      Rows rows = load_rows(sum);
+      for (int32_t i = 0; i < count; ++i) {
+        const Rows value = set_rows(std::bit_cast<float>(outliers[2 + 2 * i]));
+        rows = fma(panel_column<kFormat>(panels[p], outliers[1 + 2 * i]), value, rows);
+      }
+      if constexpr (panel_geometry(kFormat).scales == ScaleLayout::kNone) {
+        rows = rows * load_rows(reinterpret_cast<const float*>(panels[p]));
+      }
+      store_rows(sum, rows);
+    }
+  }
+}
+
 // Panels panel .. panel + kPanels - 1, as far as they exist, of one token tile.
 template <PanelFormat kFormat, int kPanels, int kTokens>
 void run_tile(const LinearTask& task, int64_t panel, int64_t tile_index, size_t prefetch) {
@@ -139,14 +163,9 @@ void run_tile(const LinearTask& task, int64_t panel, int64_t tile_index, size_t 
 #pragma GCC unroll 4
   for (int p = 0; p < kPanels; ++p) {
 #pragma GCC unroll 16
-    for (int t = 0; t < kTokens; ++t) {
-      Rows rows = tile.results[t][p];
-      if constexpr (kGeometry.scales == ScaleLayout::kNone) {
-        rows = rows * load_rows(reinterpret_cast<const float*>(panels[p]));
-      }
-      store_rows(sums + (t * kPanels + p) * kPanelRows, rows);
-    }
+    for (int t = 0; t < kTokens; ++t) store_rows(sums + (t * kPanels + p) * kPanelRows, tile.results[t][p]);
   }
+  finish_tile<kFormat, kPanels>(task, panels, sums, token, kTokens);
   store_tile(task, {sums, kPanels * kPanelRows}, token, kTokens, panel, present);
 }
 

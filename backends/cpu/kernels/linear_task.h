@@ -26,6 +26,7 @@ struct LinearTask {
   int64_t panel_end;
 
   const void* activations;  // packed tiles (quantize.h): words for linear_int8, floats for the others
+  const int32_t* outliers;  // of every token (panels.h); linear_int8 only
   TokenTiles tiles;
   int64_t tile_begin;
   int64_t tile_end;

@@ -138,4 +138,15 @@ constexpr int64_t activation_words_per_token(int64_t cols) {
   return round_up(cols, kActivationPad) / kActivationGroup * kGroupWords;
 }
 
+// An element far larger than the rest of its row would make the codes of its whole group coarse. Elements beyond
+// kOutlierRms times the row's root mean square are therefore left out of the codes (0 there) and multiplied in float32:
+// on SmolLM2 and Gemma 3 that is one element in 250, and takes the divergence from float32 activations to a quarter. A
+// token's list is [count] and then count x [k, value f32]; it lies at word token * outlier_words_per_token.
+inline constexpr float kOutlierRms = 5.0f;
+
+// No more than 1 / kOutlierRms^2 of the elements can be that large.
+constexpr int64_t max_outliers(int64_t cols) { return cols / static_cast<int64_t>(kOutlierRms * kOutlierRms) + 1; }
+
+constexpr int64_t outlier_words_per_token(int64_t cols) { return 1 + 2 * max_outliers(cols); }
+
 }  // namespace turbomind::cpu

@@ -62,19 +62,71 @@ TM_INLINE void quantize_group(const Group& group, float magnitude, int tokens, i
   out[(kNegativeHalfSumWord + 1) * tokens] = -sums.second;
 }
 
-void quantize_tile(const float* x, int64_t stride, int tokens, int64_t cols, int32_t* out) {
-  const int64_t words = activation_words_per_token(cols) * tokens;
-  const int64_t groups = (cols + kActivationGroup - 1) / kActivationGroup;
-  for (int token = 0; token < tokens; ++token) {
-    const float* row = x + token * stride;
-    for (int64_t g = 0; g < groups; ++g) {
-      const int64_t k = g * kActivationGroup;
-      const Group group = load_group(row + k, cols - k);
-      const float magnitude = is_finite(group) ? largest_magnitude(group) : __builtin_nanf("");
-      quantize_group(group, magnitude, tokens, out + g * kGroupWords * tokens + token);
-    }
+// Root mean square of a row, summed in a fixed order.
+float row_rms(const float* x, int64_t cols) {
+  Vec squares[2] = {zero(), zero()};
+  int64_t k = 0;
+  for (; k + 2 * kLanes <= cols; k += 2 * kLanes) {
+    const Vec first = load(x + k);
+    const Vec second = load(x + k + kLanes);
+    squares[0] = fma(first, first, squares[0]);
+    squares[1] = fma(second, second, squares[1]);
   }
-  for (int64_t i = groups * kGroupWords * tokens; i < words; ++i) out[i] = 0;
+  for (; k < cols; k += kLanes) {
+    const Vec rest = load(x + k, static_cast<int>(cols - k < kLanes ? cols - k : kLanes));
+    squares[0] = fma(rest, rest, squares[0]);
+  }
+  return __builtin_sqrtf(sum(squares[0] + squares[1]) / static_cast<float>(cols));
+}
+
+// Outliers of one token while its row is read.
+struct OutlierList {
+  int32_t* words;  // [count], then [k, value] pairs
+  int64_t capacity;
+
+  TM_INLINE void add(int64_t k, float value) {
+    const int32_t index = words[0]++;
+    words[1 + 2 * index] = static_cast<int32_t>(k);
+    words[2 + 2 * index] = std::bit_cast<int32_t>(value);
+  }
+  TM_INLINE bool is_full() const { return words[0] == capacity; }
+};
+
+// Moves the group's elements beyond `limit` to the list and leaves 0; x: the group's elements, the first at k.
+void take_outliers(Group& group, float limit, const float* x, int64_t k, OutlierList& list) {
+  for (int i = 0; i < kGroupVecs; ++i) {
+    const Mask beyond = less(set(limit), abs(group.x[i]));
+    for (uint32_t bits = mask_bits(beyond); bits != 0; bits &= bits - 1) {
+      if (list.is_full()) return;  // only if rounding of the root mean square hides that this cannot be
+      const int lane = i * kLanes + __builtin_ctz(bits);
+      list.add(k + lane, x[lane]);
+    }
+    group.x[i] = select(beyond, zero(), group.x[i]);
+  }
+}
+
+void quantize_row(const float* row, int64_t cols, int tokens, int32_t* words, OutlierList outliers) {
+  const float limit = kOutlierRms * row_rms(row, cols);  // NaN or infinite if an element is: then there are no outliers
+  outliers.words[0] = 0;
+  for (int64_t k = 0; k < cols; k += kActivationGroup, words += kGroupWords * tokens) {
+    Group group = load_group(row + k, cols - k);
+    float magnitude = is_finite(group) ? largest_magnitude(group) : __builtin_nanf("");
+    if (magnitude > limit) {
+      take_outliers(group, limit, row + k, k, outliers);
+      magnitude = largest_magnitude(group);
+    }
+    quantize_group(group, magnitude, tokens, words);
+  }
+}
+
+void quantize_tile(const float* x, int64_t stride, int tokens, int64_t cols, int32_t* words, int32_t* outliers) {
+  for (int token = 0; token < tokens; ++token) {
+    quantize_row(x + token * stride, cols, tokens, words + token,
+                 {outliers + token * outlier_words_per_token(cols), max_outliers(cols)});
+  }
+  const int64_t groups = (cols + kActivationGroup - 1) / kActivationGroup;
+  const int64_t padded = activation_words_per_token(cols) * tokens;
+  for (int64_t i = groups * kGroupWords * tokens; i < padded; ++i) words[i] = 0;
 }
 
 void transpose_tile(const float* x, int64_t stride, int tokens, int64_t cols, float* out) {

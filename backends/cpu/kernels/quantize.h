@@ -8,9 +8,9 @@
 namespace turbomind::cpu {
 
 struct QuantizeKernels {
-  // int8 codes in groups of 32 with scale = max|x| / 127, in the layout of kernels/panels.h. A group with a NaN or an
-  // infinity gets a NaN scale, so that it reaches the output.
-  void (*quantize_tile)(const float* x, int64_t stride, int tokens, int64_t cols, int32_t* out);
+  // int8 codes in groups of 32 with scale = max|x| / 127, and the elements left out of them, in the layouts of
+  // kernels/panels.h. A group with a NaN or an infinity gets a NaN scale, so that it reaches the output.
+  void (*quantize_tile)(const float* x, int64_t stride, int tokens, int64_t cols, int32_t* words, int32_t* outliers);
 
   // [cols][tokens] float32.
   void (*transpose_tile)(const float* x, int64_t stride, int tokens, int64_t cols, float* out);

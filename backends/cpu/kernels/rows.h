@@ -13,7 +13,8 @@
 //   codes count
 //                                     as signed after flipping their top bit, that is 128 less
 //   byte_of_lane<j>(codes) -> Sums    k = j of the quad
-//   first_bf16(codes, part) second_bf16(codes, part) -> Vec    of 16 rows x 2 bfloat16; part: which kLanes rows
+//   bits_of_lane(codes, shift, mask) -> Sums = (lane >> shift) & mask        or_shifted(low, high, n) = low | (high <<
+//   n) first_bf16(codes, part) second_bf16(codes, part) -> Vec    of 16 rows x 2 bfloat16; part: which kLanes rows
 //   Bytes                 32 int8 in k order
 //   round_to_bytes(vecs) -> Bytes     of 32 / kLanes vectors within [-128, 127], half to even
 //   store_bytes(p, bytes) sum_halves(bytes) -> HalfSums, of the first and the last 16

@@ -74,6 +74,17 @@ TM_INLINE Sums byte_of_lane(Codes codes) {
   return {{_mm256_and_si256(_mm256_srli_epi32(codes.v[0], 8 * j), low),
            _mm256_and_si256(_mm256_srli_epi32(codes.v[1], 8 * j), low)}};
 }
+TM_INLINE Sums bits_of_lane(Codes codes, int shift, int mask) {
+  const __m128i count = _mm_cvtsi32_si128(shift);
+  const __m256i bits = _mm256_set1_epi32(mask);
+  return {{_mm256_and_si256(_mm256_srl_epi32(codes.v[0], count), bits),
+           _mm256_and_si256(_mm256_srl_epi32(codes.v[1], count), bits)}};
+}
+TM_INLINE Sums or_shifted(Sums low, Sums high, int n) {
+  const __m128i count = _mm_cvtsi32_si128(n);
+  return {{_mm256_or_si256(low.v[0], _mm256_sll_epi32(high.v[0], count)),
+           _mm256_or_si256(low.v[1], _mm256_sll_epi32(high.v[1], count))}};
+}
 TM_INLINE Vec to_vec(Sums sums, int part) { return {_mm256_cvtepi32_ps(sums.v[part])}; }
 
 TM_INLINE Vec first_bf16(Codes pairs, int part) { return {_mm256_castsi256_ps(_mm256_slli_epi32(pairs.v[part], 16))}; }

@@ -55,6 +55,13 @@ template <int j>
 TM_INLINE Sums byte_of_lane(Codes codes) {
   return {_mm512_and_si512(_mm512_srli_epi32(codes.v, 8 * j), _mm512_set1_epi32(0xff))};
 }
+TM_INLINE Sums bits_of_lane(Codes codes, int shift, int mask) {
+  const __m512i shifted = _mm512_srl_epi32(codes.v, _mm_cvtsi32_si128(shift));
+  return {_mm512_and_si512(shifted, _mm512_set1_epi32(mask))};
+}
+TM_INLINE Sums or_shifted(Sums low, Sums high, int n) {
+  return {_mm512_or_si512(low.v, _mm512_sll_epi32(high.v, _mm_cvtsi32_si128(n)))};
+}
 TM_INLINE Vec to_vec(Sums sums, int) { return {_mm512_cvtepi32_ps(sums.v)}; }
 
 TM_INLINE Vec first_bf16(Codes pairs, int) { return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs.v, 16))}; }

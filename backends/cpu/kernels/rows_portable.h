@@ -98,6 +98,13 @@ template <int j>
 TM_INLINE Sums byte_of_lane(const Codes& codes) {
   return make_sums([&](int i) { return __builtin_convertvector((codes.v[i] >> (8 * j)) & 0xffu, IntLanes); });
 }
+TM_INLINE Sums bits_of_lane(const Codes& codes, int shift, int mask) {
+  return make_sums(
+      [&](int i) { return __builtin_convertvector((codes.v[i] >> shift) & static_cast<uint32_t>(mask), IntLanes); });
+}
+TM_INLINE Sums or_shifted(const Sums& low, const Sums& high, int n) {
+  return make_sums([&](int i) { return low.v[i] | (high.v[i] << n); });
+}
 TM_INLINE Vec to_vec(const Sums& sums, int part) { return {__builtin_convertvector(sums.v[part], FloatLanes)}; }
 
 TM_INLINE Vec first_bf16(const Codes& pairs, int part) {

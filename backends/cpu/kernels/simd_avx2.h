@@ -91,6 +91,7 @@ TM_INLINE Mask less(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}
 TM_INLINE Mask equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
 TM_INLINE Vec select(Mask mask, Vec if_true, Vec if_false) { return {_mm256_blendv_ps(if_false.v, if_true.v, mask.v)}; }
 
+TM_INLINE uint32_t mask_bits(Mask mask) { return static_cast<uint32_t>(_mm256_movemask_ps(mask.v)); }
 TM_INLINE bool all(Mask mask) { return _mm256_movemask_ps(mask.v) == 0xff; }
 
 // Two factors, so that n down to the subnormals and up to overflow is in range of each.

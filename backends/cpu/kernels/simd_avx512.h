@@ -86,6 +86,7 @@ TM_INLINE Mask equal(Vec a, Vec b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_E
 TM_INLINE Vec select(Mask mask, Vec if_true, Vec if_false) {
   return {_mm512_mask_blend_ps(mask.v, if_false.v, if_true.v)};
 }
+TM_INLINE uint32_t mask_bits(Mask mask) { return mask.v; }
 TM_INLINE bool all(Mask mask) { return mask.v == 0xffff; }
 
 TM_INLINE Vec scale_by_power(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }

@@ -35,14 +35,18 @@ struct Output {
 
 // Activations of the call in the forms its weights want, and float32 scratch for each thread.
 struct Scratch {
-  int32_t* words;  // int8 tiles; nullptr: no weight needs them
-  float* floats;   // float32 tiles; likewise
-  float* threads;  // [num_threads, kExpandedScratchFloats]
+  int32_t* words;     // int8 tiles; nullptr: no weight needs them
+  int32_t* outliers;  // what they leave out
+  float* floats;      // float32 tiles; likewise
+  float* threads;     // [num_threads, kExpandedScratchFloats]
 };
 
 Scratch take_scratch(WorkspaceArena& arena, Context& context, int64_t rows, int64_t cols, bool int8, bool f32) {
   Scratch scratch{};
-  if (int8) scratch.words = arena.take<int32_t>(rows * activation_words_per_token(cols));
+  if (int8) {
+    scratch.words = arena.take<int32_t>(rows * activation_words_per_token(cols));
+    scratch.outliers = arena.take<int32_t>(rows * outlier_words_per_token(cols));
+  }
   if (f32) {
     scratch.floats = arena.take<float>(rows * cols);
     scratch.threads = arena.take<float>(context.pool().num_threads() * kExpandedScratchFloats);
@@ -70,7 +74,8 @@ void prepare_tile(const KernelTable& kernels, const Matrix<float>& x, const Segm
   if (scratch.words && tile < segment.int8_tiles.count) {
     const int64_t row = segment.int8_tiles.begin(tile);
     kernels.quantize.quantize_tile(x.row(row), x.stride, segment.int8_tiles.tokens(tile), x.cols,
-                                   scratch.words + row * activation_words_per_token(x.cols));
+                                   scratch.words + row * activation_words_per_token(x.cols),
+                                   scratch.outliers + row * outlier_words_per_token(x.cols));
   }
   if (scratch.floats && tile < segment.f32_tiles.count) {
     const int64_t row = segment.f32_tiles.begin(tile);
@@ -126,6 +131,7 @@ void run_task(const KernelTable& kernels, const Output& output, const Segment& s
     task.panel_begin = panel_chunk * cut.chunk_panels;
     task.panel_end = std::min(task.panel_begin + cut.chunk_panels, stage.panels.count());
     task.activations = stage.int8 ? static_cast<const void*>(scratch.words) : scratch.floats;
+    task.outliers = scratch.outliers;
     task.tiles = tiles;
     task.tile_begin = tiles.count * token_chunk / cut.token_chunks;
     task.tile_end = tiles.count * (token_chunk + 1) / cut.token_chunks;
