@@ -139,29 +139,35 @@ struct DenseSource {
 
 // Copies the visible part of a chunk to float32 tiles: keys [dim_k][kChunkPositions], values [kChunkPositions][padded].
 template <class Key, class Value>
-TM_INLINE void expand_keys(Segment<Key, Value>& segment, int dim, float* tile, int last) {
+TM_INLINE void expand_keys(const Segment<Key, Value>& segment, int dim, float* tile, int last) {
   const int end = segment.end < last ? segment.end : last;
-  for (int d = 0; d < dim; ++d) {
-    const Key* in = segment.keys + d * segment.key_stride - segment.begin;
-    for (int i = segment.begin; i < end; i += kLanes) store(tile + d * kChunkPositions + i, load(in + i));
+  for (int i = segment.begin; i < end; i += kLanes) {
+    const Key* in = segment.keys + (i - segment.begin);
+    float* out = tile + i;
+    for (int d = 0; d < dim; ++d, in += segment.key_stride, out += kChunkPositions) store(out, load(in));
   }
 }
 
 template <class Key, class Value>
-TM_INLINE void expand_values(Segment<Key, Value>& segment, int dim, float* tile, Visible visible) {
-  const int64_t stride = padded(dim);
-  for (int i = segment.begin; i < segment.end; ++i) {
-    if (i < visible.begin || i >= visible.end) continue;
-    const Value* in = segment.values + (i - segment.begin) * segment.value_stride;
+TM_INLINE void expand_values(const Segment<Key, Value>& segment, int dim, float* tile, Visible visible) {
+  const int begin = segment.begin > visible.begin ? segment.begin : visible.begin;
+  const int end = segment.end < visible.end ? segment.end : visible.end;
+  const Value* in = segment.values + (begin - segment.begin) * segment.value_stride;
+  float* out = tile + begin * padded(dim);
+  if (segment.value_stride == dim && padded(dim) == dim) {  // the rows lie together on both sides
+    for (int64_t i = 0; i < int64_t{end - begin} * dim; i += kLanes) store(out + i, load(in + i));
+    return;
+  }
+  for (int i = begin; i < end; ++i, in += segment.value_stride, out += padded(dim)) {
     int d = 0;
-    for (; d + kLanes <= dim; d += kLanes) store(tile + i * stride + d, load(in + d));
-    if (d < dim) store(tile + i * stride + d, load(in + d, dim - d));
+    for (; d + kLanes <= dim; d += kLanes) store(out + d, load(in + d));
+    if (d < dim) store(out + d, load(in + d, dim - d));
   }
 }
 
 template <class Key, class Value>
-TM_INLINE void expand(Chunk<Key, Value>& chunk, const AttentionTask& task, Visible visible, float* keys, float* values,
-                      Chunk<float, float>& out) {
+TM_INLINE void expand(const Chunk<Key, Value>& chunk, const AttentionTask& task, Visible visible, float* keys,
+                      float* values, Chunk<float, float>& out) {
   for (int s = 0; s < chunk.num_segments; ++s) {
     expand_keys(chunk.segments[s], task.dim_k, keys, visible.end);
     expand_values(chunk.segments[s], task.dim_v, values, visible);
@@ -176,7 +182,8 @@ TM_INLINE void expand(Chunk<Key, Value>& chunk, const AttentionTask& task, Visib
 
 // scores[r][0 .. kVecs * kLanes) = q[r] . keys
 template <int kRows, int kVecs, class Key>
-void score_tile(const float* q, int64_t q_stride, int dim, const Key* keys, int64_t key_stride, float* scores) {
+[[gnu::noinline]] void score_tile(const float* q, int64_t q_stride, int dim, const Key* keys, int64_t key_stride,
+                                  float* scores) {
   Vec sums[kRows][kVecs];
 #pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r) {
@@ -203,8 +210,8 @@ void score_tile(const float* q, int64_t q_stride, int dim, const Key* keys, int6
 
 // sums[r][0 .. kVecs * kLanes) += weights[r][0 .. count) . values
 template <int kRows, int kVecs, class Value>
-void value_tile(const float* weights, int count, const Value* values, int64_t value_stride, float* sums,
-                int64_t sum_stride) {
+[[gnu::noinline]] void value_tile(const float* weights, int count, const Value* values, int64_t value_stride,
+                                  float* sums, int64_t sum_stride) {
   Vec total[kRows][kVecs];
 #pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r) {
@@ -273,84 +280,129 @@ void add_segment(const Segment<Key, Value>& segment, const float* weights, Visib
 // Running softmax of the rows of a tile, in the log2 domain.
 struct State {
   float* sums;    // [rows][padded dim_v], weighted values
+  float* totals;  // [rows][kAttentionPadding], of the weights, one per lane
   float* maxima;  // [rows]; -infinity: nothing seen yet
-  float* totals;  // [rows], of the weights
 };
 
 TM_INLINE State make_state(float* data, int rows, int dim_v) {
-  return {data, data + rows * padded(dim_v), data + rows * padded(dim_v) + padded(rows)};
+  float* totals = data + rows * padded(dim_v);
+  return {data, totals, totals + rows * kAttentionPadding};
 }
 
-TM_INLINE void clear(const State& state, int rows, int dim_v) {
-  for (int64_t i = 0; i < rows * padded(dim_v); i += kLanes) store(state.sums + i, zero());
-  for (int r = 0; r < rows; ++r) {
-    state.maxima[r] = -kInfinity;
-    state.totals[r] = 0.0f;
-  }
+// Sums are set when a row first sees something.
+TM_INLINE void clear(const State& state, int rows) {
+  for (int64_t i = 0; i < rows * kAttentionPadding; i += kLanes) store(state.totals + i, zero());
+  for (int64_t i = 0; i < rows; i += kLanes) store(state.maxima + i, set(-kInfinity));
+}
+
+TM_INLINE void set_row(float* row, int dim, float value) {
+  for (int d = 0; d < dim; d += kLanes) store(row + d, set(value));
 }
 
 TM_INLINE void scale_row(float* row, int dim, float factor) {
   for (int d = 0; d < dim; d += kLanes) store(row + d, load(row + d) * set(factor));
 }
 
-// Final scores: scaled, capped, -infinity outside the visible positions. Returns the largest.
-template <class AnyChunk>
-TM_INLINE float finish_scores(const AttentionTask& task, const AnyChunk& chunk, Visible visible, float* scores) {
-  const int begin = visible.begin / kLanes * kLanes;
-  if (chunk.key_scales) {
-    for (int i = begin; i < visible.end; i += kLanes) store(scores + i, load(scores + i) * load(chunk.key_scales + i));
+// Calls fn(position) for the vectors of a chunk that hold visible positions, in order.
+template <bool kWhole, class Fn>
+TM_INLINE void for_visible(Visible visible, Fn&& fn) {
+  if constexpr (kWhole) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kChunkPositions; i += kLanes) fn(i);
+  } else {
+    for (int i = visible.begin / kLanes * kLanes; i < visible.end; i += kLanes) fn(i);
+  }
+}
+
+// A few rows of a tile meet a chunk.
+struct SoftmaxRows {
+  int count;               // at most kGroupRows
+  const Visible* visible;  // [count]
+  float* scores;           // [count][kChunkPositions]; become the weights
+  State state;             // of the first row
+  const float* key_scales;
+  const float* value_scales;
+};
+
+// Final scores of a row: scaled, capped, -infinity outside the visible positions. Returns the largest.
+template <bool kWhole>
+TM_INLINE float finish_scores(const AttentionTask& task, const SoftmaxRows& rows, Visible visible, float* scores) {
+  if (rows.key_scales) {
+    for_visible<kWhole>(
+        visible, [&](int i) TM_INLINE_LAMBDA { store(scores + i, load(scores + i) * load(rows.key_scales + i)); });
   }
   if (task.softcap > 0) {
     const Vec inverse = set(1.0f / task.softcap);
     const Vec cap = set(task.softcap * kLog2E);
-    for (int i = begin; i < visible.end; i += kLanes) store(scores + i, cap * tanh(load(scores + i) * inverse));
+    for_visible<kWhole>(visible,
+                        [&](int i) TM_INLINE_LAMBDA { store(scores + i, cap * tanh(load(scores + i) * inverse)); });
   }
-  for (int i = begin; i < visible.begin; ++i) scores[i] = -kInfinity;
-  for (int i = visible.end; i % kLanes != 0; ++i) scores[i] = -kInfinity;
+  if constexpr (!kWhole) {
+    for (int i = visible.begin / kLanes * kLanes; i < visible.begin; ++i) scores[i] = -kInfinity;
+    for (int i = visible.end; i % kLanes != 0; ++i) scores[i] = -kInfinity;
+  }
   Vec largest = set(-kInfinity);
-  for (int i = begin; i < visible.end; i += kLanes) largest = max(load(scores + i), largest);
+  for_visible<kWhole>(visible, [&](int i) TM_INLINE_LAMBDA { largest = max(load(scores + i), largest); });
   return max_lane(largest);
 }
 
-// Scores become weights relative to `maximum`. Returns their sum.
-template <class AnyChunk>
-TM_INLINE float weigh_scores(const AnyChunk& chunk, Visible visible, float maximum, float* scores) {
-  Vec sums = zero();
-  for (int i = visible.begin / kLanes * kLanes; i < visible.end; i += kLanes) {
+// Scores become weights relative to `maximum`, and join the totals after those were corrected.
+template <bool kWhole>
+TM_INLINE void weigh_scores(const SoftmaxRows& rows, Visible visible, float maximum, float correction, float* scores,
+                            float* totals) {
+  Vec sums[kAttentionPadding / kLanes];
+#pragma GCC unroll 4
+  for (int j = 0; j < kAttentionPadding / kLanes; ++j) sums[j] = load(totals + j * kLanes) * set(correction);
+  for_visible<kWhole>(visible, [&](int i) TM_INLINE_LAMBDA {
     const Vec weight = exp2_nonpositive(load(scores + i) - set(maximum));
-    sums = sums + weight;
-    store(scores + i, chunk.value_scales ? weight * load(chunk.value_scales + i) : weight);
+    Vec& sum = sums[i / kLanes % (kAttentionPadding / kLanes)];
+    sum = sum + weight;
+    store(scores + i, weight);
+  });
+#pragma GCC unroll 4
+  for (int j = 0; j < kAttentionPadding / kLanes; ++j) store(totals + j * kLanes, sums[j]);
+  if (rows.value_scales) {
+    for_visible<kWhole>(
+        visible, [&](int i) TM_INLINE_LAMBDA { store(scores + i, load(scores + i) * load(rows.value_scales + i)); });
   }
-  return sum(sums);
 }
 
-// Weights of kRows rows, whose sums so far are brought to the rows' maxima. Row by row in passes, so that the rows'
-// chains of operations overlap. maxima, totals: of the first row.
-template <int kRows, class AnyChunk>
-TM_INLINE void softmax_rows(const AttentionTask& task, const AnyChunk& chunk, const Visible (&visible)[kRows],
-                            float* scores, float* sums, float* maxima, float* totals) {
-  alignas(64) float largest[kAttentionPadding];
+// Weights of the rows, whose sums so far are brought to the rows' maxima. In passes over the rows, so that their chains
+// of operations overlap.
+template <bool kWhole>
+[[gnu::noinline]] void softmax_rows(const AttentionTask& task, const SoftmaxRows& rows) {
+  // Lanes past the rows stay as they are here: equal, and nothing is made of them.
+  alignas(64) float largest[kAttentionPadding] = {};
+  alignas(64) float before[kAttentionPadding] = {};
   alignas(64) float correction[kAttentionPadding];
-  for (int r = 0; r < kRows; ++r) {
-    largest[r] = maxima[r];
-    if (visible[r].begin == visible[r].end) continue;
-    const float found = finish_scores(task, chunk, visible[r], scores + r * kChunkPositions);
-    if (found > maxima[r]) largest[r] = found;
+  for (int r = 0; r < rows.count; ++r) {
+    before[r] = largest[r] = rows.state.maxima[r];
+    if (!kWhole && rows.visible[r].begin == rows.visible[r].end) continue;
+    const float found = finish_scores<kWhole>(task, rows, rows.visible[r], rows.scores + r * kChunkPositions);
+    largest[r] = found > before[r] ? found : before[r];
   }
-  // Lanes past the rows hold anything and are not used.
-  for (int r = 0; r < kRows; r += kLanes) {
-    store(correction + r, exp2_nonpositive(load(maxima + r) - load(largest + r)));
+  bool unchanged = true;
+  for (int r = 0; r < kGroupRows; r += kLanes) {
+    const Vec old = load(before + r);
+    const Vec now = load(largest + r);
+    unchanged = unchanged && all(equal(old, now));
+    store(correction + r, exp2_nonpositive(old - now));
   }
-  for (int r = 0; r < kRows; ++r) {
-    if (visible[r].begin == visible[r].end) continue;
-    const float added = weigh_scores(chunk, visible[r], largest[r], scores + r * kChunkPositions);
-    if (largest[r] == maxima[r]) {
-      totals[r] += added;
-      continue;
+  for (int r = 0; r < rows.count; ++r) {
+    if (!kWhole && rows.visible[r].begin == rows.visible[r].end) continue;
+    rows.state.maxima[r] = largest[r];
+    weigh_scores<kWhole>(rows, rows.visible[r], largest[r], unchanged ? 1.0f : correction[r],
+                         rows.scores + r * kChunkPositions, rows.state.totals + r * kAttentionPadding);
+  }
+  if (unchanged) return;
+  for (int r = 0; r < rows.count; ++r) {
+    if (!kWhole && rows.visible[r].begin == rows.visible[r].end) continue;
+    float* sums = rows.state.sums + r * padded(task.dim_v);
+    if (before[r] == -kInfinity) {
+      set_row(sums, task.dim_v, 0.0f);
+    } else {
+      scale_row(sums, task.dim_v, correction[r]);
     }
-    totals[r] = totals[r] * correction[r] + added;
-    maxima[r] = largest[r];
-    scale_row(sums + r * padded(task.dim_v), task.dim_v, correction[r]);
   }
 }
 
@@ -400,42 +452,69 @@ TM_INLINE Visible visible_positions(const AttentionTask& task, int64_t position,
   return visible;
 }
 
+// What the rows [first, first + count) of the tile see of a chunk.
+struct GroupView {
+  Visible rows[kGroupRows];
+  Visible any;     // seen by at least one row
+  Visible common;  // seen by all; empty if begin >= end
+  bool whole;      // every row sees the whole chunk
+};
+
+TM_INLINE GroupView view_group(const AttentionTask& task, int64_t chunk_begin, int first, int count) {
+  GroupView view;
+  view.any = {kChunkPositions, 0};
+  view.common = {0, kChunkPositions};
+  for (int r = 0; r < count; ++r) {
+    const Visible row = visible_positions(task, task.first_position + (first + r) / task.group, chunk_begin);
+    view.rows[r] = row;
+    view.common.begin = view.common.begin > row.begin ? view.common.begin : row.begin;
+    view.common.end = view.common.end < row.end ? view.common.end : row.end;
+    if (row.begin == row.end) continue;
+    view.any.begin = view.any.begin < row.begin ? view.any.begin : row.begin;
+    view.any.end = view.any.end > row.end ? view.any.end : row.end;
+  }
+  view.whole = view.common.begin == 0 && view.common.end == kChunkPositions;
+  return view;
+}
+
+TM_INLINE GroupView whole_view() {
+  GroupView view;
+  for (Visible& row : view.rows) row = {0, kChunkPositions};
+  view.any = view.common = {0, kChunkPositions};
+  view.whole = true;
+  return view;
+}
+
 // Rows [first, first + kRows) of the tile meet a chunk. Positions that only some of the rows see are added row by row,
 // so that no row ever multiplies a value it does not see.
 template <int kRows, class Key, class Value>
 void run_rows(const AttentionTask& task, const TileScratch& scratch, const State& state, const Chunk<Key, Value>& chunk,
-              int64_t chunk_begin, int first) {
-  Visible visible[kRows];
-  Visible any{kChunkPositions, 0};
-  Visible common{0, kChunkPositions};
-  for (int r = 0; r < kRows; ++r) {
-    visible[r] = visible_positions(task, task.first_position + (first + r) / task.group, chunk_begin);
-    common.begin = common.begin > visible[r].begin ? common.begin : visible[r].begin;
-    common.end = common.end < visible[r].end ? common.end : visible[r].end;
-    if (visible[r].begin == visible[r].end) continue;
-    any.begin = any.begin < visible[r].begin ? any.begin : visible[r].begin;
-    any.end = any.end > visible[r].end ? any.end : visible[r].end;
-  }
-  if (any.begin >= any.end) return;
-
+              const GroupView& view, int first) {
+  if (view.any.begin >= view.any.end) return;
   const float* q = scratch.q + int64_t{first} * task.dim_k;
   for (int s = 0; s < chunk.num_segments; ++s) {
-    score_segment<kRows>(chunk.segments[s], q, task.dim_k, task.dim_k, any, scratch.scores);
+    score_segment<kRows>(chunk.segments[s], q, task.dim_k, task.dim_k, view.any, scratch.scores);
   }
   const int64_t stride = padded(task.dim_v);
   float* sums = state.sums + first * stride;
-  softmax_rows<kRows>(task, chunk, visible, scratch.scores, sums, state.maxima + first, state.totals + first);
-  const bool shared = common.begin < common.end;
+  const SoftmaxRows rows{kRows,
+                         view.rows,
+                         scratch.scores,
+                         {sums, state.totals + first * kAttentionPadding, state.maxima + first},
+                         chunk.key_scales,
+                         chunk.value_scales};
+  (view.whole ? softmax_rows<true> : softmax_rows<false>)(task, rows);
+  const bool shared = view.common.begin < view.common.end;
   for (int s = 0; s < chunk.num_segments; ++s) {
     const Segment<Key, Value>& segment = chunk.segments[s];
-    for (int r = 0; r < kRows; ++r) {
-      const Visible before{visible[r].begin, shared ? common.begin : visible[r].end};
+    for (int r = 0; r < kRows && !view.whole; ++r) {
+      const Visible before{view.rows[r].begin, shared ? view.common.begin : view.rows[r].end};
       add_segment<1>(segment, scratch.scores + r * kChunkPositions, before, task.dim_v, sums + r * stride, stride);
     }
     if (!shared) continue;
-    add_segment<kRows>(segment, scratch.scores, common, task.dim_v, sums, stride);
-    for (int r = 0; r < kRows; ++r) {
-      const Visible after{common.end, visible[r].end};
+    add_segment<kRows>(segment, scratch.scores, view.common, task.dim_v, sums, stride);
+    for (int r = 0; r < kRows && !view.whole; ++r) {
+      const Visible after{view.common.end, view.rows[r].end};
       add_segment<1>(segment, scratch.scores + r * kChunkPositions, after, task.dim_v, sums + r * stride, stride);
     }
   }
@@ -443,33 +522,43 @@ void run_rows(const AttentionTask& task, const TileScratch& scratch, const State
 
 template <class Key, class Value>
 void run_chunk(const AttentionTask& task, const TileScratch& scratch, const State& state,
-               const Chunk<Key, Value>& chunk, int64_t chunk_begin) {
+               const Chunk<Key, Value>& chunk, int64_t chunk_begin, bool whole) {
   const int rows = task.positions * task.group;
   const int groups = (rows + kGroupRows - 1) / kGroupRows;
+  GroupView view = whole_view();
   for (int i = 0; i < groups; ++i) {
     const int first = rows * i / groups;
     const int count = rows * (i + 1) / groups - first;
+    if (!whole) view = view_group(task, chunk_begin, first, count);
     with_count<kGroupRows>(count, [&](auto n) TM_INLINE_LAMBDA {
-      run_rows<decltype(n)::value>(task, scratch, state, chunk, chunk_begin, first);
+      run_rows<decltype(n)::value>(task, scratch, state, chunk, view, first);
     });
   }
 }
 
 // merged = (merged, next), both relative to the larger maximum.
 TM_INLINE void merge_states(const State& merged, const State& next, int rows, int dim_v) {
+  const auto merge = [](float* a, const float* b, int count, float factor_a, float factor_b) TM_INLINE_LAMBDA {
+    for (int i = 0; i < count; i += kLanes) store(a + i, load(a + i) * set(factor_a) + load(b + i) * set(factor_b));
+  };
   for (int r = 0; r < rows; ++r) {
-    if (next.maxima[r] == -kInfinity && next.totals[r] == 0.0f) continue;  // nothing seen
+    if (next.maxima[r] == -kInfinity) continue;  // nothing seen
+    if (merged.maxima[r] == -kInfinity) set_row(merged.sums + r * padded(dim_v), dim_v, 0.0f);
     const float maximum = next.maxima[r] > merged.maxima[r] ? next.maxima[r] : merged.maxima[r];
     const float factor = exp2_nonpositive(merged.maxima[r] - maximum);
     const float next_factor = exp2_nonpositive(next.maxima[r] - maximum);
-    float* sums = merged.sums + r * padded(dim_v);
-    const float* next_sums = next.sums + r * padded(dim_v);
-    for (int d = 0; d < dim_v; d += kLanes) {
-      store(sums + d, load(sums + d) * set(factor) + load(next_sums + d) * set(next_factor));
-    }
+    merge(merged.sums + r * padded(dim_v), next.sums + r * padded(dim_v), dim_v, factor, next_factor);
+    merge(merged.totals + r * kAttentionPadding, next.totals + r * kAttentionPadding, kAttentionPadding, factor,
+          next_factor);
     merged.maxima[r] = maximum;
-    merged.totals[r] = merged.totals[r] * factor + next.totals[r] * next_factor;
   }
+}
+
+// Of one row, whose lanes are added in the order of sum().
+TM_INLINE float row_total(const float* totals) {
+  Vec lanes = load(totals);
+  for (int i = kLanes; i < kAttentionPadding; i += kLanes) lanes = lanes + load(totals + i);
+  return sum(lanes);
 }
 
 // The sink takes part in the denominator only.
@@ -485,7 +574,8 @@ TM_INLINE void write_rows(const AttentionTask& task, const State& state) {
   for (int p = 0; p < task.positions; ++p) {
     for (int g = 0; g < task.group; ++g) {
       const int r = p * task.group + g;
-      const Vec factor = set(output_factor(state.maxima[r], state.totals[r], task.sinks ? task.sinks + g : nullptr));
+      const Vec factor = set(output_factor(state.maxima[r], row_total(state.totals + r * kAttentionPadding),
+                                           task.sinks ? task.sinks + g : nullptr));
       const float* sums = state.sums + r * padded(task.dim_v);
       float* out = task.out + p * task.out_stride + int64_t{g} * task.dim_v;
       int d = 0;
@@ -500,20 +590,21 @@ template <class Source>
 TM_INLINE void run_split(const AttentionTask& task, const Source& source, const TileScratch& scratch, int64_t split,
                          const State& state) {
   const int64_t last_position = task.first_position + task.positions - 1;
-  clear(state, task.positions * task.group, task.dim_v);
+  clear(state, task.positions * task.group);
   for (int64_t begin = split * kSplitPositions; begin < (split + 1) * kSplitPositions; begin += kChunkPositions) {
     const Visible first = visible_positions(task, task.first_position, begin);
     const Visible last = visible_positions(task, last_position, begin);
     const Visible any{first.begin, last.end};
     if (any.begin >= any.end) continue;
+    const bool whole = first.begin == 0 && last.begin == 0 && first.end == kChunkPositions;
     Chunk<typename Source::Key, typename Source::Value> chunk;
     source.locate(begin, any, chunk);
     if (task.positions * task.group <= kDirectRows && task.dim_v % kLanes == 0) {
-      run_chunk(task, scratch, state, chunk, begin);
+      run_chunk(task, scratch, state, chunk, begin, whole);
     } else {
       Chunk<float, float> expanded;
       expand(chunk, task, any, scratch.keys, scratch.values, expanded);
-      run_chunk(task, scratch, state, expanded, begin);
+      run_chunk(task, scratch, state, expanded, begin, whole);
     }
   }
 }

@@ -67,8 +67,10 @@ constexpr int64_t padded(int64_t count) {
   return (count + kAttentionPadding - 1) / kAttentionPadding * kAttentionPadding;
 }
 
-// Sums [rows][padded(dim_v)], maxima [padded(rows)] and totals [padded(rows)] of one split.
-constexpr int64_t partial_floats(int64_t rows, int64_t dim_v) { return rows * padded(dim_v) + 2 * padded(rows); }
+// Sums [rows][padded(dim_v)], totals [rows][kAttentionPadding] and maxima [padded(rows)] of one split.
+constexpr int64_t partial_floats(int64_t rows, int64_t dim_v) {
+  return rows * (padded(dim_v) + kAttentionPadding) + padded(rows);
+}
 
 // Of a tile of `rows` rows.
 constexpr int64_t attention_scratch_floats(int64_t rows, int64_t dim_k, int64_t dim_v) {
