@@ -63,6 +63,11 @@ def test_package_carries_types_and_contract_headers() -> None:
 
     folder = Path(_turbomind.__file__).parent
     headers = {path.name for path in (folder / "include").iterdir()}
-    assert headers == {"tm_backend.h", "tm_backend_ops.h", "tm_backend.hpp"}
+    assert headers == {
+        "tm_backend.h",
+        "tm_backend.hpp",
+        "tm_backend_host.hpp",
+        "tm_backend_ops.h",
+    }
     assert (Path(manymind.__file__).parent / "py.typed").is_file()
     assert (folder / "libturbomind-cpu.so").is_file()

@@ -24,9 +24,8 @@ TM_INLINE Group load_group(const float* x, int64_t left) {
   return group;
 }
 
-TM_INLINE bool is_finite(const Group& group) {
+bool is_finite(const Group& group) {
   Vec defect = group.x[0] - group.x[0];  // 0, or NaN
-#pragma GCC unroll 8
   for (int i = 1; i < kGroupVecs; ++i) defect = defect + (group.x[i] - group.x[i]);
   return all(equal(defect, defect));
 }
@@ -106,11 +105,13 @@ void take_outliers(Group& group, float limit, const float* x, int64_t k, Outlier
 }
 
 void quantize_row(const float* row, int64_t cols, int tokens, int32_t* words, OutlierList outliers) {
-  const float limit = kOutlierRms * row_rms(row, cols);  // NaN or infinite if an element is: then there are no outliers
+  // Not finite if an element is not, or is huge: then there are no outliers, and every group is looked at.
+  const float limit = kOutlierRms * row_rms(row, cols);
+  const bool finite = limit < __builtin_inff();
   outliers.words[0] = 0;
   for (int64_t k = 0; k < cols; k += kActivationGroup, words += kGroupWords * tokens) {
     Group group = load_group(row + k, cols - k);
-    float magnitude = is_finite(group) ? largest_magnitude(group) : __builtin_nanf("");
+    float magnitude = finite || is_finite(group) ? largest_magnitude(group) : __builtin_nanf("");
     if (magnitude > limit) {
       take_outliers(group, limit, row + k, k, outliers);
       magnitude = largest_magnitude(group);
