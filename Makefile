@@ -24,7 +24,8 @@ install: $(VENV)/.build-tools
 
 test: lint test-cpp test-python
 
-lint: $(VENV)/.test-tools
+# mypy reads the types of the dependencies, so the package is installed first.
+lint: install-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy python/manymind
