@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A vendor's way in: a plug-in built against the installed package alone runs a real model."""
+"""A plug-in built outside the tree, against the installed headers only, runs a real model."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine against transformers' float32 logits of tiny checkpoints, all families and formats."""
+"""The engine against transformers' logits of tiny checkpoints of all families and formats."""
 
 from __future__ import annotations
 
