@@ -30,7 +30,8 @@ void on_threads(int count, const std::function<void(int)>& fn) {
   for (std::thread& thread : threads) thread.join();
 }
 
-#if defined(__x86_64__)
+// The thread sanitizer is not up yet when the loader picks a clone.
+#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
 #define TM_WIDEST_ISA __attribute__((target_clones("avx512f", "avx2,fma", "default")))
 #else
 #define TM_WIDEST_ISA
