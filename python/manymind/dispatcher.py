@@ -5,7 +5,6 @@ one per request.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING
 from manymind.errors import EngineError
 
 if TYPE_CHECKING:
+    import asyncio
+
     from manymind import _turbomind
 
 _POLL_MS = 200

@@ -34,8 +34,16 @@ CPP_LAYERS = ("abi", "core", "runtime", "ops", "layers", "models", "engine")
 PYTHON_LAYERS = (
     {"errors"},
     {"validation", "environment", "catalog"},
+    {"download"},
     {"config", "fetch", "checkpoint", "prompts", "output_text"},
-    {"models", "tokenizer", "chat_template", "template_sandbox", "lmdeploy_config"},
+    {
+        "models",
+        "tokenizer",
+        "chat_template",
+        "template_sandbox",
+        "template_limits",
+        "lmdeploy_config",
+    },
     {"sampling", "native", "dispatcher", "answers", "session"},
     {"runtime", "call"},
     {"api"},

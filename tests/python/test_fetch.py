@@ -81,6 +81,12 @@ def test_missing_package_and_member_are_named(entry: CatalogEntry, tmp_path: Pat
         fetch(CatalogEntry(**{**vars(entry), "parts": (part,)}), tmp_path / "home", progress=False)
 
 
+def test_a_folder_that_cannot_be_written_is_named(entry: CatalogEntry, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(FetchError, match=r"toy\.bin"):
+        fetch(entry, tmp_path / "file" / "models", progress=False)
+
+
 def test_a_damaged_file_is_fetched_again(entry: CatalogEntry, tmp_path: Path) -> None:
     path = fetch(entry, tmp_path / "home", progress=False)
     path.write_bytes(CONTENT[:100])
