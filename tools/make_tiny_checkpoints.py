@@ -128,7 +128,6 @@ HUGGINGFACE: dict[str, tuple[dict[str, Any], torch.dtype]] = {
             "rope_local_base_freq": 1e4,
             "sliding_window": 16,
             "sliding_window_pattern": 3,
-            "final_logit_softcapping": 20.0,
         },
         torch.float32,
     ),

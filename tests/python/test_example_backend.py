@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import manymind
-from manymind import EngineConfig, GenerationConfig, pipeline
+from manymind import EngineConfig, GenerationConfig, _turbomind, pipeline
 
 SOURCE = Path(__file__).resolve().parents[2] / "examples" / "backend"
 PROMPTS = ["The capital of France is", "The capital of France is Paris. The capital of Italy is"]
@@ -26,7 +25,7 @@ def example_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cmake = shutil.which("cmake", path=os.pathsep.join([beside_python, os.environ["PATH"]]))
     assert cmake is not None
     build = tmp_path_factory.mktemp("example_backend")
-    prefix = Path(manymind.__file__).parent
+    prefix = Path(_turbomind.__file__).parent
     subprocess.run([cmake, "-S", SOURCE, "-B", build, f"-DCMAKE_PREFIX_PATH={prefix}"], check=True)
     subprocess.run([cmake, "--build", build], check=True)
     return build / "libturbomind-example.so"

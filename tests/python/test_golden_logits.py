@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from golden_data import TINY_CHECKPOINTS, logits_file
+from golden_data import GOLDEN, TINY_CHECKPOINTS, logits_file
 
 from manymind import EngineConfig, _turbomind
 from manymind.checkpoint import open_checkpoint
+from manymind.errors import BackendError
 from manymind.native import start_engine
 
 # Its logits are soft-capped, for which the contract has no op: the engine refuses it by name.
@@ -97,3 +100,11 @@ def test_default_precision_stays_close(path: Path) -> None:
         _, logits = run(native, ids, max_new_tokens=1, output_logits="all")
     shift = np.abs(logits - expected).mean() / np.abs(expected).mean()
     assert shift < 0.06
+
+
+def test_an_option_without_an_implementation_is_refused_by_name(tmp_path: Path) -> None:
+    folder = shutil.copytree(GOLDEN / "tiny" / "gemma3", tmp_path / "gemma3")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "final_logit_softcapping": 30.0}))
+    with pytest.raises(BackendError, match="logit_softcap: expected 0"), engine(folder):
+        pass
