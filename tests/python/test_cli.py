@@ -161,6 +161,7 @@ def test_a_reader_that_goes_away_is_no_crash(model: str) -> None:
         (("chat", "no-such-model", "--prompt", "hi"), "no-such-model"),
         (("chat", __file__, "--prompt", "hi"), "gguf"),
         (("bench", "latency", "no-such-model"), "no-such-model"),
+        (("bench", "latency", "smollm2", "--json", "no/such/folder/x.json"), "json"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_1(arguments: tuple[str, ...], message: str) -> None:
@@ -202,6 +203,13 @@ def test_a_line_that_does_not_parse_is_status_2(arguments: tuple[str, ...]) -> N
     done = run(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
+
+
+def test_help_lists_what_there_is() -> None:
+    text = run("chat", "--help").stderr
+    assert "--repetition_penalty" in text
+    assert "METADATA" not in text
+    assert "bench" in run("--help").stderr
 
 
 def test_check_env() -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command ``manymind``.
 
-Exit status: 0 done, 1 a ManymindError (one line on stderr), 2 a command line that does not parse,
-130 interrupted.
+Exit status: 0 done, 1 an error (one line on stderr), 2 a command line that does not parse, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def _run(arguments: list[str]) -> int:
     try:
         for command in _parse(arguments):
             command()
-    except ManymindError as error:
+    except BrokenPipeError:
+        raise
+    except (ManymindError, OSError) as error:
         print(f"manymind: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -62,7 +64,10 @@ def _parse(arguments: list[str]) -> list[Callable[[], None]]:
     misspelt flag, after it has called the function.
     """
     import fire
-    from fire.decorators import SetParseFns
+    from fire import decorators
+
+    # Fire's help lists the attributes of a function, its own mark among them unless it is private.
+    decorators.FIRE_METADATA = "_FIRE_METADATA"
 
     parsed: list[Callable[[], None]] = []
 
@@ -74,7 +79,7 @@ def _parse(arguments: list[str]) -> list[Callable[[], None]]:
         def remember(*args: Any, **kwargs: Any) -> None:
             parsed.append(functools.partial(entry, *args, **kwargs))
 
-        return SetParseFns(**_text_parameters(entry))(remember)
+        return decorators.SetParseFns(**_text_parameters(entry))(remember)
 
     fire.Fire(deferred(_COMMANDS), command=arguments, name="manymind")
     return parsed

@@ -18,7 +18,7 @@ from manymind.answers import request_error
 from manymind.api import Pipeline, pipeline
 from manymind.config import EngineConfig, GenerationConfig
 from manymind.dispatcher import Subscription
-from manymind.validation import require_int
+from manymind.validation import require, require_int
 
 if TYPE_CHECKING:
     from manymind import _turbomind
@@ -79,6 +79,9 @@ def run(
     kv_cache_dtype: str,
 ) -> None:
     """Loads the model, warms up with one request, measures and prints."""
+    out = Path(json_path) if json_path is not None else None
+    if out is not None:
+        require(out.parent.is_dir(), "json", "a file in an existing folder", json_path)
     config = EngineConfig(
         backend=backend,
         num_threads=num_threads,
@@ -92,8 +95,8 @@ def run(
         traces = run_load(pipe, prompts[:-1], load)
         result = _report(model, load, traces, time.perf_counter() - start)
     print(_as_text(result))
-    if json_path is not None:
-        Path(json_path).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if out is not None:
+        out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 def run_load(pipe: Pipeline, prompts: Sequence[Sequence[int]], load: Load) -> list[Trace]:
