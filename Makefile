@@ -61,6 +61,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.build-tools: pyproject.toml | $(BIN)/python
+	$(PIP) --upgrade "pip>=24"
 	$(PIP) "scikit-build-core>=0.11" "pybind11>=3.0" cmake ninja
 	touch $@
 
