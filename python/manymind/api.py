@@ -115,6 +115,7 @@ class Pipeline:
         """One turn of a conversation; returns the session with ``response`` and ``history``
         updated.
         """
+        _require_one_answer([gen_config] if gen_config else [])
         session = session or self.session()
         session.response = self.infer(session.messages_with(prompt), gen_config)
         session.append(prompt, session.response.text)
@@ -231,7 +232,7 @@ def _cross_entropy(answer: Response) -> float:
 
 def _require_one_answer(configs: Sequence[GenerationConfig]) -> None:
     for config in configs:
-        require(config.n == 1, "n", "1 when streaming", config.n)
+        require(config.n == 1, "n", "1 when streaming and in a session", config.n)
 
 
 @contextlib.contextmanager

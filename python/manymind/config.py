@@ -70,6 +70,10 @@ class EngineConfig:
     backend_config: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.validate()
+
+    def validate(self) -> None:
+        """Raises InvalidParameterError naming a field outside its domain; also done before use."""
         for name in ("device_index", "num_threads", "block_size", "session_len", "num_kv_blocks"):
             require_int(name, getattr(self, name), 0)
         for name in ("tp", "max_batch_size", "max_prefill_token_num", "max_queue_size"):
@@ -154,6 +158,10 @@ class GenerationConfig:
     cache_salt: str = ""
 
     def __post_init__(self) -> None:
+        self.validate()
+
+    def validate(self) -> None:
+        """Raises InvalidParameterError naming a field outside its domain; also done before use."""
         require_int("n", self.n, 1)
         self._check_lengths()
         self._check_sampling()

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Carries the engine's outputs to whoever waits for them: one wake-up per step and consumer, not
-one per request.
-"""
+"""Carries the engine's outputs to whoever waits for them: one wake-up per step and event loop."""
 
 from __future__ import annotations
 
@@ -9,7 +7,8 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 from manymind.errors import EngineError
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 _POLL_MS = 200
 
 
+@dataclass(frozen=True, eq=False)
 class Subscription:
     """Where the outputs of some requests go.
 
@@ -28,21 +28,11 @@ class Subscription:
     dispatcher's thread.
     """
 
-    def __init__(
-        self,
-        receive: Callable[[list[_turbomind.Output]], None],
-        loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        self._receive = receive
-        self._loop = loop
+    receive: Callable[[list[_turbomind.Output]], None]
+    loop: asyncio.AbstractEventLoop | None = None
 
-    def deliver(self, outputs: list[_turbomind.Output]) -> None:
-        """Hands over outputs; a loop that was closed meanwhile has nobody waiting any more."""
-        if self._loop is None:
-            self._receive(outputs)
-        else:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._receive, outputs)
+
+Delivery: TypeAlias = "tuple[Subscription, list[_turbomind.Output]]"
 
 
 class OutputDispatcher:
@@ -104,11 +94,24 @@ class OutputDispatcher:
                 batches.setdefault(subscription, []).append(output)
                 if output.finished:
                     self._finish_answer(output.request_id)
-        for subscription, batch in batches.items():
-            subscription.deliver(batch)
+        loops: dict[asyncio.AbstractEventLoop | None, list[Delivery]] = {}
+        for delivery in batches.items():
+            loops.setdefault(delivery[0].loop, []).append(delivery)
+        for loop, deliveries in loops.items():
+            if loop is None:
+                _deliver(deliveries)
+            else:
+                # A loop that was closed meanwhile has nobody waiting any more.
+                with contextlib.suppress(RuntimeError):
+                    loop.call_soon_threadsafe(_deliver, deliveries)
 
     def _finish_answer(self, request_id: int) -> None:
         self._open_answers[request_id] -= 1
         if self._open_answers[request_id] == 0:
             del self._open_answers[request_id]
             del self._subscriptions[request_id]
+
+
+def _deliver(deliveries: Sequence[Delivery]) -> None:
+    for subscription, outputs in deliveries:
+        subscription.receive(outputs)

@@ -38,6 +38,7 @@ def engine_options(config: EngineConfig) -> _turbomind.EngineOptions:
     """The engine's own options for a configuration."""
     from manymind import _turbomind
 
+    config.validate()
     options = _turbomind.EngineOptions()
     options.backend = config.backend
     options.device_index = config.device_index

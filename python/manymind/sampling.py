@@ -26,6 +26,7 @@ def sampling_params(
     """
     from manymind import _turbomind
 
+    config.validate()
     params = _turbomind.SamplingParams()
     params.n = config.n
     params.max_new_tokens = config.max_new_tokens

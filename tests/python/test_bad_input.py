@@ -110,6 +110,14 @@ def test_template_config(field: str) -> None:
         ChatTemplateConfig(**{field: 7})  # type: ignore[arg-type]
 
 
+def test_a_field_changed_later_is_checked_before_use(smollm2: Pipeline) -> None:
+    config = GenerationConfig(max_new_tokens=1)
+    config.top_k = "few"  # type: ignore[assignment]
+    with pytest.raises(InvalidParameterError, match="top_k"):
+        smollm2("hi", config)
+    _still_serves(smollm2)
+
+
 def test_unknown_settings_are_named() -> None:
     with pytest.raises(TypeError, match="response_format"):
         GenerationConfig(response_format={})  # type: ignore[call-arg]
@@ -152,6 +160,7 @@ CALLS: list[tuple[str, Callable[[Pipeline], Any]]] = [
     ("gen_config", lambda pipe: pipe(["a", "b"], [GenerationConfig()])),
     ("gen_config", lambda pipe: pipe("a", {"max_new_tokens": 1})),
     ("gen_config", lambda pipe: pipe(["a"], [None])),
+    ("n", lambda pipe: pipe.chat("hi", gen_config=GenerationConfig(n=2))),
     ("input_ids", lambda pipe: pipe.get_ppl([5])),
     ("input_ids", lambda pipe: pipe.get_ppl([[5, 6], ["a", "b"]])),
     ("input_ids", lambda pipe: pipe.generate("text")),
