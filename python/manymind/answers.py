@@ -46,19 +46,15 @@ class Answer:
         return self._assembler.stopped
 
     def absorb(self, output: _turbomind.Output) -> Response:
-        """Takes one output of the engine; returns what it adds (an empty text once a stop string
-        has matched).
-        """
+        """Takes one output of the engine while the answer is open; returns what it adds."""
         response = self.response
-        if self.finished:
-            return Response("", response.generate_token_len, response.input_token_len)
         piece = Response(
             self._assembler.push(output.token_ids, output.finished),
             response.generate_token_len + len(output.token_ids),
             output.prompt_tokens,
             token_ids=list(output.token_ids),
-            logprobs=[dict(row) for row in output.logprobs] or None,
-            prompt_logprobs=[dict(row) for row in output.prompt_logprobs] or None,
+            logprobs=_mappings(output.logprobs),
+            prompt_logprobs=_mappings(output.prompt_logprobs),
             index=response.index,
             cached_tokens=output.cached_tokens,
         )
@@ -85,10 +81,8 @@ class Answer:
         response.cached_tokens = piece.cached_tokens
         response.finish_reason = piece.finish_reason
         response.error_message = piece.error_message
-        if piece.logprobs is not None:
-            response.logprobs = (response.logprobs or []) + piece.logprobs
-        if piece.prompt_logprobs is not None:
-            response.prompt_logprobs = (response.prompt_logprobs or []) + piece.prompt_logprobs
+        response.logprobs = _joined(response.logprobs, piece.logprobs)
+        response.prompt_logprobs = _joined(response.prompt_logprobs, piece.prompt_logprobs)
         for rows, kept in (
             (output.take_logits(), self._logits),
             (output.take_last_hidden_state(), self._hidden),
@@ -98,6 +92,21 @@ class Answer:
         if self.finished:
             response.logits = piece.logits = _stack(self._logits)
             response.last_hidden_state = piece.last_hidden_state = _stack(self._hidden)
+
+
+def _mappings(rows: list[list[tuple[int, float]]]) -> list[dict[int, float]] | None:
+    return [dict(row) for row in rows] or None
+
+
+def _joined(
+    rows: list[dict[int, float]] | None, later: list[dict[int, float]] | None
+) -> list[dict[int, float]] | None:
+    if later is None:
+        return rows
+    if rows is None:
+        return list(later)
+    rows.extend(later)
+    return rows
 
 
 def _stack(parts: list[Any]) -> Any:

@@ -96,7 +96,7 @@ class Pipeline:
         the list.
 
         The last piece of a prompt has its finish_reason. Leaving the iterator early cancels what is
-        running.
+        running. Raises as ``infer``, after the last piece.
         """
         items, _ = split_prompts(prompts)
         configs = self._configs(gen_config, len(items))
@@ -105,6 +105,7 @@ class Pipeline:
         with _synchronous_call(self.runtime, ids, configs) as (call, outputs):
             while call.open:
                 yield from call.absorb(outputs.get())
+            call.raise_error()
 
     def chat(
         self,
@@ -191,6 +192,7 @@ class Pipeline:
             while call.open:
                 for piece in call.absorb(await outputs.get()):
                     yield piece
+            call.raise_error()
 
     def _run(
         self, ids: Sequence[Sequence[int]], configs: list[GenerationConfig], use_tqdm: bool | None

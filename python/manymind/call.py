@@ -78,17 +78,19 @@ class Call:
         return pieces
 
     def results(self) -> list[Any]:
-        """The response of each prompt, or its n responses; raises the error of the first that
-        failed.
-        """
-        for group in self._answers:
-            for answer in group:
-                if answer.error is not None:
-                    raise answer.error
+        """The response of each prompt, or its n responses; raises as ``raise_error``."""
+        self.raise_error()
         return [
             group[0].response if len(group) == 1 else [answer.response for answer in group]
             for group in self._answers
         ]
+
+    def raise_error(self) -> None:
+        """Raises the error of the first answer that failed, if one did."""
+        for group in self._answers:
+            for answer in group:
+                if answer.error is not None:
+                    raise answer.error
 
     def _send(self) -> None:
         while self._unsent:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from manymind.answers import Answer
 from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig
 from manymind.dispatcher import OutputDispatcher
-from manymind.errors import EngineError
+from manymind.errors import InvalidParameterError
 from manymind.fetch import resolve_model
 from manymind.output_text import TextAssembler
 from manymind.prompts import Prompt, as_messages
@@ -84,8 +84,8 @@ class Runtime:
             # A caller who declines the template may have rendered one himself.
             return self.tokenizer.encode(prompt, parse_special=not use_template)
         if self.template is None:
-            raise EngineError(
-                "this model has no chat template: expected a str prompt, found messages"
+            raise InvalidParameterError(
+                "prompts: expected a str, found messages: this model has no chat template"
             )
         messages = as_messages(prompt, self._system)
         return self.tokenizer.encode_segments(self.template.render_segments(messages))

@@ -182,6 +182,14 @@ def test_prompt_too_long(smollm2: Pipeline) -> None:
     _still_serves(smollm2)
 
 
+def test_messages_need_a_chat_template(gemma_path: str) -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    with pipeline(gemma_path, EngineConfig(session_len=64)) as pipe:
+        with pytest.raises(InvalidParameterError, match="chat template"):
+            pipe(messages)
+        assert pipe("1, 2, 3,", GenerationConfig(max_new_tokens=1)).token_ids
+
+
 def test_everything_forbidden(smollm2: Pipeline) -> None:
     config = GenerationConfig(max_new_tokens=2, allowed_token_ids=[5], bad_token_ids=[5])
     with pytest.raises(ManymindError):

@@ -278,6 +278,9 @@ def test_timeout_fails_the_request(smollm2: Pipeline) -> None:
     with pytest.raises(EngineError, match="timeout"):
         ask(smollm2, max_new_tokens=2000, ignore_eos=True, timeout=0.05)
     assert ask(smollm2, timeout=60.0).finish_reason == "length"
+    config = GenerationConfig(max_new_tokens=2000, ignore_eos=True, timeout=0.05)
+    with pytest.raises(EngineError, match="timeout"):
+        list(smollm2.stream_infer(STORY, config))
 
 
 covers("cache_salt")
