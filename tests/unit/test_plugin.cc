@@ -128,7 +128,7 @@ TEST(status_becomes_error_with_the_plugins_words) {
   EXPECT_ERROR(plugin->check_status(TM_OUT_OF_MEMORY, "alloc"), ErrorCode::kOutOfMemory,
                "fake backend: alloc: fake words");
   EXPECT_ERROR(plugin->check_status(TM_DEVICE_LOST, "x"), ErrorCode::kDeviceLost, "x");
-  EXPECT_ERROR(plugin->check_status(static_cast<tm_status>(77), "x"), ErrorCode::kInternal, "x");
+  EXPECT_ERROR(plugin->check_status(TM_NOT_READY, "x"), ErrorCode::kInternal, "x");
 }
 
 TEST(files_that_are_no_plugins_are_refused) {

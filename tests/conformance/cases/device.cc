@@ -128,9 +128,9 @@ std::string check_settings_every_backend_knows(const Session& session) {
 }
 
 std::string check_refused_weights(const Session& session) {
-  const tm_weight_desc desc{.format = static_cast<tm_weight_format>(9999), .rows = 4, .cols = 32};
+  const tm_weight_desc desc{.format = static_cast<tm_weight_format>(63), .rows = 4, .cols = 32};
   const tm_weight_info info = PackedWeight::query(session.device, desc);
-  if (info.supported) return "query took weight format 9999";
+  if (info.supported) return "query took weight format 63";
   if (!info.reason[0]) return "query refused a format without a reason";
   // GGUF rows are whole blocks.
   const tm_weight_info ragged =
