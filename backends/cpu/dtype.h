@@ -73,8 +73,9 @@ inline size_t dtype_bytes(tm_dtype dtype) {
     case TM_F8_E4M3:
     case TM_F8_E5M2:
       return 1;
+    default:  // of a later minor version
+      return 0;
   }
-  return 0;
 }
 
 }  // namespace turbomind::cpu

@@ -28,6 +28,7 @@ struct CpuOps {
   // ops/elementwise.cc
   static void activation(Stream&, const tm_activation_args&, const tm_workspace&);
   static void gated_activation(Stream&, const tm_gated_activation_args&, const tm_workspace&);
+  static void softcap(Stream&, const tm_softcap_args&, const tm_workspace&);
   static void add(Stream&, const tm_add_args&, const tm_workspace&);
   static void cast(Stream&, const tm_cast_args&, const tm_workspace&);
 

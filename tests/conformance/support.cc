@@ -22,6 +22,17 @@ std::string cell(const std::vector<EntryResult>& results, const std::function<bo
   return passed ? "yes" : "-";
 }
 
+bool is_composable(int op) {
+  switch (op) {
+#define TM_COMPOSABLE(name) case TM_OP_##name:
+    TM_OPTIONAL_OPS(TM_COMPOSABLE)
+#undef TM_COMPOSABLE
+    return true;
+    default:
+      return false;
+  }
+}
+
 bool is_variant_of(const Entry& entry, const std::string& dtype) {
   return entry.variant == dtype || entry.variant.starts_with(dtype + "_");
 }
@@ -41,7 +52,7 @@ void op_rows(std::ostringstream& text, const Session& session, const std::vector
       const std::string found = cell(results, matches);
       const bool composed =
           found == "-" &&
-          (op == TM_OP_all_reduce_add_rms_norm ? session.device.plugin().comm() != nullptr : op >= TM_OP_add_rms_norm);
+          (op == TM_OP_all_reduce_add_rms_norm ? session.device.plugin().comm() != nullptr : is_composable(op));
       text << ' ' << (composed ? "composed" : found) << " |";
     }
     text << '\n';

@@ -31,13 +31,19 @@ struct Fixture {
 };
 
 TEST(a_decoder_names_the_weights_it_needs) {
-  for (const TinyModel& model : {tiny_llama(), tiny_qwen2(), tiny_gemma3(), tiny_medley()}) {
+  for (TinyModel model : {tiny_llama(), tiny_qwen2(), tiny_gemma3(), tiny_medley()}) {
+    model.config.logit_softcap = 0;
     Fixture f(model);
     std::vector<std::string> names;
     for (const WeightSource& source : model.checkpoint) names.push_back(source.name);
     std::sort(names.begin(), names.end());
     EXPECT(f.decoder().weight_names() == names);
   }
+}
+
+TEST(a_model_that_needs_what_the_backend_lacks_is_refused) {
+  Fixture f(tiny_medley());
+  EXPECT_ERROR(f.decoder(), ErrorCode::kUnsupported, "logit_softcap: expected 0, as the null backend lacks the op");
 }
 
 TEST(weight_errors_name_the_weight_expected_and_found) {

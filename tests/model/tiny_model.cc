@@ -208,6 +208,7 @@ TinyModel tiny_medley() {
   config.ropes = {rope(16, 10000)};
   config.ropes[0].style = TM_ROPE_INTERLEAVED;
   config.ropes[0].attention_factor = 1.25;
+  config.logit_softcap = 2.0F;
   for (LayerConfig& layer : config.layers) {
     layer.attention.qkv_bias = layer.attention.o_bias = layer.ffn.bias = true;
     layer.attention.softcap = 1.5F;

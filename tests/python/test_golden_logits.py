@@ -16,7 +16,6 @@ from golden_data import GOLDEN, TINY_CHECKPOINTS, logits_file
 
 from manymind import EngineConfig, _turbomind
 from manymind.checkpoint import open_checkpoint
-from manymind.errors import BackendError
 from manymind.native import start_engine
 
 CHECKPOINTS = pytest.mark.parametrize("path", TINY_CHECKPOINTS, ids=lambda path: path.name)
@@ -99,9 +98,13 @@ def test_default_precision_stays_close(path: Path) -> None:
     assert shift < 0.06
 
 
-def test_an_option_without_an_implementation_is_refused_by_name(tmp_path: Path) -> None:
+def test_logits_are_capped_where_the_config_says_so(tmp_path: Path) -> None:
+    """The cap is small against these logits, so an engine without it would be far off."""
     folder = shutil.copytree(GOLDEN / "tiny" / "gemma3", tmp_path / "gemma3")
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "final_logit_softcapping": 30.0}))
-    with pytest.raises(BackendError, match="logit_softcap: expected 0"), engine(folder):
-        pass
+    ids, expected = golden(folder)
+    cap = float(np.abs(expected).max()) / 2
+    (folder / "config.json").write_text(json.dumps({**config, "final_logit_softcapping": cap}))
+    with engine(folder) as native:
+        _, logits = run(native, ids, max_new_tokens=1, output_logits="all")
+    np.testing.assert_allclose(logits, cap * np.tanh(expected / cap), rtol=0, atol=TOLERANCE)

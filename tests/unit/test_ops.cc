@@ -67,6 +67,15 @@ TEST(attention_checks_heads_against_the_pool) {
                "block ids of the pool, found 1");
 }
 
+TEST(an_op_that_only_some_models_need_is_refused_by_name_where_it_is_missing) {
+  Fixture f;
+  const Tensor x = f.tensor({2, 8});
+  EXPECT(!f.ops.offered(TM_OP_softcap));
+  EXPECT_ERROR(f.ops.softcap({.x = x, .cap = 30, .out = x}), ErrorCode::kUnsupported,
+               "softcap: the null backend does not offer this op");
+  EXPECT_ERROR(f.ops.softcap({.x = x, .cap = 0, .out = x}), ErrorCode::kInvalidArgument, "softcap: cap");
+}
+
 TEST(zero_rows_need_no_data) {
   Fixture f;
   const Tensor empty = make_tensor(static_cast<void*>(nullptr), TM_F32, {0, 8});

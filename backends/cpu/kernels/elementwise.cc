@@ -34,6 +34,10 @@ void gated_activation(tm_activation_kind kind, const float* gate, const float* u
   });
 }
 
+void softcap(const float* x, float cap, int64_t length, float* out) {
+  map_row(length, out, [&](auto get) TM_INLINE_LAMBDA { return set(cap) * tanh(get(x) / set(cap)); });
+}
+
 void add(const float* a, const float* b, int64_t length, float* out) {
   map_row(length, out, [&](auto get) TM_INLINE_LAMBDA { return get(a) + get(b); });
 }
@@ -59,6 +63,7 @@ TM_INLINE void fill_conversions(void (*(&row)[3])(const void*, int64_t, void*)) 
 void fill(ElementwiseKernels& kernels) {
   kernels.activation = activation;
   kernels.gated_activation = gated_activation;
+  kernels.softcap = softcap;
   kernels.add = add;
   kernels.add_scaled = add_scaled;
   fill_conversions<float>(kernels.convert[TM_F32]);

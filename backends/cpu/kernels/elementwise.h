@@ -13,6 +13,8 @@ struct ElementwiseKernels {
   void (*activation)(tm_activation_kind, const float* x, int64_t count, float* out);
   // out = activation(gate) * up
   void (*gated_activation)(tm_activation_kind, const float* gate, const float* up, int64_t count, float* out);
+  // out = cap * tanh(x / cap)
+  void (*softcap)(const float* x, float cap, int64_t count, float* out);
   void (*add)(const float* a, const float* b, int64_t count, float* out);
   // out += factor * x
   void (*add_scaled)(const float* x, float factor, int64_t count, float* out);

@@ -96,6 +96,8 @@ TM_INLINE void with_activation(tm_activation_kind kind, Fn&& fn) {
       return fn(ActivationTag<TM_ACTIVATION_QUICK_GELU>{});
     case TM_ACTIVATION_RELU:
       return fn(ActivationTag<TM_ACTIVATION_RELU>{});
+    default:  // refused where the op was called
+      return;
   }
 }
 

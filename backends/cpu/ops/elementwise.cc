@@ -130,6 +130,16 @@ void CpuOps::gated_activation(Stream& stream, const tm_gated_activation_args& ar
   });
 }
 
+void CpuOps::softcap(Stream& stream, const tm_softcap_args& args, const tm_workspace&) {
+  const Matrix<float> x = matrix_arg<float>(args.x, "x");
+  const Matrix<float> out = matrix_arg<float>(args.out, "out");
+  require(args.cap > 0, "cap", "a cap > 0, found " + std::to_string(args.cap));
+  const auto kernel = stream.kernels().elementwise.softcap;
+  for_row_ranges(stream.pool(), x.rows, kActivationCost * x.cols, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) kernel(x.row(row), args.cap, x.cols, out.row(row));
+  });
+}
+
 void CpuOps::add(Stream& stream, const tm_add_args& args, const tm_workspace&) {
   const Matrix<float> a = matrix_arg<float>(args.a, "a");
   const Matrix<float> b = matrix_arg<float>(args.b, "b");

@@ -27,7 +27,7 @@ size_t Context::workspace_size(tm_op_id op, const void* args) {
     return workspace_of_##name<CpuOps>(*this, args);
     TM_ALL_OPS(TM_CPU_CASE)
 #undef TM_CPU_CASE
-    case TM_NUM_OPS:
+    default:
       break;
   }
   throw abi::Error(TM_INVALID_ARGUMENT, "op: expected one of tm_op_id, found " + std::to_string(static_cast<int>(op)));

@@ -46,6 +46,10 @@ extern "C" {
 #define TM_MAX_WEIGHT_PARTS 4
 #define TM_UNIQUE_ID_BYTES 8192
 
+/* Last enumerator of every enum: C lets a compiler choose the size of an enum by its values, so this fixes it at 32
+ * bits (compilers with -fshort-enums included) and keeps it when values are appended. Never passed. */
+#define TM_MAX_ENUM 0x7FFFFFFF
+
 /* ------------------------------------------------------------------------------------------------ basic types */
 
 typedef enum tm_status {
@@ -56,7 +60,8 @@ typedef enum tm_status {
   TM_DEVICE_ERROR = 4, /* this call failed; the context is still usable */
   TM_DEVICE_LOST = 5,  /* the context and everything made from it is dead; only free and destroy calls remain valid */
   TM_INTERNAL = 6,
-  TM_NOT_READY = 7 /* event_query: not yet reached */
+  TM_NOT_READY = 7, /* event_query: not yet reached */
+  TM_STATUS_MAX_ENUM = TM_MAX_ENUM
 } tm_status;
 
 typedef enum tm_dtype {
@@ -70,7 +75,8 @@ typedef enum tm_dtype {
   TM_I64 = 7,
   TM_U64 = 8,
   TM_F8_E4M3 = 9,
-  TM_F8_E5M2 = 10
+  TM_F8_E5M2 = 10,
+  TM_DTYPE_MAX_ENUM = TM_MAX_ENUM
 } tm_dtype;
 
 /* Raw layout of a weight as it comes from a checkpoint: [rows, cols] row-major, quantised along cols. */
@@ -92,12 +98,17 @@ typedef enum tm_weight_format {
   TM_WEIGHT_FP8_TENSOR = 40,   /* e4m3 codes, scales [1] */
   TM_WEIGHT_FP8_CHANNEL = 41,  /* e4m3 codes, scales [rows] */
   TM_WEIGHT_FP8_BLOCK128 = 42, /* e4m3 codes, scales [ceil(rows/128), ceil(cols/128)] */
-  TM_WEIGHT_MXFP4 = 50         /* e2m1 codes, e8m0 scales [rows, cols / 32] */
+  TM_WEIGHT_MXFP4 = 50,        /* e2m1 codes, e8m0 scales [rows, cols / 32] */
+  TM_WEIGHT_FORMAT_MAX_ENUM = TM_MAX_ENUM
 } tm_weight_format;
 
 /* How a linear may compute. DEFAULT: the backend's best (e.g. integer dot products on quantised activations).
  * FLOAT32: no rounding of activations or of dequantised weights below float32. */
-typedef enum tm_compute { TM_COMPUTE_DEFAULT = 0, TM_COMPUTE_FLOAT32 = 1 } tm_compute;
+typedef enum tm_compute {
+  TM_COMPUTE_DEFAULT = 0,
+  TM_COMPUTE_FLOAT32 = 1,
+  TM_COMPUTE_MAX_ENUM = TM_MAX_ENUM
+} tm_compute;
 
 typedef enum tm_activation_kind {
   TM_ACTIVATION_NONE = 0,
@@ -105,15 +116,39 @@ typedef enum tm_activation_kind {
   TM_ACTIVATION_GELU_TANH = 2,
   TM_ACTIVATION_GELU_ERF = 3,
   TM_ACTIVATION_QUICK_GELU = 4,
-  TM_ACTIVATION_RELU = 5
+  TM_ACTIVATION_RELU = 5,
+  TM_ACTIVATION_KIND_MAX_ENUM = TM_MAX_ENUM
 } tm_activation_kind;
 
-typedef enum tm_rope_style { TM_ROPE_NEOX = 0, TM_ROPE_INTERLEAVED = 1 } tm_rope_style;
-typedef enum tm_memory_kind { TM_MEMORY_DEVICE = 0, TM_MEMORY_PINNED_HOST = 1 } tm_memory_kind;
-typedef enum tm_copy_kind { TM_HOST_TO_DEVICE = 0, TM_DEVICE_TO_HOST = 1, TM_DEVICE_TO_DEVICE = 2 } tm_copy_kind;
-typedef enum tm_reduce_op { TM_REDUCE_SUM = 0, TM_REDUCE_MAX = 1 } tm_reduce_op;
-typedef enum tm_log_level { TM_LOG_DEBUG = 0, TM_LOG_INFO = 1, TM_LOG_WARNING = 2, TM_LOG_ERROR = 3 } tm_log_level;
-typedef enum tm_route_score { TM_ROUTE_SOFTMAX = 0, TM_ROUTE_SIGMOID = 1 } tm_route_score;
+typedef enum tm_rope_style {
+  TM_ROPE_NEOX = 0,
+  TM_ROPE_INTERLEAVED = 1,
+  TM_ROPE_STYLE_MAX_ENUM = TM_MAX_ENUM
+} tm_rope_style;
+typedef enum tm_memory_kind {
+  TM_MEMORY_DEVICE = 0,
+  TM_MEMORY_PINNED_HOST = 1,
+  TM_MEMORY_KIND_MAX_ENUM = TM_MAX_ENUM
+} tm_memory_kind;
+typedef enum tm_copy_kind {
+  TM_HOST_TO_DEVICE = 0,
+  TM_DEVICE_TO_HOST = 1,
+  TM_DEVICE_TO_DEVICE = 2,
+  TM_COPY_KIND_MAX_ENUM = TM_MAX_ENUM
+} tm_copy_kind;
+typedef enum tm_reduce_op { TM_REDUCE_SUM = 0, TM_REDUCE_MAX = 1, TM_REDUCE_OP_MAX_ENUM = TM_MAX_ENUM } tm_reduce_op;
+typedef enum tm_log_level {
+  TM_LOG_DEBUG = 0,
+  TM_LOG_INFO = 1,
+  TM_LOG_WARNING = 2,
+  TM_LOG_ERROR = 3,
+  TM_LOG_LEVEL_MAX_ENUM = TM_MAX_ENUM
+} tm_log_level;
+typedef enum tm_route_score {
+  TM_ROUTE_SOFTMAX = 0,
+  TM_ROUTE_SIGMOID = 1,
+  TM_ROUTE_SCORE_MAX_ENUM = TM_MAX_ENUM
+} tm_route_score;
 
 typedef struct tm_context tm_context; /* one opened device */
 typedef struct tm_stream tm_stream;
@@ -165,7 +200,7 @@ typedef struct tm_device_props {
   char name[128]; /* human readable, e.g. the processor's model name */
   char arch[64];  /* what the kernels were chosen for, e.g. "avx512-vnni-bf16" */
   uint64_t total_memory_bytes;
-  uint64_t memory_alignment;     /* bytes; every alloc() is aligned at least so */
+  uint64_t memory_alignment;     /* bytes, a power of two >= 256; every alloc() of either kind is aligned at least so */
   uint64_t activation_dtypes;    /* bit (1 << tm_dtype) for each dtype the ops take as activations */
   uint64_t kv_dtypes;            /* bit (1 << tm_dtype) for each KV cache dtype */
   tm_dtype preferred_activation; /* used when the model's config says "auto" */
@@ -240,7 +275,7 @@ typedef struct tm_weight_desc {
 } tm_weight_desc;
 
 typedef struct tm_weight_info {
-  size_t struct_size;
+  size_t struct_size;     /* set by the caller */
   int32_t supported;      /* 0: reason says why; the core asks again with another format, then without FLOAT32 */
   size_t packed_bytes;    /* device memory that pack() wants from the caller; may be 0 */
   int32_t borrows_source; /* 1: the packed weight goes on reading the parts' host memory, which must stay mapped */

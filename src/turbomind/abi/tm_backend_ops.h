@@ -306,8 +306,18 @@ typedef struct tm_all_reduce_add_rms_norm_args {
   tm_add_rms_norm_args norm;
 } tm_all_reduce_add_rms_norm_args;
 
+/* ---- model-gated: only some models need them; one on a backend whose slot is NULL is refused, naming the op ---- */
+
+/* out = cap * tanh(x / cap): Gemma 2 bounds its logits so (Gemma Team 2024, arXiv:2408.00118). */
+typedef struct tm_softcap_args {
+  size_t struct_size;
+  tm_tensor x;   /* f32 [T, V], whatever the activations are */
+  float cap;     /* > 0 */
+  tm_tensor out; /* f32 [T, V]; may alias x */
+} tm_softcap_args;
+
 /* X(name): every op; the args type is tm_<name>_args. The order is the ABI: a later minor version appends lists of its
- * own after these, optional for every plug-in. Ops that only some models need (mla_attention, causal_conv1d,
+ * own after these, optional for every plug-in. More ops that only some models need (mla_attention, causal_conv1d,
  * gated_delta_net) will come that way. */
 /* clang-format off */
 #define TM_REQUIRED_OPS_1_0(X)                                                                           \
@@ -316,16 +326,19 @@ typedef struct tm_all_reduce_add_rms_norm_args {
   X(scatter_rows) X(moe_route) X(moe_permute) X(moe_combine) X(logits_process) X(sample) X(logprobs)
 #define TM_OPTIONAL_OPS_1_0(X) \
   X(add_rms_norm) X(qk_norm_rope_kv_write) X(linear_gated_activation) X(all_reduce_add_rms_norm)
+#define TM_MODEL_OPS_1_0(X) X(softcap)
 #define TM_REQUIRED_OPS(X) TM_REQUIRED_OPS_1_0(X)
 #define TM_OPTIONAL_OPS(X) TM_OPTIONAL_OPS_1_0(X)
-#define TM_ALL_OPS(X) TM_REQUIRED_OPS_1_0(X) TM_OPTIONAL_OPS_1_0(X)
+#define TM_MODEL_OPS(X) TM_MODEL_OPS_1_0(X)
+#define TM_ALL_OPS(X) TM_REQUIRED_OPS_1_0(X) TM_OPTIONAL_OPS_1_0(X) TM_MODEL_OPS_1_0(X)
 /* clang-format on */
 
 typedef enum tm_op_id {
 #define TM_OP_ENUM(name) TM_OP_##name,
   TM_ALL_OPS(TM_OP_ENUM)
 #undef TM_OP_ENUM
-      TM_NUM_OPS
+      TM_NUM_OPS,
+  TM_OP_ID_MAX_ENUM = TM_MAX_ENUM
 } tm_op_id;
 
 typedef struct tm_op_api {

@@ -31,10 +31,11 @@ bool same_shape(const tm_attention_shape& a, const tm_attention_shape& b) {
          a.kv.head_dim_k == b.kv.head_dim_k && a.kv.head_dim_v == b.kv.head_dim_v;
 }
 
-DecoderConfig validated(DecoderConfig config) {
+DecoderConfig validated(DecoderConfig config, const Device& device) {
   validate(config);
-  // The contract has no op for c * tanh(x / c) on logits.
-  check(config.logit_softcap == 0, ErrorCode::kUnsupported, "logit_softcap: expected 0, found ", config.logit_softcap);
+  check(config.logit_softcap == 0 || device.plugin().op().softcap, ErrorCode::kUnsupported,
+        "logit_softcap: expected 0, as the ", device.plugin().name(), " backend lacks the op softcap, found ",
+        config.logit_softcap);
   return config;
 }
 
@@ -78,7 +79,7 @@ struct Decoder::Impl {
 
 Decoder::Impl::Impl(DecoderConfig decoder_config, DecoderOptions decoder_options, const Device& on_device,
                     Stream& on_stream, Comm* ranks)
-    : config(validated(std::move(decoder_config))),
+    : config(validated(std::move(decoder_config), on_device)),
       options(decoder_options),
       device(on_device),
       stream(on_stream),
@@ -190,7 +191,9 @@ Tensor Decoder::Impl::compute_logits(Ops& step_ops, Arena& arena, const Tensor& 
   arena.reset();
   const Tensor x = arena.allocate("logits_hidden", hidden.dtype, {rows.shape[0], config.hidden_size});
   step_ops.gather_rows({.in = hidden, .index = rows, .out = x});
-  return lm_head.forward(step_ops, arena, comm, x);
+  const Tensor logits = lm_head.forward(step_ops, arena, comm, x);
+  if (config.logit_softcap > 0) step_ops.softcap({.x = logits, .cap = config.logit_softcap, .out = logits});
+  return logits;
 }
 
 Decoder::Decoder(DecoderConfig config, DecoderOptions options, const Device& device, Stream& stream, Comm* comm)

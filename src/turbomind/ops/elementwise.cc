@@ -49,4 +49,14 @@ void Ops::cast(tm_cast_args args) {
   run(TM_OP_cast, device_.plugin().op().cast, args);
 }
 
+void Ops::softcap(tm_softcap_args args) {
+  const ArgumentCheck arg("softcap", device_);
+  arg.tensor("x", args.x, TM_F32, {kAny, kAny});
+  arg.require(args.cap > 0, "cap", "a cap > 0", args.cap);
+  arg.same_shape("out", args.out, args.x);
+  check(offered(TM_OP_softcap), ErrorCode::kUnsupported, "softcap: the ", device_.plugin().name(),
+        " backend does not offer this op");
+  run(TM_OP_softcap, device_.plugin().op().softcap, args);
+}
+
 }  // namespace turbomind

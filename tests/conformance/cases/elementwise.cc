@@ -84,6 +84,23 @@ void build_activation(Case& c, DType dtype, const Shape& s, tm_activation_kind k
   };
 }
 
+// x reaches beyond the cap on both sides, where the curve is flat, and lies close to 0, where it is straight.
+void build_softcap(Case& c, const Shape& s, double cap, bool in_place) {
+  TestTensor& x =
+      in_place ? c.in_out("x", TM_F32, {s.rows, s.cols}, s.gap) : c.input("x", TM_F32, {s.rows, s.cols}, s.gap);
+  TestTensor& out = in_place ? x : c.output("out", TM_F32, {s.rows, s.cols}, s.gap);
+  c.independent_rows = s.rows;
+  c.fill = [&c, &x, cap] { x.fill_normal(c.random, 2 * cap); };
+  c.issue = [&c, &x, &out, cap](RowRange r) {
+    c.call(TM_OP_softcap, c.op().softcap,
+           tm_softcap_args{
+               .x = x.rows(r.begin, r.count), .cap = static_cast<float>(cap), .out = out.rows(r.begin, r.count)});
+  };
+  c.reference = [&x, &out, cap] {
+    for (int64_t i = 0; i < x.size(); ++i) out.expected.push_back(cap * std::tanh(x.get(i) / cap));
+  };
+}
+
 // The tails of each curve, where a series or a table goes wrong first.
 void build_activation_range(Case& c, DType dtype, tm_activation_kind kind) {
   constexpr int64_t kCount = 401;
@@ -148,6 +165,10 @@ void build_cast(Case& c, DType from, DType to, const Shape& s) {
 }  // namespace
 
 void add_elementwise_cases(Suite& suite, const Session& session) {
+  for (const Shape& s : kShapes) {
+    suite.add("softcap", "f32", label(s), [=](Case& c) { build_softcap(c, s, 30, false); });
+  }
+  suite.add("softcap", "f32", "in_place", [](Case& c) { build_softcap(c, kShapes[4], 1.5, true); });
   const std::vector<DType> dtypes = session.activation_dtypes();
   for (const DType dtype : dtypes) {
     const std::string name = dtype_name(dtype);
