@@ -4,8 +4,9 @@
     python tools/make_golden.py [FOLDER]          # default: tests/golden
 
 Writes tiny checkpoints of every family with the logits of transformers (float32), matrices in every
-GGUF format with their values as the gguf package reads them, token ids of a corpus and rendered
-chats. Reads text.txt and corpus.txt from tests/golden, and fetches the two small models.
+GGUF format with their values as the gguf package reads them, token ids of a corpus, rendered chats
+and preprocessed pictures. Reads text.txt and corpus.txt from tests/golden, and fetches the two
+small models.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ sys.path.insert(0, str(_ROOT / "tools"))
 
 import reference_text as text_reference  # noqa: E402
 from make_tiny_checkpoints import VOCAB_SIZE, make_all  # noqa: E402
+from make_vision_golden import make_preprocessed  # noqa: E402
 from reference import load_reference  # noqa: E402
 
 SEQUENCE_LENGTH = 48  # longer than the attention windows of the tiny models
@@ -36,6 +38,7 @@ def make_golden(folder: Path, models: dict[str, Path]) -> None:
     make_logits(folder)
     make_formats(folder)
     make_texts(folder, models)
+    make_preprocessed(folder)
 
 
 def make_logits(folder: Path) -> None:

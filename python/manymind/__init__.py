@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from manymind.api import Pipeline, pipeline
     from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig, Response
     from manymind.lmdeploy_config import PytorchEngineConfig, TurbomindEngineConfig
+    from manymind.media import MediaLimits, load_image
     from manymind.session import Session
 
 __version__ = "0.1.0"
@@ -21,11 +22,13 @@ _HOME = {
     "ChatTemplateConfig": "manymind.config",
     "EngineConfig": "manymind.config",
     "GenerationConfig": "manymind.config",
+    "MediaLimits": "manymind.media",
     "Pipeline": "manymind.api",
     "PytorchEngineConfig": "manymind.lmdeploy_config",
     "Response": "manymind.config",
     "Session": "manymind.session",
     "TurbomindEngineConfig": "manymind.lmdeploy_config",
+    "load_image": "manymind.media",
     "pipeline": "manymind.api",
 }
 
@@ -33,11 +36,13 @@ __all__ = [
     "ChatTemplateConfig",
     "EngineConfig",
     "GenerationConfig",
+    "MediaLimits",
     "Pipeline",
     "PytorchEngineConfig",
     "Response",
     "Session",
     "TurbomindEngineConfig",
+    "load_image",
     "pipeline",
 ]
 

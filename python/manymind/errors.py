@@ -73,6 +73,23 @@ class PromptTooLongError(InvalidParameterError):
     """The prompt and the tokens to generate do not fit the context length of the session."""
 
 
+class MediaError(InvalidParameterError):
+    """A picture or video cannot be used: not one, damaged, of a shape the model refuses, or not
+    matching the prompt's placeholders."""
+
+
+class MediaTooLargeError(MediaError):
+    """A picture or video exceeds a limit of bytes, pixels, frames or encoder rows."""
+
+
+class MediaAccessError(MediaError):
+    """A media reference is refused: scheme, private address or local file that is not allowed."""
+
+
+class MediaFetchError(MediaError):
+    """A media URL could not be fetched."""
+
+
 class EngineError(ManymindError):
     """The engine failed to run a request, or is stopped."""
 

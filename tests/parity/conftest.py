@@ -7,4 +7,7 @@ import sys
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(_ROOT / "tools"), str(_ROOT / "tests" / "python")]
+sys.path[:0] = [
+    str(_ROOT / "tools"),
+    *(str(_ROOT / "tests" / name) for name in ("python", "vision")),
+]

@@ -61,6 +61,10 @@ class Fields:
             raise self.error(name, "a list", value)
         return value
 
+    def raw(self, name: str) -> Any:
+        """The value as it is; None if it is absent."""
+        return self._values.get(self._prefix + name)
+
     def nested(self, name: str) -> Fields:
         """The object ``name``; empty if it is absent."""
         value = self._get(name, {})

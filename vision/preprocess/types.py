@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What preprocessing hands to the engine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from manymind.vision.rgb import RgbImage
+
+FloatArray: TypeAlias = npt.NDArray[np.float32]
+IndexArray: TypeAlias = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedRows:
+    """Rows of a matrix summed with weights: out[i] = sum over j of weights[i, j] * in[rows[i, j]].
+
+    Attributes:
+        rows: int32 [n, k].
+        weights: float32 [n, k]; None = the single row itself, k = 1.
+    """
+
+    rows: IndexArray
+    weights: FloatArray | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderInput:
+    """What the encoder turns into one run of token embeddings: a picture, a tile of one or a slice
+    of a video.
+
+    Attributes:
+        pixels: float32 [rows, patch_dim]: normalised patches, each flattened as [channel, (frame,)
+            y, x].
+        num_tokens: embeddings that come out.
+        segments: int32: rows of each group that attends to itself, in order; they add up to rows.
+        windows: the same for the layers with window attention; None for encoders without.
+        positions: int32 [2, rows]: y and x of each patch, for encoders with rotary positions.
+        table: rows of the learned position table to add to each patch; None for encoders without.
+        merge: int32 [merged]: order in which patches enter the projector, neighbours that it
+            joins side by side; None = as they are.
+        output: which projected rows make up the tokens; the row after the last is the newline
+            embedding. None = as they are.
+        digest: 32 bytes that stand for the content: equal only for equal inputs of one model.
+    """
+
+    pixels: FloatArray
+    num_tokens: int
+    segments: IndexArray
+    digest: bytes
+    windows: IndexArray | None = None
+    positions: IndexArray | None = None
+    table: WeightedRows | None = None
+    merge: IndexArray | None = None
+    output: WeightedRows | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedMedia:
+    """A picture, or a video, ready for the encoder.
+
+    Attributes:
+        inputs: in the order in which their tokens stand in the prompt.
+        grid: what a prompt must know of the layout: (rows, columns) of tiles, or (frames, y, x) of
+            patches.
+        seconds: of a video: time at which each of its slices begins; empty for a picture.
+    """
+
+    inputs: tuple[EncoderInput, ...]
+    grid: tuple[int, ...]
+    seconds: tuple[float, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Embeddings of all inputs together."""
+        return sum(item.num_tokens for item in self.inputs)
+
+
+class Preprocessor(Protocol):
+    """The rules of one model, from its preprocessor_config.json."""
+
+    def image(self, image: RgbImage) -> PreparedMedia:
+        """A picture, uint8 [height, width, 3]. Raises MediaError if the rules refuse its
+        shape."""
+
+    def rows(self, height: int, width: int) -> int:
+        """Patches that a picture of this size becomes: what it costs the encoder, before it is
+        decoded."""
+
+
+class VideoPreprocessor(Preprocessor, Protocol):
+    """A preprocessor of a model that takes videos."""
+
+    def video(self, frames: Sequence[RgbImage], fps: float) -> PreparedMedia:
+        """Frames of equal size, taken ``fps`` per second. Raises MediaError."""
+
+
+def content_digest(kind: str, *parts: Any) -> bytes:
+    """32 bytes over pixels (uint8 arrays, with their shapes) and plain values.
+
+    BLAKE2b: no two different pictures are known to share a digest, and hashlib releases the GIL.
+    """
+    state = hashlib.blake2b(kind.encode(), digest_size=32)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            state.update(f"{part.dtype}{part.shape}".encode())
+            state.update(np.ascontiguousarray(part).data)
+        else:
+            state.update(repr(part).encode())
+    return state.digest()
+
+
+def whole_segment(rows: int) -> IndexArray:
+    """All rows attend to all."""
+    return np.array([rows], np.int32)
