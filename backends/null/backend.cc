@@ -57,6 +57,8 @@ Settings::Settings(const tm_config& config) {
       asynchronous = parse_number(key, value) != 0;
     } else if (key == "can_capture") {
       can_capture = parse_number(key, value) != 0;
+    } else if (key == "host_accessible") {
+      host_accessible = parse_number(key, value) != 0;
     } else if (key == "sample_delay_us") {
       sample_delay_us = static_cast<int64_t>(parse_number(key, value));
     } else if (key == "weight_formats") {
@@ -85,7 +87,7 @@ void Context::props(tm_device_props* out) const {
   const int32_t block_sizes[] = {1, 2, 4, 8, 16, 32, 64};
   std::copy(std::begin(block_sizes), std::end(block_sizes), props.kv_block_sizes);
   props.preferred_kv_block_size = 16;
-  props.host_accessible = 1;
+  props.host_accessible = settings_.host_accessible;
   props.always_deterministic = 1;
   props.can_capture = settings_.can_capture;
   props.asynchronous = settings_.asynchronous;

@@ -11,6 +11,7 @@
 //   asynchronous          1: ops and copies run when the stream is synchronised, not before
 //   can_capture           0: no capture (default 1)
 //   sample_delay_us       time each sample call takes, default 0
+//   host_accessible       0: the host is told to keep off device memory (default 1)
 //   weight_formats        comma-separated tm_weight_format numbers it takes; default: all
 #pragma once
 
@@ -35,6 +36,7 @@ struct Settings {
   uint64_t memory_bytes = uint64_t{1} << 30;
   bool asynchronous = false;
   bool can_capture = true;
+  bool host_accessible = true;
   int64_t sample_delay_us = 0;
   std::set<int> weight_formats;
 };

@@ -5,7 +5,14 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
+
+#include "turbomind/core/error.h"
+
 namespace turbomind::bindings {
+
+// The exception of manymind.errors for an error of the engine, not raised.
+pybind11::object make_python_error(ErrorCode code, const std::string& message);
 
 void bind_errors(pybind11::module_& module);
 void bind_config(pybind11::module_& module);

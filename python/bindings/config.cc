@@ -3,6 +3,7 @@
 
 #include <pybind11/stl.h>
 
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -104,6 +105,18 @@ void def_output_rows(py::class_<SamplingParams>& params, const char* name) {
       [name](SamplingParams& self, const std::string& word) { self.*member = parse_output_rows(name, word); });
 }
 
+// (begin, end, key) as tuples; a key is bytes.
+std::vector<std::tuple<int64_t, int64_t, py::bytes>> get_cache_keys(const SamplingParams& self) {
+  std::vector<std::tuple<int64_t, int64_t, py::bytes>> keys;
+  for (const CacheKey& key : self.cache_keys) keys.emplace_back(key.begin, key.end, key.key);
+  return keys;
+}
+
+void set_cache_keys(SamplingParams& self, const std::vector<std::tuple<int64_t, int64_t, py::bytes>>& keys) {
+  self.cache_keys.clear();
+  for (const auto& [begin, end, key] : keys) self.cache_keys.push_back({begin, end, key});
+}
+
 void bind_sampling_params(py::module_& module) {
   py::class_<SamplingParams> params(module, "SamplingParams");
   params.def(py::init<>())
@@ -128,7 +141,8 @@ void bind_sampling_params(py::module_& module) {
       .def_readwrite("prompt_logprobs", &SamplingParams::prompt_logprobs)
       .def_readwrite("priority", &SamplingParams::priority)
       .def_readwrite("timeout", &SamplingParams::timeout)
-      .def_readwrite("cache_salt", &SamplingParams::cache_salt);
+      .def_readwrite("cache_salt", &SamplingParams::cache_salt)
+      .def_property("cache_keys", &get_cache_keys, &set_cache_keys);
   def_output_rows<&SamplingParams::output_logits>(params, "output_logits");
   def_output_rows<&SamplingParams::output_last_hidden_state>(params, "output_last_hidden_state");
 }

@@ -78,6 +78,7 @@ py::dict to_dict(const EngineStats& stats) {
   TM_STAT(steps);
   TM_STAT(failed_steps);
   TM_STAT(graph_replays);
+  TM_STAT(device_recoveries);
   TM_STAT(schedule_seconds);
   TM_STAT(execute_seconds);
   TM_STAT(output_seconds);

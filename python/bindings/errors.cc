@@ -24,19 +24,20 @@ const char* python_class(ErrorCode code) {
     case ErrorCode::kQueueFull:
       return "QueueFullError";
     case ErrorCode::kCancelled:
+      return "RequestCancelledError";
     case ErrorCode::kDeadlineExceeded:
+      return "RequestTimeoutError";
     case ErrorCode::kInternal:
       break;
   }
   return "EngineError";
 }
 
-void raise_python_error(const Error& error) {
-  const py::object type = py::module_::import("manymind.errors").attr(python_class(error.code()));
-  py::set_error(type, error.what());
-}
+py::object python_type(ErrorCode code) { return py::module_::import("manymind.errors").attr(python_class(code)); }
 
 }  // namespace
+
+py::object make_python_error(ErrorCode code, const std::string& message) { return python_type(code)(message); }
 
 void bind_errors(py::module_&) {
   py::register_exception_translator([](std::exception_ptr pointer) {
@@ -44,7 +45,7 @@ void bind_errors(py::module_&) {
     try {
       std::rethrow_exception(pointer);
     } catch (const Error& error) {
-      raise_python_error(error);
+      py::set_error(python_type(error.code()), error.what());
     }
   });
 }

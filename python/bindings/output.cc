@@ -40,9 +40,9 @@ py::list logprob_rows(const std::vector<PositionLogprobs>& positions) {
   return rows;
 }
 
-std::optional<std::string> error_code(const Output& output) {
-  if (!output.error_code) return std::nullopt;
-  return to_string(*output.error_code);
+py::object error(const Output& output) {
+  if (!output.error_code) return py::none();
+  return make_python_error(*output.error_code, output.error_message);
 }
 
 void bind_times(py::module_& module) {
@@ -66,8 +66,7 @@ void bind_output(py::module_& module) {
       .def_readonly("finished", &Output::finished)
       .def_property_readonly("finish_reason", [](const Output& self) { return to_string(self.finish_reason); })
       .def_readonly("stop_token_id", &Output::stop_token_id)
-      .def_property_readonly("error_code", &error_code)
-      .def_readonly("error_message", &Output::error_message)
+      .def_property_readonly("error", &error)
       .def_readonly("prompt_tokens", &Output::prompt_tokens)
       .def_readonly("cached_tokens", &Output::cached_tokens)
       .def_readonly("times", &Output::times)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from manymind.errors import ManymindError
 from manymind.models.config import DecoderConfig
 
 class EngineOptions:
@@ -54,6 +55,7 @@ class SamplingParams:
     priority: int
     timeout: float
     cache_salt: str
+    cache_keys: list[tuple[int, int, bytes]]
     def __init__(self) -> None: ...
 
 class RequestTimes:
@@ -86,9 +88,7 @@ class Output:
     @property
     def stop_token_id(self) -> int | None: ...
     @property
-    def error_code(self) -> str | None: ...
-    @property
-    def error_message(self) -> str: ...
+    def error(self) -> ManymindError | None: ...
     @property
     def prompt_tokens(self) -> int: ...
     @property

@@ -5,28 +5,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from manymind import errors
 from manymind.config import Response
 from manymind.output_text import TextAssembler
 
 if TYPE_CHECKING:
     from manymind import _turbomind
-
-_ERRORS: dict[str, type[errors.ManymindError]] = {
-    "invalid_argument": errors.InvalidParameterError,
-    "unsupported": errors.EngineError,
-    "out_of_memory": errors.OutOfMemoryError,
-    "cancelled": errors.RequestCancelledError,
-    "prompt_too_long": errors.PromptTooLongError,
-    "queue_full": errors.QueueFullError,
-    "device": errors.BackendError,
-    "device_lost": errors.BackendError,
-}
-
-
-def request_error(output: _turbomind.Output) -> errors.ManymindError:
-    """The typed error of an output whose finish_reason is "error"."""
-    return _ERRORS.get(output.error_code or "", errors.EngineError)(output.error_message)
+    from manymind.errors import ManymindError
 
 
 class Answer:
@@ -38,7 +22,7 @@ class Answer:
         self._hidden: list[Any] = []
         self.response = Response("", 0, 0, index=index)
         self.finished = False
-        self.error: errors.ManymindError | None = None
+        self.error: ManymindError | None = None
 
     @property
     def stop_matched(self) -> bool:
@@ -67,9 +51,9 @@ class Answer:
             piece.finish_reason = "stop"
         elif output.finished:
             piece.finish_reason = output.finish_reason
-            if output.finish_reason == "error":
-                self.error = request_error(output)
-                piece.error_message = output.error_message
+            if output.error is not None:
+                self.error = output.error
+                piece.error_message = str(output.error)
         self.finished = piece.finish_reason is not None
 
     def _accumulate(self, output: _turbomind.Output, piece: Response) -> None:

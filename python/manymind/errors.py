@@ -106,6 +106,10 @@ class RequestCancelledError(EngineError):
     """The request was cancelled before it finished."""
 
 
+class RequestTimeoutError(EngineError, TimeoutError):
+    """The request did not end within its ``timeout``; the message names it."""
+
+
 class BackendError(ManymindError):
     """No usable backend plug-in, or a plug-in reported a failure."""
 

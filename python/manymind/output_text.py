@@ -12,8 +12,6 @@ class PieceDecoder(Protocol):
 
     def push(self, ids: Sequence[int]) -> str: ...
 
-    def flush(self) -> str: ...
-
 
 class StopMatcher:
     """Finds the stop string that is completed first; holds back what may yet become one.
@@ -85,9 +83,12 @@ class TextAssembler:
         return self._stops.matched is not None
 
     def push(self, ids: Sequence[int], last: bool) -> str:
-        """The text that new ids make visible; ``last`` releases everything held back."""
+        """The text that new ids make visible; ``last`` releases what might have become a stop word.
+
+        Bytes of a character that the last id leaves incomplete (an answer cut by length) are not
+        shown: half a character is not text. The ids keep them.
+        """
         text = self._stops.feed(self._decoder.push(ids))
-        if last and not self.stopped:
-            text += self._stops.feed(self._decoder.flush())
+        if last:
             text += self._stops.finish()
         return text

@@ -289,6 +289,29 @@ TEST(prompt_alone_can_be_computed) {
   EXPECT_EQ(output.logits.cols, kVocab);
 }
 
+TEST(prefixes_are_shared_only_where_their_keys_agree) {
+  EngineFixture fixture(null_options());
+  const std::vector<int32_t> prompt = make_prompt(100, 21);
+  const auto cached = [&](std::vector<CacheKey> keys) {
+    SamplingParams params = greedy(1);
+    params.cache_keys = std::move(keys);
+    return fixture.generate(prompt, params).cached_tokens;
+  };
+  EXPECT_EQ(cached({{40, 60, "cat"}}), 0);
+  EXPECT_EQ(cached({{40, 60, "cat"}}), 99);
+  // Equal tokens up to another picture, to none, or to one that begins elsewhere; a part of a block is shared, too.
+  EXPECT_EQ(cached({{40, 60, "dog"}}), 40);
+  EXPECT_EQ(cached({}), 40);
+  EXPECT_EQ(cached({{44, 60, "cat"}}), 44);  // shares with the request without a key
+  EXPECT_EQ(cached({{40, 50, "cat"}, {50, 60, "cat"}}), 50);
+  EXPECT_EQ(cached({{90, 95, "end"}, {40, 60, "cat"}}), 90);
+  // A key of the whole sequence, as an adapter is, and a picture under it.
+  EXPECT_EQ(cached({{0, 1 << 30, "adapter"}}), 0);
+  EXPECT_EQ(cached({{0, 1 << 30, "adapter"}}), 99);
+  EXPECT_EQ(cached({{0, 1 << 30, "adapter"}, {40, 60, "cat"}}), 40);
+  EXPECT_EQ(cached({{40, 60, "cat"}, {0, 1 << 30, "adapter"}}), 99);
+}
+
 TEST(memory_plan_is_explained) {
   EngineOptions options = with({{"memory_bytes", "33554432"}});
   options.num_kv_blocks = 0;
@@ -296,6 +319,9 @@ TEST(memory_plan_is_explained) {
   EXPECT(fixture.plan.num_kv_blocks > 2);
   EXPECT_EQ(fixture.plan.kv_capacity, fixture.plan.num_kv_blocks * 16);
   EXPECT_EQ(fixture.plan.lines.back().name, "KV cache");
+  const MemoryPlan::Line& sampling = fixture.plan.lines[fixture.plan.lines.size() - 2];
+  EXPECT_EQ(sampling.name, "sampling");
+  EXPECT(sampling.bytes >= uint64_t{8} * kVocab / 8);  // a bit per sequence and token
   EXPECT(fixture.plan.lines.back().bytes <= fixture.plan.device_free_bytes);
   EXPECT(fixture.plan.to_string().find("blocks of 16 tokens") != std::string::npos);
 }

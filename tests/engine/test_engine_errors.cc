@@ -128,13 +128,91 @@ TEST(lost_device_ends_everything_with_its_error) {
   }
 }
 
+EngineOptions device_options(const char* asynchronous, const char* can_capture) {
+  return null_options(
+      {{"tokens", "context"}, {"host_accessible", "0"}, {"asynchronous", asynchronous}, {"can_capture", can_capture}});
+}
+
+TEST(lost_device_is_opened_again) {
+  for (const char* asynchronous : {"0", "1"}) {
+    for (const char* can_capture : {"0", "1"}) {
+      EngineFixture fixture(device_options(asynchronous, can_capture));
+      const std::vector<int32_t> prompt = make_prompt(100, 1);
+      expect_healthy(fixture, prompt);
+      const int64_t packed = fixture.null.count("weight_pack");
+      fixture.null.fail("attention", 5, TM_DEVICE_LOST);
+      const Output failed = fixture.generate(prompt, greedy(20));
+      EXPECT(failed.error_code == ErrorCode::kDeviceLost);
+      // The cache of the lost device is not taken for filled.
+      EXPECT_EQ(fixture.generate(prompt, greedy(1)).cached_tokens, 0);
+      expect_healthy(fixture, prompt);
+      EXPECT_EQ(fixture.engine.stats().device_recoveries, 1);
+      EXPECT_EQ(fixture.null.count("weight_pack"), 2 * packed);
+      EXPECT_EQ(fixture.null.count("context_create"), 2);
+    }
+  }
+}
+
+TEST(requests_that_wait_outlive_a_lost_device) {
+  EngineOptions options = device_options("1", "1");
+  options.max_num_seqs = 1;
+  options.backend_config["sample_delay_us"] = "500";
+  EngineFixture fixture(options);
+  fixture.null.fail("sample", 3, TM_DEVICE_LOST);
+  fixture.engine.submit(make_prompt(40, 1), greedy(20));
+  while (fixture.engine.stats().device_recoveries == 0) fixture.collect(milliseconds(1));
+  const Output later = fixture.generate(make_prompt(40, 2), greedy(20));
+  EXPECT_TOKENS(later.token_ids, predict(make_prompt(40, 2), 20));
+}
+
+TEST(device_that_stays_lost_closes_the_queue) {
+  EngineFixture fixture(device_options("1", "1"));
+  for (int64_t nth = 1; nth <= 3; ++nth) fixture.null.fail("context_create", nth, TM_DEVICE_LOST);
+  fixture.null.fail("attention", 3, TM_DEVICE_LOST);
+  EXPECT(fixture.generate(make_prompt(40, 1), greedy(20)).error_code == ErrorCode::kDeviceLost);
+  fixture.engine.poll(milliseconds(10000));  // returns when the engine thread has ended
+  EXPECT_EQ(fixture.null.count("context_create"), 4);
+  EXPECT_ERROR(fixture.engine.submit({1}, greedy(1)), ErrorCode::kDeviceLost, "injected fault");
+  EXPECT_EQ(fixture.engine.stats().device_recoveries, 0);
+}
+
+TEST(device_that_is_lost_in_every_step_closes_the_queue) {
+  EngineFixture fixture(device_options("0", "0"));
+  for (int64_t nth = 1; nth <= 4; ++nth) fixture.null.fail("sample", nth, TM_DEVICE_LOST);
+  for (int i = 0; i < 4; ++i) {
+    EXPECT(fixture.generate(make_prompt(40, 1), greedy(20)).error_code == ErrorCode::kDeviceLost);
+  }
+  fixture.engine.poll(milliseconds(10000));
+  EXPECT_EQ(fixture.engine.stats().device_recoveries, 3);
+  EXPECT_ERROR(fixture.engine.submit({1}, greedy(1)), ErrorCode::kDeviceLost, "injected fault");
+}
+
 TEST(memory_that_is_missing_at_start_is_reported) {
   const NullBackend null(TM_PLUGIN_NULL);
   EngineOptions options = null_options({{"memory_bytes", "1048576"}});
   options.num_kv_blocks = 1 << 20;
   Engine engine(null_model(), options);
   for (const WeightSource& source : null_checkpoint()) engine.load_weight(source);
-  EXPECT_ERROR(engine.start(), ErrorCode::kOutOfMemory, "alloc");
+  EXPECT_ERROR(engine.start(), ErrorCode::kOutOfMemory, "KV cache: num_kv_blocks: expected at most the ");
+  EXPECT_ERROR(engine.start(), ErrorCode::kOutOfMemory,
+               "found 64.0 MiB (67108864 bytes) for 1048576 blocks of 16 tokens; num_kv_blocks, cache_max_entry_count");
+}
+
+TEST(memory_that_is_gone_when_it_is_taken_is_reported) {
+  int64_t allocations = 0;
+  for (const bool fails : {false, true}) {
+    const NullBackend null(TM_PLUGIN_NULL);
+    Engine engine(null_model(), null_options());
+    for (const WeightSource& source : null_checkpoint()) engine.load_weight(source);
+    const int64_t before = null.count("alloc");
+    if (fails) {
+      null.fail("alloc", allocations, TM_OUT_OF_MEMORY);
+      EXPECT_ERROR(engine.start(), ErrorCode::kOutOfMemory, "KV cache: expected 0.0 MiB (256 blocks of 16 tokens");
+    } else {
+      engine.start();
+      allocations = null.count("alloc") - before;
+    }
+  }
 }
 
 TEST(queue_is_bounded) {
@@ -199,6 +277,7 @@ TEST(deadline_ends_a_request_with_a_typed_error) {
   fixture.wait_finished(2);
   for (const uint64_t id : {running, waiting}) {
     EXPECT(fixture.result(id).error_code == ErrorCode::kDeadlineExceeded);
+    EXPECT(fixture.result(id).error_message.find("timeout: expected the request to end within 0.02 s") == 0);
   }
   EXPECT(!fixture.result(running).token_ids.empty());
   params.timeout = 60.0;

@@ -9,12 +9,13 @@ namespace {
 
 constexpr int32_t kBlockSize = 4;
 
-SequencePtr make_sequence(std::vector<int32_t> tokens, const std::string& salt = "") {
+SequencePtr make_sequence(std::vector<int32_t> tokens, const std::string& salt = "", std::vector<CacheKey> keys = {}) {
   static uint64_t last_id = 0;
   auto request = std::make_shared<Request>();
   request->id = ++last_id;
   request->prompt = tokens;
   request->params.cache_salt = salt;
+  request->params.cache_keys = std::move(keys);
   request->max_len = 1000;
   auto sequence = std::make_shared<Sequence>();
   sequence->request = std::move(request);
@@ -146,6 +147,24 @@ TEST(tenants_do_not_share) {
   serve(cache, make_sequence(iota(8), "a"), 1);
   EXPECT_EQ(matched(cache, iota(9), 2, "b"), 0);
   EXPECT_EQ(matched(cache, iota(9), 2, "a"), 8);
+}
+
+TEST(keys_are_found_among_equal_tokens) {
+  KvCache cache(64, kBlockSize, true);
+  // One placeholder token throughout: only the keys tell these apart.
+  const std::vector<int32_t> tokens(8, 7);
+  const std::vector<std::string> pictures = {"d", "a", "c", "e", "b"};
+  for (const std::string& picture : pictures) serve(cache, make_sequence(tokens, "", {{2, 8, picture}}), 1);
+  for (const std::string& picture : pictures) {
+    const SequencePtr sequence = make_sequence(tokens, "", {{2, 8, picture}});
+    EXPECT(cache.admit(*sequence, 0, 2));
+    EXPECT_EQ(sequence->num_computed, 7);
+    cache.take_copies();
+    cache.release(*sequence, false, 2);
+  }
+  const SequencePtr other = make_sequence(tokens, "", {{2, 8, "f"}});
+  EXPECT(cache.admit(*other, 0, 2));
+  EXPECT_EQ(other->num_computed, 2);
 }
 
 TEST(caching_can_be_off) {

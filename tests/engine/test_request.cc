@@ -50,6 +50,10 @@ TEST(bad_parameters_are_named) {
   expect_rejected("logprobs: expected a value in [-1, 100], found 101", [](auto& p) { p.logprobs = 101; });
   expect_rejected("prompt_logprobs", [](auto& p) { p.prompt_logprobs = -2; });
   expect_rejected("timeout", [](auto& p) { p.timeout = -1.0; });
+  expect_rejected("cache_keys: expected positions with 0 <= begin < end, found 3 .. 3",
+                  [](auto& p) { p.cache_keys = {{3, 3, "k"}}; });
+  expect_rejected("cache_keys", [](auto& p) { p.cache_keys = {{-1, 3, "k"}}; });
+  expect_rejected("cache_keys: expected a key", [](auto& p) { p.cache_keys = {{0, 3, ""}}; });
 }
 
 TEST(bad_prompts_are_refused) {

@@ -43,7 +43,7 @@ def engine_chunks(
         finished = False
         while not finished:
             for output in native.poll(1000):
-                assert output.error_message == ""
+                assert output.error is None
                 finished = output.finished
                 rows = output.take_logits()
                 if rows is not None:

@@ -43,7 +43,7 @@ def run(native: _turbomind.Engine, ids: list[int], **fields: Any) -> tuple[list[
     rows: list[np.ndarray] = []
     while True:
         for output in native.poll(1000):
-            assert output.error_message == ""
+            assert output.error is None
             tokens += output.token_ids
             block = output.take_logits()
             if block is not None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from manymind import EngineConfig, GenerationConfig, Pipeline, Response, pipeline
-from manymind.errors import EngineError, InvalidParameterError
+from manymind.errors import InvalidParameterError, RequestTimeoutError
 
 STORY = "Write a story about a lighthouse."
 CAPITAL = "What is the capital of Japan?"
@@ -253,6 +253,22 @@ def test_output_rows(smollm2: Pipeline) -> None:
     np.testing.assert_array_equal(everything.last_hidden_state[-16:], answer.last_hidden_state)
 
 
+def test_no_answer_ends_in_half_a_character(smollm2: Pipeline) -> None:
+    """Cut by length inside an emoji's bytes: the text leaves them out, the ids keep them."""
+    tokenizer = smollm2.runtime.tokenizer
+    *begin, _ = tokenizer.encode("\U0001d518", add_special_tokens=False)
+    assert tokenizer.decode(begin) == "\ufffd"
+    config = GenerationConfig(allowed_token_ids=begin[:1], max_new_tokens=1)
+    pieces = list(smollm2.stream_infer(STORY, config))
+    assert "".join(piece.text for piece in pieces) == ""
+    assert [token_id for piece in pieces for token_id in piece.token_ids] == begin[:1]
+    answer = ask(smollm2, allowed_token_ids=begin[:1], max_new_tokens=3)
+    # What no later byte can complete is an error of the model's and stays visible.
+    assert answer.text == "\ufffd\ufffd"
+    assert answer.token_ids == begin[:1] * 3
+    assert answer.finish_reason == "length"
+
+
 covers("priority", "timeout")
 
 
@@ -275,11 +291,11 @@ def test_priority_decides_who_waits(smollm2_path: str) -> None:
 
 
 def test_timeout_fails_the_request(smollm2: Pipeline) -> None:
-    with pytest.raises(EngineError, match="timeout"):
+    with pytest.raises(RequestTimeoutError, match=r"timeout: expected .* within 0.05 s"):
         ask(smollm2, max_new_tokens=2000, ignore_eos=True, timeout=0.05)
     assert ask(smollm2, timeout=60.0).finish_reason == "length"
     config = GenerationConfig(max_new_tokens=2000, ignore_eos=True, timeout=0.05)
-    with pytest.raises(EngineError, match="timeout"):
+    with pytest.raises(RequestTimeoutError, match="timeout"):
         list(smollm2.stream_infer(STORY, config))
 
 

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import codecs
 import random
+from collections.abc import Sequence
 
 import pytest
 
-from manymind.output_text import StopMatcher
+from manymind.output_text import StopMatcher, TextAssembler
 from manymind.prompts import as_messages, is_messages, split_prompts
 
 
@@ -45,6 +47,27 @@ def test_nothing_is_held_back_without_need() -> None:
     assert matcher.feed("two") == "\ntwo"
     assert matcher.feed("\n\nUser") == ""
     assert matcher.finish() == "\n\nUser"
+
+
+class Utf8Decoder:
+    """Each id is a byte."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def push(self, ids: Sequence[int]) -> str:
+        return self._decoder.decode(bytes(ids))
+
+
+def test_an_answer_cut_inside_a_character_is_shown_without_it() -> None:
+    text = "a👍"
+    for stop_words in ([], ["zz"], ["az"]):
+        for size in range(1, 5):
+            assembler = TextAssembler(Utf8Decoder(), stop_words, include_stop=False)
+            assert assembler.push(text.encode()[:size], last=True) == "a"
+        assembler = TextAssembler(Utf8Decoder(), stop_words, include_stop=False)
+        shown = [assembler.push([byte], last=False) for byte in text.encode()]
+        assert "".join(shown) + assembler.push([], last=True) == text
 
 
 def test_prompt_forms() -> None:

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from manymind.answers import request_error
 from manymind.api import Pipeline, pipeline
 from manymind.config import EngineConfig, GenerationConfig
 from manymind.dispatcher import Subscription
@@ -126,8 +125,8 @@ def run_load(pipe: Pipeline, prompts: Sequence[Sequence[int]], load: Load) -> li
 
 
 def _record(trace: Trace, now: float, output: _turbomind.Output) -> None:
-    if output.finish_reason == "error":
-        raise request_error(output)
+    if output.error is not None:
+        raise output.error
     if output.token_ids:
         trace.arrivals.append(now)
         trace.tokens += len(output.token_ids)

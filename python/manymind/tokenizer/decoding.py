@@ -27,6 +27,7 @@ class IncrementalDecoder:
 
     The concatenation of all returned pieces equals ``Tokenizer.decode`` of all ids. Bytes that are
     not UTF-8 become U+FFFD, one for each maximal invalid subsequence (Unicode 15, section 3.9).
+    An answer that ends in the middle of a character is shown without it: leave out ``flush``.
     """
 
     def __init__(self, tokens: TokenBytes, skip_special_tokens: bool) -> None:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "turbomind/engine/engine.h"
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <optional>
@@ -43,14 +44,17 @@ struct Engine::Impl {
         ranks(open_ranks(options)),
         resolved(resolve_options(options, model, ranks->rank(0).device)),
         inbox(options.max_queue_size),
+        can_lose_device(!ranks->rank(0).device.props().host_accessible),
         random_base(random_word()) {
-    ranks->run([this](Rank& rank, int32_t) {
-      rank.decoder = std::make_unique<Decoder>(model, resolved.decoder, rank.device, rank.stream, rank.comm.get());
-    });
+    make_decoders();
   }
 
+  void make_decoders();
+  void load(const WeightSource& source);
   void prepare_ranks();
-  MemoryPlan allocate_kv();
+  MemoryPlan size_kv();
+  // The engine thread, after a loss: devices, weights and a KV cache as they were after start().
+  void reopen_devices(const MemoryPlan& plan);
   Request make_request(std::vector<int32_t> prompt, SamplingParams params);
 
   const EngineOptions options;
@@ -62,10 +66,31 @@ struct Engine::Impl {
   std::optional<EngineLoop> loop;            // from start() on
   std::atomic<int64_t> max_sequence_len{0};  // tokens; 0 before start()
   std::atomic<uint64_t> last_id{0};
+  // The host's own processor and memory are never lost; other devices get their weights again from the sources.
+  const bool can_lose_device;
+  std::vector<WeightSource> sources;
   const uint64_t random_base;
   std::mutex stop_mutex;  // guards joining thread
   std::thread thread;
 };
+
+void Engine::Impl::make_decoders() {
+  ranks->run([this](Rank& rank, int32_t) {
+    rank.decoder = std::make_unique<Decoder>(model, resolved.decoder, rank.device, rank.stream, rank.comm.get());
+  });
+}
+
+void Engine::Impl::load(const WeightSource& source) {
+  ranks->run([&](Rank& rank, int32_t) { rank.decoder->load_weight(source); });
+}
+
+void Engine::Impl::reopen_devices(const MemoryPlan& plan) {
+  ranks->reopen();
+  make_decoders();
+  for (const WeightSource& source : sources) load(source);
+  prepare_ranks();
+  allocate_kv(*ranks, plan);
+}
 
 void Engine::Impl::prepare_ranks() {
   ranks->run([](Rank& rank, int32_t index) {
@@ -74,14 +99,12 @@ void Engine::Impl::prepare_ranks() {
   });
 }
 
-MemoryPlan Engine::Impl::allocate_kv() {
-  MemoryPlan plan = plan_memory(*ranks, {.block_size = resolved.decoder.kv_block_size,
-                                         .session_len = resolved.session_len,
-                                         .max_num_seqs = options.max_num_seqs,
-                                         .num_blocks = options.num_kv_blocks,
-                                         .fraction = options.cache_memory_fraction});
-  ranks->run([&](Rank& rank, int32_t) { rank.decoder->allocate_kv(plan.num_kv_blocks); });
-  return plan;
+MemoryPlan Engine::Impl::size_kv() {
+  return plan_memory(*ranks, {.block_size = resolved.decoder.kv_block_size,
+                              .session_len = resolved.session_len,
+                              .max_num_seqs = options.max_num_seqs,
+                              .num_blocks = options.num_kv_blocks,
+                              .fraction = options.cache_memory_fraction});
 }
 
 Request Engine::Impl::make_request(std::vector<int32_t> prompt, SamplingParams params) {
@@ -94,6 +117,7 @@ Request Engine::Impl::make_request(std::vector<int32_t> prompt, SamplingParams p
   const auto prompt_len = static_cast<int64_t>(prompt.size());
   request.max_len = prompt_len + std::min(params.max_new_tokens, limit - prompt_len);
   request.prompt = std::move(prompt);
+  std::sort(params.cache_keys.begin(), params.cache_keys.end());
   if (!params.seed) params.seed = mix(random_base + request.id);
   request.params = std::move(params);
   request.arrival = std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -106,23 +130,27 @@ Engine::Engine(DecoderConfig model, EngineOptions options)
 Engine::~Engine() { stop(StopMode::kCancel); }
 
 void Engine::load_weight(const WeightSource& source) {
-  impl_->ranks->run([&](Rank& rank, int32_t) { rank.decoder->load_weight(source); });
+  impl_->load(source);
+  if (impl_->can_lose_device) impl_->sources.push_back(source);
 }
 
 MemoryPlan Engine::start() {
   check(!impl_->loop, ErrorCode::kInvalidArgument, "start: expected once, found the engine started");
   impl_->prepare_ranks();
-  MemoryPlan plan = impl_->allocate_kv();
+  MemoryPlan plan = impl_->size_kv();
+  allocate_kv(*impl_->ranks, plan);
   log(LogLevel::kInfo, "memory\n", plan.to_string());
   const EngineOptions& options = impl_->options;
-  const LoopConfig config{
+  LoopConfig config{
       .limits = {.max_num_seqs = options.max_num_seqs, .max_num_batched_tokens = options.max_num_batched_tokens},
       .num_blocks = static_cast<int32_t>(plan.num_kv_blocks),
       .block_size = plan.block_size,
       .enable_prefix_caching = options.enable_prefix_caching,
       .vocab_size = impl_->model.vocab_size,
-      .look_ahead = impl_->ranks->rank(0).device.props().asynchronous ? size_t{1} : size_t{0}};
-  impl_->loop.emplace(*impl_->ranks, impl_->inbox, impl_->outputs, config);
+      .look_ahead = impl_->ranks->rank(0).device.props().asynchronous ? size_t{1} : size_t{0},
+      .reopen_devices = {}};
+  if (impl_->can_lose_device) config.reopen_devices = [impl = impl_.get(), plan] { impl->reopen_devices(plan); };
+  impl_->loop.emplace(*impl_->ranks, impl_->inbox, impl_->outputs, std::move(config));
   impl_->max_sequence_len = plan.max_sequence_len;
   impl_->thread = std::thread([this] { impl_->loop->run(); });
   return plan;

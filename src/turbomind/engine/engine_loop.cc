@@ -5,12 +5,18 @@
 #include <chrono>
 #include <new>
 #include <optional>
+#include <sstream>
+#include <thread>
 #include <utility>
 
 #include "turbomind/core/log.h"
 
 namespace turbomind {
 namespace {
+
+// Attempts to open a lost device again, without a step in between that worked.
+constexpr int kMaxRecoveries = 3;
+constexpr std::chrono::milliseconds kRecoveryPause(200);
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -44,8 +50,8 @@ Error current_error() {
 
 }  // namespace
 
-EngineLoop::EngineLoop(RankGroup& ranks, SubmitQueue& inbox, OutputQueue& outputs, const LoopConfig& config)
-    : ranks_(ranks), inbox_(inbox), outputs_(outputs), config_(config), builder_(config.vocab_size) {
+EngineLoop::EngineLoop(RankGroup& ranks, SubmitQueue& inbox, OutputQueue& outputs, LoopConfig config)
+    : ranks_(ranks), inbox_(inbox), outputs_(outputs), config_(std::move(config)), builder_(config_.vocab_size) {
   rebuild();
   publish();
 }
@@ -94,9 +100,13 @@ void EngineLoop::cancel(const SequencePtr& sequence) {
 }
 
 void EngineLoop::expire_deadlines(double now) {
-  const Error error(ErrorCode::kDeadlineExceeded, "timeout: the request did not end within its time");
   while (const std::optional<uint64_t> id = requests_.expired(now)) {
     for (const SequencePtr& sequence : requests_.unfinished(*id)) {
+      std::ostringstream text;
+      text << "timeout: expected the request to end within " << sequence->params().timeout << " s, found it "
+           << (sequence->admitted ? "unfinished after " : "still waiting with ") << sequence->num_generated()
+           << " generated tokens";
+      const Error error(ErrorCode::kDeadlineExceeded, text.str());
       scheduler_->finish(sequence, true);
       collector_.add_error(*sequence, error, now);
       settle(*sequence, &EngineStats::requests_failed);
@@ -160,6 +170,7 @@ void EngineLoop::resolve() {
   }
   const Stopwatch watch(counters_.output_seconds);
   const double now = seconds_now();
+  num_recoveries_ = 0;
   Flight flight = std::move(flights_.front());
   flights_.pop_front();
   std::vector<bool> ended;
@@ -250,11 +261,28 @@ void EngineLoop::fail_everything(const Error& error) {
     settle(*sequence, &EngineStats::requests_failed);
   }
   rebuild();
-  if (error.code() == ErrorCode::kDeviceLost) {
-    inbox_.close(SubmitQueue::Closing::kCancel, ErrorCode::kDeviceLost, error.what());
-  } else {
-    reset_runners();
+  if (error.code() != ErrorCode::kDeviceLost) return reset_runners();
+  if (!recover_device()) inbox_.close(SubmitQueue::Closing::kCancel, ErrorCode::kDeviceLost, error.what());
+}
+
+bool EngineLoop::recover_device() {
+  if (!config_.reopen_devices) return false;
+  publish();  // the wait for what ended is over, however long the model takes to load
+  replays_before_ += counters_.graph_replays;
+  counters_.graph_replays = 0;
+  while (num_recoveries_ < kMaxRecoveries) {
+    // A device that has just fallen over may need a moment; the first try needs none.
+    if (num_recoveries_++ > 0) std::this_thread::sleep_for(kRecoveryPause);
+    try {
+      config_.reopen_devices();
+      ++counters_.device_recoveries;
+      log(LogLevel::kWarning, "the device was lost; it was opened again and holds the model");
+      return true;
+    } catch (...) {
+      log(LogLevel::kError, "the lost device could not be opened again: ", current_error().what());
+    }
   }
+  return false;
 }
 
 void EngineLoop::fail(const SequencePtr& sequence, const Error& error) {
@@ -297,7 +325,8 @@ void EngineLoop::publish() {
   counters_.kv_blocks_cached = blocks.num_idle();
   counters_.kv_blocks_used = blocks.num_blocks() - blocks.num_free() - blocks.num_idle();
   counters_.preemptions = preemptions_before_ + scheduler_->num_preemptions();
-  if (ranks_.rank(0).runner) counters_.graph_replays = ranks_.rank(0).runner->num_replays();
+  if (ranks_.is_open() && ranks_.rank(0).runner)
+    counters_.graph_replays = replays_before_ + ranks_.rank(0).runner->num_replays();
   {
     const std::lock_guard lock(stats_mutex_);
     stats_ = counters_;

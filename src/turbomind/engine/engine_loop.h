@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -26,15 +27,17 @@ struct LoopConfig {
   bool enable_prefix_caching;
   int32_t vocab_size;
   size_t look_ahead;  // steps issued before the tokens of an earlier one are read; 0 or 1
+  // Replaces lost devices and all they held, an empty KV cache included; empty: a loss is final. May throw.
+  std::function<void()> reopen_devices;
 };
 
 // The engine thread: plans a step, issues it, reads the tokens of the step that is due, hands out outputs. Owns all
 // state but the queues.
 class EngineLoop {
  public:
-  EngineLoop(RankGroup& ranks, SubmitQueue& inbox, OutputQueue& outputs, const LoopConfig& config);
+  EngineLoop(RankGroup& ranks, SubmitQueue& inbox, OutputQueue& outputs, LoopConfig config);
 
-  // Until the inbox is closed and what it demands is done, or the device is lost.
+  // Until the inbox is closed and what it demands is done, or the device is lost for good.
   void run();
   // Any thread.
   EngineStats stats() const;
@@ -66,8 +69,11 @@ class EngineLoop {
 
   // The sequences of all steps on their way end with the error; the others go on.
   void fail_flights(const Error& error);
-  // Every request ends with the error, and planning starts from nothing. A lost device closes the inbox.
+  // Every request ends with the error, and planning starts from nothing. A lost device is opened again; where that
+  // fails, the inbox closes.
   void fail_everything(const Error& error);
+  // False if it cannot be done, or failed too often.
+  bool recover_device();
   // Idle streams and no step on its way; the device counts as lost where that fails, too.
   void reset_runners();
   void fail(const SequencePtr& sequence, const Error& error);
@@ -90,6 +96,8 @@ class EngineLoop {
   SubmitQueue::Closing closing_ = SubmitQueue::Closing::kOpen;
   EngineStats counters_;
   int64_t preemptions_before_ = 0;  // by schedulers that were replaced
+  int64_t replays_before_ = 0;      // by runners that were replaced
+  int num_recoveries_ = 0;          // since the last step that worked
 
   mutable std::mutex stats_mutex_;  // guards stats_
   EngineStats stats_;

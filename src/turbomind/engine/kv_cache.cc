@@ -16,6 +16,11 @@ bool needs_all_rows(const Sequence& sequence) {
   return wanted && sequence.index == 0 && sequence.rows_returned < sequence.prompt_len() - 1;
 }
 
+KeyedTokens keyed(const Sequence& sequence, size_t begin, size_t end) {
+  const std::span<const int32_t> tokens(sequence.tokens);
+  return {tokens.subspan(begin, end - begin), sequence.params().cache_keys, static_cast<int64_t>(begin)};
+}
+
 }  // namespace
 
 KvCache::KvCache(int32_t num_blocks, int32_t block_size, bool enable_prefix_caching)
@@ -27,8 +32,7 @@ KvCache::KvCache(int32_t num_blocks, int32_t block_size, bool enable_prefix_cach
 PrefixMatch KvCache::find_prefix(const Sequence& sequence, uint64_t step) const {
   if (!enable_prefix_caching_ || needs_all_rows(sequence)) return {};
   // The last token is always computed: its logits are wanted.
-  const std::span<const int32_t> tokens(sequence.tokens);
-  return prefix_cache_.match(sequence.params().cache_salt, tokens.first(tokens.size() - 1), step);
+  return prefix_cache_.match(sequence.params().cache_salt, keyed(sequence, 0, sequence.tokens.size() - 1), step);
 }
 
 int64_t KvCache::left_after(const Sequence& sequence, const PrefixMatch& match) const {
@@ -96,13 +100,13 @@ void KvCache::fork(const Sequence& parent, Sequence& child) {
 
 void KvCache::commit(Sequence& sequence, uint64_t step) {
   if (!enable_prefix_caching_) return;
-  const std::span<const int32_t> tokens(sequence.tokens);
-  const int64_t written = std::min(sequence.num_computed, static_cast<int64_t>(tokens.size()));
+  const int64_t written = std::min(sequence.num_computed, static_cast<int64_t>(sequence.tokens.size()));
   for (int32_t& i = sequence.num_cached_blocks; (i + 1) * int64_t{block_size_} <= written; ++i) {
     const auto begin = static_cast<size_t>(i) * static_cast<size_t>(block_size_);
     const int32_t own = sequence.blocks[static_cast<size_t>(i)];
-    const int32_t entered = prefix_cache_.insert(sequence.params().cache_salt, sequence.cache_parent,
-                                                 tokens.subspan(begin, static_cast<size_t>(block_size_)), own, step);
+    const int32_t entered =
+        prefix_cache_.insert(sequence.params().cache_salt, sequence.cache_parent,
+                             keyed(sequence, begin, begin + static_cast<size_t>(block_size_)), own, step);
     if (entered != own) {
       // What is built on the other block must not outlive it.
       reference(entered);
@@ -115,12 +119,11 @@ void KvCache::commit(Sequence& sequence, uint64_t step) {
 void KvCache::release(Sequence& sequence, bool keep, uint64_t step) {
   if (keep && enable_prefix_caching_ && !sequence.blocks.empty()) {
     commit(sequence, step);
-    const std::span<const int32_t> tokens(sequence.tokens);
     const auto begin = static_cast<size_t>(sequence.num_cached_blocks) * static_cast<size_t>(block_size_);
-    const auto end = static_cast<size_t>(std::min(sequence.num_computed, static_cast<int64_t>(tokens.size())));
+    const auto end = static_cast<size_t>(std::min(sequence.num_computed, static_cast<int64_t>(sequence.tokens.size())));
     const size_t index = static_cast<size_t>(sequence.num_cached_blocks);
     if (begin < end && !blocks_.is_cached(sequence.blocks[index])) {
-      prefix_cache_.insert(sequence.params().cache_salt, sequence.cache_parent, tokens.subspan(begin, end - begin),
+      prefix_cache_.insert(sequence.params().cache_salt, sequence.cache_parent, keyed(sequence, begin, end),
                            sequence.blocks[index], step);
     }
   }

@@ -11,6 +11,8 @@ constexpr double kDeviceFraction = 0.9;
 // Host memory is shared with the rest of the machine.
 constexpr double kHostFraction = 0.1;
 constexpr int64_t kMinBlocks = 2;
+constexpr const char* kRemedy =
+    "num_kv_blocks, cache_max_entry_count, kv_cache_dtype, max_prefill_token_num and tp change this";
 
 std::string format_bytes(uint64_t bytes) {
   std::ostringstream text;
@@ -52,8 +54,17 @@ int64_t blocks_by_memory(Rank& rank, const KvSizing& sizing, uint64_t free_bytes
   const int64_t blocks = largest_fit(*rank.decoder, budget, limit);
   check(blocks >= kMinBlocks, ErrorCode::kOutOfMemory, "KV cache: expected room for at least ", kMinBlocks,
         " blocks of ", sizing.block_size, " tokens (", format_bytes(rank.decoder->kv_pool_bytes(kMinBlocks)), ") in ",
-        format_bytes(budget), ", ", fraction, " of the ", format_bytes(free_bytes), " left");
+        format_bytes(budget), ", ", fraction, " of the ", format_bytes(free_bytes), " left; ", kRemedy);
   return blocks;
+}
+
+// The caller's own size, if it can be had.
+int64_t blocks_by_request(Rank& rank, const KvSizing& sizing, uint64_t free_bytes) {
+  const uint64_t wanted = rank.decoder->kv_pool_bytes(sizing.num_blocks);
+  check(wanted <= free_bytes, ErrorCode::kOutOfMemory, "KV cache: num_kv_blocks: expected at most the ",
+        format_bytes(free_bytes), " that are free, found ", format_bytes(wanted), " (", wanted, " bytes) for ",
+        sizing.num_blocks, " blocks of ", sizing.block_size, " tokens; ", kRemedy);
+  return sizing.num_blocks;
 }
 
 }  // namespace
@@ -63,16 +74,31 @@ MemoryPlan plan_memory(RankGroup& ranks, const KvSizing& sizing) {
   MemoryPlan plan;
   plan.device_free_bytes = free_bytes_per_rank(ranks);
   plan.block_size = sizing.block_size;
-  plan.num_kv_blocks = sizing.num_blocks ? sizing.num_blocks : blocks_by_memory(rank, sizing, plan.device_free_bytes);
+  plan.num_kv_blocks = sizing.num_blocks ? blocks_by_request(rank, sizing, plan.device_free_bytes)
+                                         : blocks_by_memory(rank, sizing, plan.device_free_bytes);
   plan.kv_capacity = plan.num_kv_blocks * sizing.block_size;
   plan.max_sequence_len = std::min(sizing.session_len, plan.kv_capacity);
   plan.lines.push_back({"weights", rank.decoder->weight_bytes(), "packed; without what the backend reads in place"});
   plan.lines.push_back({"activations", rank.decoder->activation_bytes(), "largest step, logits and workspace"});
   plan.lines.push_back({"step buffers", rank.runner->buffer_bytes(), "inputs and sampled tokens"});
+  plan.lines.push_back({"sampling", rank.runner->sampling_bytes(),
+                        "scratch, token masks and penalties; long penalised answers take more"});
   std::ostringstream detail;
   detail << plan.num_kv_blocks << " blocks of " << plan.block_size << " tokens, " << plan.kv_capacity << " in all";
   plan.lines.push_back({"KV cache", rank.decoder->kv_pool_bytes(plan.num_kv_blocks), detail.str()});
   return plan;
+}
+
+void allocate_kv(RankGroup& ranks, const MemoryPlan& plan) {
+  try {
+    ranks.run([&](Rank& rank, int32_t) { rank.decoder->allocate_kv(plan.num_kv_blocks); });
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::kOutOfMemory) throw;
+    const MemoryPlan::Line& line = plan.lines.back();
+    fail(ErrorCode::kOutOfMemory, line.name, ": expected ", format_bytes(line.bytes), " (", line.detail,
+         "), found the device out of memory though ", format_bytes(plan.device_free_bytes), " were free; ", kRemedy,
+         ": ", error.what());
+  }
 }
 
 std::string MemoryPlan::to_string() const {

@@ -19,7 +19,10 @@ struct KvSizing {
 };
 
 // Explains where a rank's memory goes and how many KV blocks fit into the rest. All ranks have finished loading and
-// hold everything but the KV cache. Throws kOutOfMemory if not even two blocks fit.
+// hold everything but the KV cache. Throws kOutOfMemory if not even two blocks fit, or not as many as the caller asks
+// for, naming what is wanted, what is there and the settings that change it.
 MemoryPlan plan_memory(RankGroup& ranks, const KvSizing& sizing);
+// Takes the KV cache that the plan describes, on every rank. Throws kOutOfMemory saying what was wanted.
+void allocate_kv(RankGroup& ranks, const MemoryPlan& plan);
 
 }  // namespace turbomind

@@ -30,7 +30,9 @@ class ModelRunner {
   void reset();
 
   // Device memory of inputs and results, fixed at construction.
-  size_t buffer_bytes() const { return inputs_.device_bytes() + sampler_.device_bytes(); }
+  size_t buffer_bytes() const { return inputs_.device_bytes() + sampler_.token_bytes(); }
+  // Device memory of sampling beside the above; see Sampler::scratch_bytes().
+  size_t sampling_bytes() const { return sampler_.scratch_bytes(); }
   int64_t num_replays() const { return num_replays_; }
 
  private:

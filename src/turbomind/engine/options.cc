@@ -2,6 +2,7 @@
 #include "turbomind/engine/options.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <initializer_list>
 #include <string_view>
 
@@ -38,7 +39,8 @@ void validate(const EngineOptions& options) {
   require_at_least("max_num_batched_tokens", options.max_num_batched_tokens, options.max_num_seqs);
   check(options.cache_memory_fraction >= 0.0 && options.cache_memory_fraction <= 1.0, ErrorCode::kInvalidArgument,
         "cache_memory_fraction: expected a value in [0, 1], found ", options.cache_memory_fraction);
-  require_at_least("num_kv_blocks", options.num_kv_blocks, 0);
+  check(options.num_kv_blocks >= 0 && options.num_kv_blocks <= INT32_MAX, ErrorCode::kInvalidArgument,
+        "num_kv_blocks: expected a value in [0, ", INT32_MAX, "], found ", options.num_kv_blocks);
   require_at_least("max_queue_size", options.max_queue_size, 1);
 }
 

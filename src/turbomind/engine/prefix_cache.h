@@ -10,8 +10,22 @@
 #include <vector>
 
 #include "turbomind/engine/block_manager.h"
+#include "turbomind/engine/request.h"
 
 namespace turbomind {
+
+// Tokens of a sequence from position `begin` on, with the keys that the sequence has anywhere, in rising order.
+// What stands at a position is its token and every key that covers it.
+struct KeyedTokens {
+  std::span<const int32_t> tokens;
+  std::span<const CacheKey> keys;
+  int64_t begin = 0;
+
+  size_t size() const { return tokens.size(); }
+  bool empty() const { return tokens.empty(); }
+  KeyedTokens first(size_t count) const { return {tokens.first(count), keys, begin}; }
+  KeyedTokens from(size_t offset) const { return {tokens.subspan(offset), keys, begin + static_cast<int64_t>(offset)}; }
+};
 
 struct PrefixMatch {
   std::vector<int32_t> blocks;       // full blocks, in order
@@ -20,10 +34,8 @@ struct PrefixMatch {
 };
 
 // A radix tree over KV blocks (after RadixAttention, Zheng et al. 2024, arXiv:2312.07104). A node is one block; its key
-// is the exact tokens in it, its parent, and the scope its root belongs to. A scope is whatever else the KV depends on
-// or must not be shared across (tenant salt, adapter). Token ids are opaque here: a caller gives placeholders of media
-// ids of its own that stand for the media's content hash. Full blocks are shared; of any block the matching part can be
-// copied.
+// is the exact tokens in it, the cache keys that cover them (media content, adapter), its parent, and the scope its
+// root belongs to (tenant salt). Full blocks are shared; of any block the matching part can be copied.
 //
 // A node's block may be entered as soon as the step that writes it is planned: readers of the same step see it, because
 // every layer writes all keys before it attends. Copies run before the step, so they need an earlier one.
@@ -33,12 +45,11 @@ class PrefixCache {
   PrefixCache(BlockManager& blocks, int32_t block_size);
 
   // The longest cached prefix of tokens, for a step.
-  PrefixMatch match(const std::string& scope, std::span<const int32_t> tokens, uint64_t step) const;
+  PrefixMatch match(const std::string& scope, KeyedTokens tokens, uint64_t step) const;
   // Enters a referenced block, written by step, below parent (kNoBlock: the scope's root). tokens: up to a block; fewer
   // only for a sequence's last block. Returns the block that stands for these tokens now, which is another one if they
   // were cached already; kNoBlock if a part of a block was not worth entering.
-  int32_t insert(const std::string& scope, int32_t parent, std::span<const int32_t> tokens, int32_t block,
-                 uint64_t step);
+  int32_t insert(const std::string& scope, int32_t parent, KeyedTokens tokens, int32_t block, uint64_t step);
   // A sequence took (or let go of) a cached block; BlockManager::reference (or release) said that it was (or became)
   // idle.
   void mark_referenced(int32_t block);
@@ -51,17 +62,18 @@ class PrefixCache {
   int64_t num_evictions() const { return num_evictions_; }
 
  private:
-  using Tokens = std::span<const int32_t>;
-  struct TokenOrder {  // lexicographic, on the nodes' tokens
+  struct TokenOrder {  // lexicographic, on the nodes' positions
     using is_transparent = void;
     const PrefixCache* cache;
     bool operator()(int32_t a, int32_t b) const;
-    bool operator()(int32_t a, Tokens b) const;
-    bool operator()(Tokens a, int32_t b) const;
+    bool operator()(int32_t a, KeyedTokens b) const;
+    bool operator()(KeyedTokens a, int32_t b) const;
   };
   using Children = std::set<int32_t, TokenOrder>;
   struct Node {
     std::vector<int32_t> tokens;
+    std::vector<CacheKey> keys;  // those that cover one of them
+    int64_t begin;               // position of the first
     Children children;
     int32_t parent;
     const std::string* scope;  // key of roots_
@@ -71,13 +83,14 @@ class PrefixCache {
 
   Node& node(int32_t block) { return nodes_[static_cast<size_t>(block)]; }
   const Node& node(int32_t block) const { return nodes_[static_cast<size_t>(block)]; }
+  KeyedTokens tokens_of(int32_t block) const { return {node(block).tokens, node(block).keys, node(block).begin}; }
   Children& siblings(const Node& node) {
     return node.parent == kNoBlock ? roots_.at(*node.scope) : this->node(node.parent).children;
   }
   // The child sharing most tokens with a prefix of tokens, and how many; copyable ones only.
-  std::pair<int32_t, int32_t> longest_common(const Children& children, Tokens tokens, uint64_t step) const;
+  std::pair<int32_t, int32_t> longest_common(const Children& children, KeyedTokens tokens, uint64_t step) const;
   // Removes an idle part of a block that a longer block makes useless.
-  void remove_covered(Children& children, Tokens tokens);
+  void remove_covered(Children& children, KeyedTokens tokens);
   bool is_evictable(int32_t block) const;
   void remove(int32_t block);
   void remove_subtree(int32_t block);

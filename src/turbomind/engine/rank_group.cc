@@ -5,9 +5,9 @@
 
 namespace turbomind {
 
-RankGroup::RankGroup(const Plugin& plugin, const std::vector<int32_t>& device_indices, const Config& config) {
-  for (const int32_t index : device_indices) ranks_.push_back(std::make_unique<Rank>(plugin, index, config));
-  connected_ = size() == 1;
+RankGroup::RankGroup(const Plugin& plugin, std::vector<int32_t> device_indices, Config config)
+    : plugin_(plugin), device_indices_(std::move(device_indices)), config_(std::move(config)) {
+  open();
   for (int32_t index = 1; index < size(); ++index) threads_.emplace_back([this, index] { work(index); });
 }
 
@@ -18,6 +18,19 @@ RankGroup::~RankGroup() {
   }
   started_.notify_all();
   for (std::thread& thread : threads_) thread.join();
+}
+
+void RankGroup::open() {
+  std::vector<std::unique_ptr<Rank>> ranks;
+  for (const int32_t index : device_indices_) ranks.push_back(std::make_unique<Rank>(plugin_, index, config_));
+  ranks_ = std::move(ranks);
+  connected_ = size() == 1;
+}
+
+void RankGroup::reopen() {
+  // First the dead, as they may stand in the way of the living.
+  ranks_.clear();
+  open();
 }
 
 void RankGroup::run(const std::function<void(Rank&, int32_t)>& fn) {

@@ -34,13 +34,17 @@ struct Rank {
 // the same order, so their collectives meet. run() is called by one thread at a time.
 class RankGroup {
  public:
-  RankGroup(const Plugin& plugin, const std::vector<int32_t>& device_indices, const Config& config);
+  RankGroup(const Plugin& plugin, std::vector<int32_t> device_indices, Config config);
   ~RankGroup();
   RankGroup(const RankGroup&) = delete;
   RankGroup& operator=(const RankGroup&) = delete;
 
-  int32_t size() const { return static_cast<int32_t>(ranks_.size()); }
+  int32_t size() const { return static_cast<int32_t>(device_indices_.size()); }
+  // False after a reopen() that failed: there is no rank then.
+  bool is_open() const { return !ranks_.empty(); }
   Rank& rank(int32_t index) { return *ranks_[static_cast<size_t>(index)]; }
+  // Destroys every rank with all it holds and opens the devices anew, e.g. after a loss.
+  void reopen();
   // fn(rank, index) for every rank at once; returns when all are done. If one fails, the others' collectives are ended,
   // and the error that came first is thrown; the next run() connects the ranks anew.
   void run(const std::function<void(Rank&, int32_t)>& fn);
@@ -53,6 +57,11 @@ class RankGroup {
   void run_rank(int32_t index);
   void record_failure();
 
+  void open();
+
+  const Plugin& plugin_;
+  const std::vector<int32_t> device_indices_;  // by rank
+  const Config config_;
   std::vector<std::unique_ptr<Rank>> ranks_;
   std::vector<std::thread> threads_;  // of ranks 1..
   bool connected_;

@@ -112,6 +112,11 @@ void validate(const SamplingParams& params, int32_t vocab_size, int32_t max_num_
   require(std::isfinite(params.presence_penalty), "presence_penalty", "a finite value", params.presence_penalty);
   require(std::isfinite(params.frequency_penalty), "frequency_penalty", "a finite value", params.frequency_penalty);
   validate_token_lists(params, vocab_size);
+  for (const CacheKey& key : params.cache_keys) {
+    require(key.begin >= 0 && key.begin < key.end, "cache_keys", "positions with 0 <= begin < end",
+            std::to_string(key.begin) + " .. " + std::to_string(key.end));
+    require(!key.key.empty(), "cache_keys", "a key", "an empty one");
+  }
 }
 
 void validate_prompt(const std::vector<int32_t>& token_ids, int32_t vocab_size, int64_t max_len) {

@@ -3,6 +3,7 @@
 // What goes into the engine and what comes out of it.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -25,6 +26,16 @@ OutputRows parse_output_rows(std::string_view parameter, std::string_view word);
 const char* to_string(OutputRows rows);
 
 inline constexpr int32_t kMaxLogprobs = 1024;
+
+// Positions [begin, end) of a sequence, prompt and answer, whose KV depends on more than the tokens up to them: the
+// placeholders of a picture (key: a digest of its content), or a whole sequence under an adapter (key: its id).
+struct CacheKey {
+  int64_t begin = 0;
+  int64_t end = 0;  // may lie beyond the sequence's end
+  std::string key;
+
+  auto operator<=>(const CacheKey&) const = default;
+};
 
 struct SamplingParams {
   int64_t max_new_tokens = 512;  // 0: only the prompt is computed
@@ -49,9 +60,10 @@ struct SamplingParams {
   int32_t prompt_logprobs = -1;        // the same for prompt tokens
   OutputRows output_logits = OutputRows::kNone;
   OutputRows output_last_hidden_state = OutputRows::kNone;
-  int32_t priority = 0;    // higher is served first and preempted last
-  double timeout = 0.0;    // seconds from submission after which the request fails; 0 = none
-  std::string cache_salt;  // tenant: prefixes are shared, and turns are shared fairly, only within one salt
+  int32_t priority = 0;              // higher is served first and preempted last
+  double timeout = 0.0;              // seconds from submission after which the request fails; 0 = none
+  std::string cache_salt;            // tenant: prefixes are shared, and turns are shared fairly, only within one salt
+  std::vector<CacheKey> cache_keys;  // prefixes are shared only where these agree, too; may overlap
 };
 
 // Throws kInvalidArgument naming the parameter, what was expected and what was found.

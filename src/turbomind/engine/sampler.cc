@@ -6,14 +6,22 @@
 namespace turbomind {
 namespace {
 
+constexpr size_t kProcessArrays = 12;
+
 size_t process_bytes(const LogitsProcessBatch& process) {
   const size_t elements = process.repetition_penalty.size() + process.presence_penalty.size() +
                           process.frequency_penalty.size() + process.history_offsets.size() +
                           process.history_ids.size() + process.history_counts.size() +
                           2 * process.pending_source.size() + process.bias_offsets.size() + process.bias_ids.size() +
                           process.bias_values.size() + process.bitmask.size();
-  constexpr size_t kArrays = 12;
-  return elements * sizeof(int32_t) + kArrays * kMemoryAlignment;
+  return elements * sizeof(int32_t) + kProcessArrays * kMemoryAlignment;
+}
+
+// process_bytes() of a batch in which every row has penalties and a mask, but no history yet.
+size_t least_process_bytes(int64_t rows, int64_t vocab_size) {
+  const auto mask_words = static_cast<size_t>(rows) * ((static_cast<size_t>(vocab_size) + 31) / 32);
+  return (kProcessArrays * static_cast<size_t>(rows) + mask_words) * sizeof(int32_t) +
+         kProcessArrays * kMemoryAlignment;
 }
 
 }  // namespace
@@ -24,7 +32,45 @@ Sampler::Sampler(Decoder& decoder, const Device& device, Stream& stream, int64_t
       max_rows_(max_rows),
       process_upload_(device, stream),
       tokens_(device, static_cast<size_t>(max_rows) * sizeof(int32_t)),
-      slots_{Slot(device, stream, tokens_.bytes()), Slot(device, stream, tokens_.bytes())} {}
+      slots_{Slot(device, stream, tokens_.bytes()), Slot(device, stream, tokens_.bytes())} {
+  process_upload_.begin(least_process_bytes(max_rows, decoder.config().vocab_size));
+  workspace_growth_ = decoder.reserve_workspace([this](Ops& ops) { measure(ops); });
+}
+
+void Sampler::measure(Ops& ops) const {
+  Arena inputs;
+  const int64_t vocab_size = decoder_.config().vocab_size;
+  const int64_t num_top = std::min<int64_t>(kMaxLogprobs, vocab_size);
+  const auto vector = [&](DType dtype, int64_t rows) { return inputs.allocate("sampling", dtype, {rows}); };
+  const Tensor logits = inputs.allocate("logits", TM_F32, {max_rows_, vocab_size});
+  ops.sample({.logits = logits,
+              .temperature = vector(TM_F32, max_rows_),
+              .top_k = vector(TM_I32, max_rows_),
+              .top_p = vector(TM_F32, max_rows_),
+              .min_p = vector(TM_F32, max_rows_),
+              .seed = vector(TM_U64, max_rows_),
+              .position = vector(TM_I64, max_rows_),
+              .out = vector(TM_I32, max_rows_)});
+  ops.logits_process({.logits = logits,
+                      .repetition_penalty = vector(TM_F32, max_rows_),
+                      .presence_penalty = vector(TM_F32, max_rows_),
+                      .frequency_penalty = vector(TM_F32, max_rows_),
+                      .history_offsets = vector(TM_I32, max_rows_ + 1),
+                      .history_ids = vector(TM_I32, vocab_size),
+                      .history_counts = vector(TM_I32, vocab_size),
+                      .pending = inputs.allocate("pending", TM_I32, {max_rows_, 1}),
+                      .bias_offsets = vector(TM_I32, max_rows_ + 1),
+                      .bias_ids = vector(TM_I32, vocab_size),
+                      .bias_values = vector(TM_F32, vocab_size),
+                      .bitmask = inputs.allocate("bitmask", TM_U32, {max_rows_, (vocab_size + 31) / 32})});
+  const int64_t rows = decoder_.options().max_logits_rows;
+  ops.logprobs({.logits = inputs.allocate("logits", TM_F32, {rows, vocab_size}),
+                .ids = vector(TM_I32, rows),
+                .logprobs = vector(TM_F32, rows),
+                .ranks = vector(TM_I32, rows),
+                .top_ids = inputs.allocate("top_ids", TM_I32, {rows, num_top}),
+                .top_logprobs = inputs.allocate("top_logprobs", TM_F32, {rows, num_top})});
+}
 
 size_t Sampler::upload_bytes(int64_t max_rows) {
   const auto rows = static_cast<size_t>(max_rows);

@@ -40,7 +40,11 @@ class Sampler {
 
   // i32 [rows]: tokens of the last step, on the device.
   Tensor last_tokens() const;
-  size_t device_bytes() const { return tokens_.bytes() + process_upload_.device_bytes(); }
+  // Device memory of the sampled tokens.
+  size_t token_bytes() const { return tokens_.bytes(); }
+  // Device memory of what turns logits into tokens: op scratch beyond the forward pass's, arguments of logits_process.
+  // Long penalty histories make the latter grow.
+  size_t scratch_bytes() const { return workspace_growth_ + process_upload_.device_bytes(); }
 
  private:
   struct Slot {
@@ -54,6 +58,8 @@ class Sampler {
     int32_t num_top = 0;
   };
 
+  // Issues the largest call of each op that sampling makes.
+  void measure(Ops& ops) const;
   void process(const Tensor& logits, const SamplingBatch& batch);
 
   Decoder& decoder_;
@@ -61,6 +67,7 @@ class Sampler {
   int64_t max_rows_;
   UploadBuffer process_upload_;
   Buffer tokens_;  // i32 [max_rows]
+  size_t workspace_growth_ = 0;
   int64_t num_last_ = 0;
   std::array<Slot, kSlots> slots_;
   Tensor hidden_rows_{};  // the step's arrays on the device

@@ -26,6 +26,7 @@ struct EngineStats {
   int64_t steps = 0;
   int64_t failed_steps = 0;
   int64_t graph_replays = 0;      // of steps
+  int64_t device_recoveries = 0;  // lost devices opened again
   double schedule_seconds = 0.0;  // sums over all steps: choosing the step and building its batch
   double execute_seconds = 0.0;   // issuing it and waiting for its tokens
   double output_seconds = 0.0;    // stop conditions and outputs

@@ -73,7 +73,7 @@ struct Decoder::Impl {
   Ops ops;
   std::optional<Arena> step_arena;    // both from finish_loading() on
   std::optional<Arena> logits_arena;  // apart, as hidden states and logits are valid at once
-  size_t arena_bytes = 0;
+  size_t activation_bytes = 0;
   int64_t num_kv_blocks = 0;
 };
 
@@ -152,8 +152,9 @@ void Decoder::Impl::finish_loading() {
   measure(plan, measured_ops, measured_step, measured_logits);
   step_arena.emplace(device, measured_step.peak());
   logits_arena.emplace(device, measured_logits.peak());
-  arena_bytes = measured_step.peak() + measured_logits.peak();
+  activation_bytes = measured_step.peak() + measured_logits.peak();
   workspace.require(measured_ops.peak_workspace_bytes());
+  activation_bytes += workspace.bytes();
 }
 
 // Every op's scratch grows with its rows, so the largest step needs the most.
@@ -207,13 +208,21 @@ void Decoder::load_weight(const WeightSource& source) { impl_->weights.load(sour
 
 void Decoder::finish_loading() { impl_->finish_loading(); }
 
+size_t Decoder::reserve_workspace(const std::function<void(Ops&)>& measure) {
+  const size_t before = impl_->workspace.bytes();
+  Ops measured_ops(impl_->device, impl_->stream, impl_->workspace, Ops::Mode::kMeasure);
+  measure(measured_ops);
+  impl_->workspace.require(measured_ops.peak_workspace_bytes());
+  return impl_->workspace.bytes() - before;
+}
+
 Plan Decoder::make_plan() const { return impl_->make_plan(); }
 
 size_t Decoder::weight_bytes() const { return impl_->weights.device_bytes(); }
 
 size_t Decoder::activation_bytes() const {
   check(impl_->step_arena.has_value(), ErrorCode::kInternal, "activation_bytes: expected after finish_loading()");
-  return impl_->arena_bytes + impl_->workspace.bytes();
+  return impl_->activation_bytes;
 }
 
 size_t Decoder::kv_pool_bytes(int64_t num_blocks) const {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -58,12 +59,16 @@ class Decoder {
   // Checks that nothing is missing and reserves activations and workspace for the largest step.
   void finish_loading();
 
+  // Makes the workspace large enough for further ops that share it; measure issues the largest of them on ops that only
+  // measure. Returns by how many bytes it grew. After finish_loading().
+  size_t reserve_workspace(const std::function<void(Ops&)>& measure);
+
   // A plan for steps of this decoder, within its options.
   Plan make_plan() const;
 
   // Device bytes of packed weights (without what they borrow from their sources) and rope tables.
   size_t weight_bytes() const;
-  // Device bytes of activations, logits and workspace; valid after finish_loading().
+  // Device bytes of activations, logits and what finish_loading() made of workspace.
   size_t activation_bytes() const;
   // Device bytes of the KV pools of all layers for num_blocks.
   size_t kv_pool_bytes(int64_t num_blocks) const;
