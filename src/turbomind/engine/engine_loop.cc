@@ -90,7 +90,7 @@ void EngineLoop::receive(SubmitQueue::Mail mail) {
     for (const SequencePtr& sequence : requests_.unfinished(id)) cancel(sequence);
   }
   if (closing_ != SubmitQueue::Closing::kCancel) return;
-  for (const SequencePtr& sequence : requests_.unfinished()) cancel(sequence);
+  for (const SequencePtr& sequence : requests_.unfinished()) loss_ ? fail(sequence, *loss_) : cancel(sequence);
 }
 
 void EngineLoop::cancel(const SequencePtr& sequence) {
@@ -262,7 +262,9 @@ void EngineLoop::fail_everything(const Error& error) {
   }
   rebuild();
   if (error.code() != ErrorCode::kDeviceLost) return reset_runners();
-  if (!recover_device()) inbox_.close(SubmitQueue::Closing::kCancel, ErrorCode::kDeviceLost, error.what());
+  if (recover_device()) return;
+  loss_ = error;
+  inbox_.close(SubmitQueue::Closing::kCancel, ErrorCode::kDeviceLost, error.what());
 }
 
 bool EngineLoop::recover_device() {

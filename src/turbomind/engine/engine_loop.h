@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -98,6 +99,7 @@ class EngineLoop {
   int64_t preemptions_before_ = 0;  // by schedulers that were replaced
   int64_t replays_before_ = 0;      // by runners that were replaced
   int num_recoveries_ = 0;          // since the last step that worked
+  std::optional<Error> loss_;       // of the device, for good: what was accepted since ends with it
 
   mutable std::mutex stats_mutex_;  // guards stats_
   EngineStats stats_;
