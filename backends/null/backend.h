@@ -6,6 +6,7 @@
 //   hash     token = mix(seed, position) % vocabulary
 //   context  token = a hash of every token the row attends to, read through the block tables from the KV pools, and of
 //            (seed, position) when the temperature is above 0. Wrong blocks, lost writes or stale plans change tokens.
+//            A row with a bitmask takes the first token from there on that the mask leaves, never token 0.
 // mix() is in ops.cc. Further settings:
 //   memory_bytes          device memory, default 1 GiB; an alloc beyond it is TM_OUT_OF_MEMORY
 //   asynchronous          1: ops and copies run when the stream is synchronised, not before

@@ -107,7 +107,16 @@ void compute(Context&, const tm_moe_combine_args& a) {
   for (int64_t i = 0; i < a.out.shape[0]; ++i) number(a.out, i) = number(a.x, row<int32_t>(a.position, 0)[i * top_k]);
 }
 
-void compute(Context&, const tm_logits_process_args&) {}
+// A row with a mask keeps its number, below 0; the other columns say which tokens are left, and token 0 never is.
+void compute(Context&, const tm_logits_process_args& a) {
+  if (!a.bitmask.data) return;
+  for (int64_t i = 0; i < a.logits.shape[0]; ++i) {
+    const uint32_t* mask = row<uint32_t>(a.bitmask, i);
+    float* logits = row<float>(a.logits, i);
+    logits[0] = -1 - logits[0];
+    for (int64_t v = 1; v < a.logits.shape[1]; ++v) logits[v] = static_cast<float>(mask[v / 32] >> (v % 32) & 1);
+  }
+}
 
 void compute(Context& context, const tm_sample_args& a) {
   const Settings& settings = context.settings();
@@ -120,7 +129,14 @@ void compute(Context& context, const tm_sample_args& a) {
     if (settings.tokens == TokenRule::kHash) token = drawn;
     if (settings.tokens == TokenRule::kContext) {
       const bool greedy = row<float>(a.temperature, 0)[i] == 0;
-      token = mix(static_cast<uint64_t>(number(a.logits, i)), greedy ? 0 : drawn);
+      const float value = number(a.logits, i);
+      const bool masked = value < 0;
+      token = mix(static_cast<uint64_t>(masked ? -1 - value : value), greedy ? 0 : drawn) % vocabulary;
+      // The first one left from there on.
+      for (uint64_t n = 0; masked && n < vocabulary; ++n) {
+        if (token != 0 && row<float>(a.logits, i)[token] != 0) break;
+        token = (token + 1) % vocabulary;
+      }
     }
     row<int32_t>(a.out, 0)[i] = static_cast<int32_t>(token % vocabulary);
   }

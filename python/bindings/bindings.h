@@ -18,6 +18,7 @@ void bind_errors(pybind11::module_& module);
 void bind_config(pybind11::module_& module);
 void bind_output(pybind11::module_& module);
 void bind_engine(pybind11::module_& module);
+void bind_guide(pybind11::module_& module);
 void bind_plugins(pybind11::module_& module);
 
 }  // namespace turbomind::bindings

@@ -142,7 +142,10 @@ void bind_sampling_params(py::module_& module) {
       .def_readwrite("priority", &SamplingParams::priority)
       .def_readwrite("timeout", &SamplingParams::timeout)
       .def_readwrite("cache_salt", &SamplingParams::cache_salt)
-      .def_property("cache_keys", &get_cache_keys, &set_cache_keys);
+      .def_property("cache_keys", &get_cache_keys, &set_cache_keys)
+      .def_property(
+          "guide", [](const SamplingParams& self) { return std::const_pointer_cast<TokenGuide>(self.guide); },
+          [](SamplingParams& self, std::shared_ptr<TokenGuide> guide) { self.guide = std::move(guide); });
   def_output_rows<&SamplingParams::output_logits>(params, "output_logits");
   def_output_rows<&SamplingParams::output_last_hidden_state>(params, "output_last_hidden_state");
 }

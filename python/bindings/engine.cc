@@ -82,6 +82,7 @@ py::dict to_dict(const EngineStats& stats) {
   TM_STAT(schedule_seconds);
   TM_STAT(execute_seconds);
   TM_STAT(output_seconds);
+  TM_STAT(guide_seconds);
 #undef TM_STAT
   return out;
 }
@@ -121,6 +122,7 @@ void bind_engine(py::module_& module) {
           "poll", [](Engine& self, int64_t timeout_ms) { return self.poll(std::chrono::milliseconds(timeout_ms)); },
           "timeout_ms"_a, ReleaseGil())
       .def("event_fd", &Engine::event_fd)
+      .def_property_readonly("vocab_size", &Engine::vocab_size)
       .def("stats", [](const Engine& self) { return to_dict(stats(self)); })
       .def(
           "stop",

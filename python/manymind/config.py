@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from manymind.guided.formats import check_response_format
 from manymind.validation import (
     require,
     require_bool,
@@ -126,6 +127,9 @@ class GenerationConfig:
         priority: higher is served first.
         timeout: seconds after which the request fails; None = never.
         cache_salt: prompts share cached prefixes only with prompts of the same salt.
+        response_format: what the text must be, by its "type": "json_object", "json_schema",
+            "regex", "choice", "grammar" or "structural_tag"; see ``manymind.guided.formats``. The
+            text is whole even where max_new_tokens is short.
     """
 
     n: int = 1
@@ -156,6 +160,7 @@ class GenerationConfig:
     priority: int = 0
     timeout: float | None = None
     cache_salt: str = ""
+    response_format: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.validate()
@@ -175,6 +180,7 @@ class GenerationConfig:
         if self.timeout is not None:
             require_number("timeout", self.timeout, 1e-3, 1e9)
         require(isinstance(self.cache_salt, str), "cache_salt", "a str", self.cache_salt)
+        check_response_format(self.response_format)
 
     def _check_lengths(self) -> None:
         require_int("max_new_tokens", self.max_new_tokens, 0)

@@ -14,6 +14,7 @@ from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig
 from manymind.dispatcher import OutputDispatcher
 from manymind.errors import InvalidParameterError
 from manymind.fetch import resolve_model
+from manymind.guided import GuideCompiler
 from manymind.output_text import TextAssembler
 from manymind.prompts import Prompt, as_messages
 from manymind.sampling import sampling_params
@@ -49,6 +50,7 @@ class Runtime:
         self.tokenizer = text.tokenizer
         self.template = text.template
         self.dispatcher = OutputDispatcher(engine)
+        self.guides = GuideCompiler(text.tokenizer, engine.vocab_size)
         self._system = text.system
         self._checkpoint = checkpoint
 
@@ -92,7 +94,8 @@ class Runtime:
 
     def sampling_params(self, config: GenerationConfig) -> _turbomind.SamplingParams:
         """The engine's parameters for one request."""
-        return sampling_params(config, self.tokenizer.eos_token_ids, self._encode_word)
+        eos = self.tokenizer.eos_token_ids
+        return sampling_params(config, eos, self._encode_word, self.guides)
 
     def new_answer(self, config: GenerationConfig, index: int) -> Answer:
         """An empty answer to prompt number ``index``."""

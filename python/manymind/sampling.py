@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from manymind.config import GenerationConfig
 from manymind.errors import InvalidParameterError
+from manymind.guided import GuideCompiler, is_constrained
 
 if TYPE_CHECKING:
     from manymind import _turbomind
@@ -18,11 +19,13 @@ def sampling_params(
     config: GenerationConfig,
     eos_token_ids: Sequence[int],
     encode_word: Callable[[str], list[int]],
+    guides: GuideCompiler,
 ) -> _turbomind.SamplingParams:
     """The engine's parameters of one request.
 
     encode_word turns a bad word into its token ids; a word of several tokens cannot be forbidden
-    token by token and raises InvalidParameterError.
+    token by token and raises InvalidParameterError. A response format that ``guides`` has not
+    compiled before takes some milliseconds here.
     """
     from manymind import _turbomind
 
@@ -48,6 +51,8 @@ def sampling_params(
     params.priority = config.priority
     params.timeout = config.timeout or 0.0
     params.cache_salt = config.cache_salt
+    if config.response_format is not None and is_constrained(config.response_format):
+        params.guide = guides.compile(config.response_format)
     return params
 
 

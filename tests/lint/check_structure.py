@@ -28,13 +28,13 @@ TYPE_OR_SCOPE = re.compile(
 VENDOR_WORDS = re.compile(r"\b(cuda|cudnn|nccl|acl|aclnn|npu|hccl|ascend)\w*", re.IGNORECASE)
 
 # Lowest first; a layer may include itself and those before it.
-CPP_LAYERS = ("abi", "core", "runtime", "ops", "layers", "models", "engine")
+CPP_LAYERS = ("abi", "core", "runtime", "ops", "layers", "models", "engine", "guided")
 
 # Lowest first; a module may import its own group and those before it.
 PYTHON_LAYERS = (
     {"errors"},
     {"validation", "environment", "catalog"},
-    {"download", "media_fetch"},
+    {"download", "media_fetch", "guided"},
     {"config", "fetch", "checkpoint", "prompts", "output_text", "media"},
     {"vision"},
     {

@@ -11,7 +11,7 @@ import pytest
 
 import manymind
 
-HEAVY = ("torch", "transformers", "numpy", "tokenizers", "jinja2", "fire", "asyncio")
+HEAVY = ("torch", "transformers", "numpy", "llguidance", "tokenizers", "jinja2", "fire", "asyncio")
 
 
 def run_python(code: str) -> str:

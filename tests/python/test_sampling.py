@@ -309,5 +309,9 @@ def test_cache_salt_separates_tenants(smollm2: Pipeline) -> None:
     assert ask(smollm2, prompt, cache_salt="b").cached_tokens == 0
 
 
+# test_guided.py
+covers("response_format")
+
+
 def test_every_field_is_covered() -> None:
     assert {field.name for field in dataclasses.fields(GenerationConfig)} == COVERED

@@ -116,6 +116,11 @@ Request Engine::Impl::make_request(std::vector<int32_t> prompt, SamplingParams p
   request.id = ++last_id;
   const auto prompt_len = static_cast<int64_t>(prompt.size());
   request.max_len = prompt_len + std::min(params.max_new_tokens, limit - prompt_len);
+  if (params.guide) {
+    const int64_t needed = params.guide->draws_to_end();
+    check(request.max_len - prompt_len >= needed, ErrorCode::kInvalidArgument, "max_new_tokens: expected at least ",
+          needed, ", which the guide needs to come to an end, found ", request.max_len - prompt_len);
+  }
   request.prompt = std::move(prompt);
   std::sort(params.cache_keys.begin(), params.cache_keys.end());
   if (!params.seed) params.seed = mix(random_base + request.id);
@@ -168,6 +173,8 @@ void Engine::cancel(uint64_t request_id) { impl_->inbox.cancel(request_id); }
 std::vector<Output> Engine::poll(std::chrono::milliseconds timeout) { return impl_->outputs.poll(timeout); }
 
 int Engine::event_fd() const { return impl_->outputs.event_fd(); }
+
+int32_t Engine::vocab_size() const { return impl_->model.vocab_size; }
 
 EngineStats Engine::stats() const { return impl_->loop ? impl_->loop->stats() : EngineStats{}; }
 

@@ -47,6 +47,7 @@ class Engine {
   std::vector<Output> poll(std::chrono::milliseconds timeout);
   // Readable while outputs are queued: one wake-up per step. Owned by the engine.
   int event_fd() const;
+  int32_t vocab_size() const;
   EngineStats stats() const;
   // Idempotent; returns when the engine thread has ended. Outputs queued before stay available to poll().
   void stop(StopMode mode = StopMode::kCancel);

@@ -151,15 +151,37 @@ void EngineLoop::issue(StepPlan plan) {
     const Stopwatch watch(counters_.schedule_seconds);
     batch = &builder_.build(flight.plan);
   }
+  for (const int32_t row : batch->sampling.guided) {
+    Sequence& sequence =
+        *flight.plan.sequences[static_cast<size_t>(batch->sampling.entries[static_cast<size_t>(row)])].sequence;
+    if (!sequence.guide) sequence.guide = sequence.params().guide->clone();
+  }
   flight.entries = batch->sampling.entries;
   flight.logprobs_begin = batch->sampling.logprobs_begin;
   flight.logprobs_end = batch->sampling.logprobs_end;
   for (const RowGroup& group : batch->row_groups) flight.groups.emplace_back(group.entry, group.generation);
+  issue_forward(*batch, flight);
+  if (!batch->sampling.guided.empty()) guide_draws(flight);
+  const Stopwatch watch(counters_.execute_seconds);
+  ranks_.run([&](Rank& rank, int32_t) { rank.runner->issue_sampling(batch->sampling); });
+}
+
+void EngineLoop::issue_forward(const StepBatch& batch, Flight& flight) {
   const Stopwatch watch(counters_.execute_seconds);
   ranks_.run([&](Rank& rank, int32_t index) {
-    std::vector<GroupRows> rows = rank.runner->issue(*batch);
+    std::vector<GroupRows> rows = rank.runner->issue_forward(batch);
     if (index == 0) flight.rows = std::move(rows);
   });
+}
+
+void EngineLoop::guide_draws(const Flight& flight) {
+  // The masks depend on the tokens before, which are read while the device computes this step.
+  while (flights_.size() > 1) resolve();
+  const Stopwatch watch(counters_.guide_seconds);
+  for (const auto& [row, error] : builder_.fill_guided_masks(flight.plan)) {
+    const auto entry = static_cast<size_t>(flight.entries[static_cast<size_t>(row)]);
+    fail(flight.plan.sequences[entry].sequence, error);
+  }
 }
 
 void EngineLoop::resolve() {
@@ -175,7 +197,8 @@ void EngineLoop::resolve() {
   flights_.pop_front();
   std::vector<bool> ended;
   for (const ScheduledSequence& scheduled : flight.plan.sequences) {
-    ended.push_back(scheduled.sequence->state == SequenceState::kFinished);
+    const Sequence& sequence = *scheduled.sequence;
+    ended.push_back(sequence.state == SequenceState::kFinished || flight.plan.id <= sequence.void_through);
   }
   const std::vector<bool> stopped = accept_tokens(flight, sampled, now);
   accept_rows(flight, ended, stopped);
@@ -187,8 +210,12 @@ std::vector<bool> EngineLoop::accept_tokens(const Flight& flight, const SampledT
   for (size_t row = 0; row < flight.entries.size(); ++row) {
     const auto entry = static_cast<size_t>(flight.entries[row]);
     const SequencePtr& sequence = flight.plan.sequences[entry].sequence;
-    if (sequence->state == SequenceState::kFinished) continue;
+    if (sequence->state == SequenceState::kFinished || flight.plan.id <= sequence->void_through) continue;
     const int32_t token = sampled.tokens[row];
+    if (sequence->guide && !accepted_by_guide(sequence, token)) {
+      stopped[entry] = true;
+      continue;
+    }
     --sequence->num_pending;
     sequence->tokens.push_back(token);
     if (has_penalties(sequence->params())) sequence->history.add(token, 1);
@@ -207,6 +234,18 @@ std::vector<bool> EngineLoop::accept_tokens(const Flight& flight, const SampledT
     settle(*sequence, &EngineStats::requests_finished);
   }
   return stopped;
+}
+
+bool EngineLoop::accepted_by_guide(const SequencePtr& sequence, int32_t token) {
+  if (ends_sequence(sequence->params(), token)) return true;
+  const int64_t draws_left = sequence->request->max_len - static_cast<int64_t>(sequence->tokens.size()) - 1;
+  try {
+    if (sequence->guide->accept(token, draws_left)) return true;
+    scheduler_->redraw(sequence);
+  } catch (const Error& error) {
+    fail(sequence, error);
+  }
+  return false;
 }
 
 void EngineLoop::accept_rows(Flight& flight, const std::vector<bool>& ended, const std::vector<bool>& stopped) {

@@ -62,9 +62,14 @@ class EngineLoop {
 
   void step();
   void issue(StepPlan plan);
+  void issue_forward(const StepBatch& batch, Flight& flight);
+  // Masks for the draws of the step being issued; first reads the step before it.
+  void guide_draws(const Flight& flight);
   void resolve();
   // Returns the entries whose sequence was stopped by its token.
   std::vector<bool> accept_tokens(const Flight& flight, const SampledTokens& sampled, double now);
+  // False: the sequence draws another token instead, or has failed.
+  bool accepted_by_guide(const SequencePtr& sequence, int32_t token);
   void accept_rows(Flight& flight, const std::vector<bool>& skip, const std::vector<bool>& stopped);
   void finish_computed_prompts(const Flight& flight, double now);
 

@@ -34,7 +34,7 @@ ModelRunner::ModelRunner(Decoder& decoder, const Device& device, Stream& stream,
   inputs_.begin(input_bytes(decoder.options()));
 }
 
-std::vector<GroupRows> ModelRunner::issue(const StepBatch& batch) {
+std::vector<GroupRows> ModelRunner::issue_forward(const StepBatch& batch) {
   std::vector<GroupRows> rows;
   Slot& slot = slots_[issue_slot_];
   // Its half of the host buffers is about to be written again.
@@ -48,13 +48,21 @@ std::vector<GroupRows> ModelRunner::issue(const StepBatch& batch) {
   upload(batch, padded);
   update_plan(batch, padded);
   if (padded > 0) {
-    run_captured(batch, captured_[padded]);
+    run_captured(captured_[padded]);
   } else {
     run_eager(batch, rows);
   }
-  slot.done.record(stream_);
-  issue_slot_ = 1 - issue_slot_;
   return rows;
+}
+
+void ModelRunner::issue_sampling(const SamplingBatch& batch) {
+  if (batch.rows() > 0) {
+    const Tensor logits = row_slice(logits_, 0, batch.rows());
+    sampler_.sample(logits, batch);
+    sampler_.fetch(hidden_, logits, batch, issue_slot_, fetches_);
+  }
+  slots_[issue_slot_].done.record(stream_);
+  issue_slot_ = 1 - issue_slot_;
 }
 
 SampledTokens ModelRunner::collect() {
@@ -108,19 +116,12 @@ void ModelRunner::update_plan(const StepBatch& batch, int64_t padded) {
 }
 
 void ModelRunner::run_eager(const StepBatch& batch, std::vector<GroupRows>& rows) {
-  const Tensor hidden = decoder_.forward({.token_ids = token_ids_, .positions = positions_, .plan = &plan_});
-  if (!batch.row_groups.empty()) rows = row_reader_.read(hidden, batch.row_groups, fetches_);
-  if (batch.sampling.rows() == 0) return;
-  const Tensor logits = decoder_.compute_logits(hidden, sampler_.hidden_rows());
-  sample(hidden, logits, batch.sampling);
+  hidden_ = decoder_.forward({.token_ids = token_ids_, .positions = positions_, .plan = &plan_});
+  if (!batch.row_groups.empty()) rows = row_reader_.read(hidden_, batch.row_groups, fetches_);
+  if (batch.sampling.rows() > 0) logits_ = decoder_.compute_logits(hidden_, sampler_.hidden_rows());
 }
 
-void ModelRunner::sample(const Tensor& hidden, const Tensor& logits, const SamplingBatch& batch) {
-  sampler_.sample(logits, batch);
-  sampler_.fetch(hidden, logits, batch, issue_slot_, fetches_);
-}
-
-void ModelRunner::run_captured(const StepBatch& batch, CapturedStep& step) {
+void ModelRunner::run_captured(CapturedStep& step) {
   // The first run lets every op meet its shapes before they are recorded.
   const bool ready = step.ran && (!step.graph.empty() || capture(step));
   if (ready) {
@@ -131,7 +132,8 @@ void ModelRunner::run_captured(const StepBatch& batch, CapturedStep& step) {
     forward(step);
     step.ran = true;
   }
-  sample(step.hidden, row_slice(step.logits, 0, batch.sampling.rows()), batch.sampling);
+  hidden_ = step.hidden;
+  logits_ = step.logits;
 }
 
 bool ModelRunner::capture(CapturedStep& step) {

@@ -14,7 +14,7 @@
 
 namespace turbomind {
 
-// Runs steps on one rank. issue() only puts work on the stream; tokens drawn by a step feed the next one on the device,
+// Runs steps on one rank. Issuing only puts work on the stream; tokens drawn by a step feed the next one on the device,
 // so that the host may read them a step later. A step that only decodes is captured at its second run of a padded size
 // and replayed from then on, where the backend can.
 class ModelRunner {
@@ -22,8 +22,11 @@ class ModelRunner {
   // fetches: this rank's results are read. The decoder has finished loading.
   ModelRunner(Decoder& decoder, const Device& device, Stream& stream, bool fetches);
 
-  // The batch may change once it returns. At most two steps may be issued and not collected.
-  std::vector<GroupRows> issue(const StepBatch& batch);
+  // A step is issued in two parts: all up to the logits, then the draws. In between, a step issued earlier may be
+  // collected, for masks that depend on its tokens. The batch may change once the second returns. At most two steps may
+  // be issued and not collected.
+  std::vector<GroupRows> issue_forward(const StepBatch& batch);
+  void issue_sampling(const SamplingBatch& batch);
   // Waits for the oldest step that was issued and not collected. For the rank that fetches.
   SampledTokens collect();
   // After an error: waits until the stream is idle, whatever else goes wrong, and forgets what was on its way.
@@ -56,11 +59,10 @@ class ModelRunner {
   void upload(const StepBatch& batch, int64_t padded);
   void update_plan(const StepBatch& batch, int64_t padded);
   void run_eager(const StepBatch& batch, std::vector<GroupRows>& rows);
-  void run_captured(const StepBatch& batch, CapturedStep& step);
+  void run_captured(CapturedStep& step);
   // False where the backend could not; then steps run eagerly from here on.
   bool capture(CapturedStep& step);
   void forward(CapturedStep& step);
-  void sample(const Tensor& hidden, const Tensor& logits, const SamplingBatch& batch);
 
   Decoder& decoder_;
   Stream& stream_;
@@ -75,6 +77,8 @@ class ModelRunner {
   Tensor token_ids_{};  // i32 [padded]
   Tensor positions_{};  // i32 [padded]
   Tensor pending_rows_{};
+  Tensor hidden_{};  // of the step being issued: activation dtype [rows, hidden_size]
+  Tensor logits_{};  // f32 [rows, vocab]
   bool can_capture_;
   std::map<int64_t, CapturedStep> captured_;  // by padded size
   int64_t num_replays_ = 0;

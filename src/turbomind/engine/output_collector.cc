@@ -13,14 +13,16 @@ bool contains(const std::vector<int32_t>& tokens, int32_t token) {
 
 }  // namespace
 
+bool ends_sequence(const SamplingParams& params, int32_t token) {
+  return contains(params.stop_token_ids, token) || (!params.ignore_eos && contains(params.eos_token_ids, token));
+}
+
 FinishReason finish_reason(const Sequence& sequence, int32_t token) {
   const SamplingParams& params = sequence.params();
   const auto length = static_cast<int64_t>(sequence.tokens.size());
   // The minimum counts tokens before a stop, so the one that stops is not among them.
   const bool may_stop = length - sequence.prompt_len() > params.min_new_tokens;
-  const bool stops =
-      contains(params.stop_token_ids, token) || (!params.ignore_eos && contains(params.eos_token_ids, token));
-  if (may_stop && stops) return FinishReason::kStop;
+  if (may_stop && ends_sequence(params, token)) return FinishReason::kStop;
   return length >= sequence.request->max_len ? FinishReason::kLength : FinishReason::kNone;
 }
 

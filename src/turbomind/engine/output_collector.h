@@ -14,6 +14,8 @@ namespace turbomind {
 
 // Why a sequence ends with a token it has just drawn; kNone if it goes on.
 FinishReason finish_reason(const Sequence& sequence, int32_t token);
+// True for a token that stops a sequence past its minimum length.
+bool ends_sequence(const SamplingParams& params, int32_t token);
 
 // The outputs of one step, at most one per sequence.
 class OutputCollector {

@@ -42,6 +42,20 @@ void validate_token_lists(const SamplingParams& params, int32_t vocab_size) {
           "a token that is not in bad_token_ids", "none");
 }
 
+// A guide decides alone what may be drawn: a second opinion could leave nothing.
+void validate_guide(const SamplingParams& params) {
+  if (!params.guide) return;
+  constexpr const char* kNothing = "nothing beside a guide";
+  require(params.min_new_tokens == 0, "min_new_tokens", "0 beside a guide", params.min_new_tokens);
+  require(!params.ignore_eos, "ignore_eos", "false beside a guide", "true");
+  require(!params.eos_token_ids.empty(), "eos_token_ids", "at least one token beside a guide", "none");
+  require(params.bad_token_ids.empty(), "bad_token_ids", kNothing, params.bad_token_ids.size());
+  require(params.allowed_token_ids.empty(), "allowed_token_ids", kNothing, params.allowed_token_ids.size());
+  for (const auto& [token, bias] : params.logit_bias) {
+    require(std::isfinite(bias), "logit_bias", "finite values beside a guide", bias);
+  }
+}
+
 void validate_lengths(const SamplingParams& params, int32_t vocab_size, int32_t max_num_seqs) {
   require(params.max_new_tokens >= 0, "max_new_tokens", "at least 0", params.max_new_tokens);
   require(params.min_new_tokens >= 0 && params.min_new_tokens <= params.max_new_tokens, "min_new_tokens",
@@ -117,6 +131,7 @@ void validate(const SamplingParams& params, int32_t vocab_size, int32_t max_num_
             std::to_string(key.begin) + " .. " + std::to_string(key.end));
     require(!key.key.empty(), "cache_keys", "a key", "an empty one");
   }
+  validate_guide(params);
 }
 
 void validate_prompt(const std::vector<int32_t>& token_ids, int32_t vocab_size, int64_t max_len) {

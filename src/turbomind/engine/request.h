@@ -6,12 +6,14 @@
 #include <compare>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "turbomind/core/error.h"
+#include "turbomind/engine/token_guide.h"
 
 namespace turbomind {
 
@@ -64,6 +66,8 @@ struct SamplingParams {
   double timeout = 0.0;              // seconds from submission after which the request fails; 0 = none
   std::string cache_salt;            // tenant: prefixes are shared, and turns are shared fairly, only within one salt
   std::vector<CacheKey> cache_keys;  // prefixes are shared only where these agree, too; may overlap
+  // Restricts every draw; each of the n sequences takes a clone. Goes with no other rule on which tokens may be drawn.
+  std::shared_ptr<const TokenGuide> guide;
 };
 
 // Throws kInvalidArgument naming the parameter, what was expected and what was found.

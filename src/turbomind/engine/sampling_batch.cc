@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <span>
 #include <utility>
 
 namespace turbomind {
@@ -22,7 +23,7 @@ bool below_minimum(const Sequence& sequence) {
 bool needs_processing(const Sequence& sequence) {
   const SamplingParams& params = sequence.params();
   return has_penalties(params) || !params.logit_bias.empty() || !params.bad_token_ids.empty() ||
-         !params.allowed_token_ids.empty() || below_minimum(sequence);
+         !params.allowed_token_ids.empty() || params.guide || below_minimum(sequence);
 }
 
 // Place of a row's group in the order of SamplingBatch.
@@ -98,13 +99,15 @@ void build_process(const StepPlan& plan, int32_t vocab_size, SamplingBatch& batc
     return false;
   };
   const bool penalties = any(has_penalties);
-  const bool allowed = any([](const SamplingParams& params) { return !params.allowed_token_ids.empty(); });
+  const bool allowed =
+      any([](const SamplingParams& params) { return params.guide || !params.allowed_token_ids.empty(); });
   process.bias_offsets.push_back(0);
   if (penalties) process.history_offsets.push_back(0);
   for (int64_t row = 0; row < batch.num_processed; ++row) {
     add_bias(sequence(row), process);
     if (penalties) add_history(sequence(row), process);
     if (allowed) add_allowed(sequence(row).params(), vocab_size, process);
+    if (sequence(row).params().guide) batch.guided.push_back(static_cast<int32_t>(row));
   }
   if (process.bias_ids.empty()) process.bias_offsets.clear();
 }
@@ -145,6 +148,27 @@ void build_sampling_batch(const StepPlan& plan, const std::vector<int32_t>& last
     if (group == 2) batch.logprobs_end = batch.rows();
   }
   build_process(plan, vocab_size, batch);
+}
+
+std::vector<std::pair<int32_t, Error>> fill_guided_masks(const StepPlan& plan, SamplingBatch& batch) {
+  std::vector<std::pair<int32_t, Error>> errors;
+  const size_t words =
+      batch.guided.empty() ? 0 : batch.process.bitmask.size() / static_cast<size_t>(batch.num_processed);
+  for (const int32_t row : batch.guided) {
+    const auto entry = static_cast<size_t>(batch.entries[static_cast<size_t>(row)]);
+    const Sequence& sequence = *plan.sequences[entry].sequence;
+    // Nobody reads what such a row draws.
+    if (sequence.state == SequenceState::kFinished || plan.id <= sequence.void_through) continue;
+    const std::span mask = std::span(batch.process.bitmask).subspan(static_cast<size_t>(row) * words, words);
+    std::fill(mask.begin(), mask.end(), 0);
+    try {
+      sequence.guide->fill_mask(mask);
+    } catch (const Error& error) {
+      std::fill(mask.begin(), mask.end(), ~uint32_t{0});
+      errors.emplace_back(row, error);
+    }
+  }
+  return errors;
 }
 
 }  // namespace turbomind

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "turbomind/engine/scheduler.h"
@@ -42,6 +43,7 @@ struct SamplingBatch {
   int64_t logprobs_end = 0;
   int32_t num_top = 0;  // alternatives per row, the most any row asks for
   LogitsProcessBatch process;
+  std::vector<int32_t> guided;  // rows whose words of process.bitmask their guide fills in
 
   int64_t rows() const { return static_cast<int64_t>(entries.size()); }
   bool has_logprobs() const { return logprobs_begin < logprobs_end; }
@@ -50,6 +52,10 @@ struct SamplingBatch {
 // last_rows: [entries of the plan], the token row an entry samples from. Reuses the batch's memory.
 void build_sampling_batch(const StepPlan& plan, const std::vector<int32_t>& last_rows, int32_t vocab_size,
                           SamplingBatch& batch);
+
+// Fills in the masks of the guided rows, once the tokens before them are known. plan: the batch's. Returns what guides
+// threw, by row; such a row draws anything.
+std::vector<std::pair<int32_t, Error>> fill_guided_masks(const StepPlan& plan, SamplingBatch& batch);
 
 // True if the sequence's penalties need TokenHistory.
 bool has_penalties(const SamplingParams& params);

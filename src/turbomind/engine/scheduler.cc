@@ -87,12 +87,22 @@ bool Scheduler::grow_or_preempt(const SequencePtr& sequence) {
 }
 
 void Scheduler::preempt(const SequencePtr& sequence) {
+  send_back(sequence);
+  ++num_preemptions_;
+}
+
+void Scheduler::redraw(const SequencePtr& sequence) {
+  sequence->num_pending = 0;
+  sequence->void_through = step_;
+  if (sequence->state == SequenceState::kRunning) send_back(sequence);
+}
+
+void Scheduler::send_back(const SequencePtr& sequence) {
   kv_cache_.release(*sequence, true, step_);
   std::erase(running_, sequence);
   reserved_slots_ -= static_cast<int64_t>(sequence->siblings.size());
   sequence->state = SequenceState::kWaiting;
   waiting_.push(sequence);
-  ++num_preemptions_;
 }
 
 bool Scheduler::has_slots(const Sequence& sequence) const {

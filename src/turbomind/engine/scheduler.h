@@ -44,6 +44,8 @@ class Scheduler {
   StepPlan schedule(double now);
   // Ends a sequence in any state. keep: what it has computed is valid and stays in the prefix cache.
   void finish(const SequencePtr& sequence, bool keep);
+  // A sequence gives its blocks back, to draw its next token once more; what it has drawn on the device is dropped.
+  void redraw(const SequencePtr& sequence);
 
   const std::vector<SequencePtr>& running() const { return running_; }
   int64_t num_waiting() const { return waiting_.size(); }
@@ -60,6 +62,7 @@ class Scheduler {
   // Grows the sequence by one token at the expense of those behind it. False: it had to yield itself.
   bool grow_or_preempt(const SequencePtr& sequence);
   void preempt(const SequencePtr& sequence);
+  void send_back(const SequencePtr& sequence);
   bool has_slots(const Sequence& sequence) const;
   void add_to_step(StepPlan& plan, const SequencePtr& sequence, int64_t count);
   // The prompt is computed: the request's other sequences join and share it.

@@ -63,10 +63,12 @@ struct Sequence {
   // Sequences 1.. of the request, until the prompt is computed: they then share its blocks.
   std::vector<std::shared_ptr<Sequence>> siblings;
 
-  TokenHistory history;       // filled only if the request has penalties
-  int64_t rows_returned = 0;  // positions whose logits, hidden state or prompt logprob the caller has
-  int64_t cached_tokens = 0;  // of the prompt, at first admission
-  bool admitted = false;      // has been scheduled before
+  TokenHistory history;               // filled only if the request has penalties
+  std::unique_ptr<TokenGuide> guide;  // from its first draw on, if the request has one
+  uint64_t void_through = 0;          // what steps up to this one drew is dropped: it follows a refused token
+  int64_t rows_returned = 0;          // positions whose logits, hidden state or prompt logprob the caller has
+  int64_t cached_tokens = 0;          // of the prompt, at first admission
+  bool admitted = false;              // has been scheduled before
   RequestTimes times;
 
   const SamplingParams& params() const { return request->params; }

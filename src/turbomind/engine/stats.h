@@ -30,6 +30,7 @@ struct EngineStats {
   double schedule_seconds = 0.0;  // sums over all steps: choosing the step and building its batch
   double execute_seconds = 0.0;   // issuing it and waiting for its tokens
   double output_seconds = 0.0;    // stop conditions and outputs
+  double guide_seconds = 0.0;     // masks of guided draws, beside the device where that is asynchronous
 };
 
 // Where the device memory of one rank goes, in the order it was taken.

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Grammars to guides, kept for the next request that asks for the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from manymind.errors import EngineError, InvalidParameterError
+from manymind.guided.formats import Grammar, grammar_of
+
+if TYPE_CHECKING:
+    from manymind import _turbomind
+
+# Bounds of what is kept: a compiled grammar takes some ten times its text.
+MAX_CACHED_GRAMMARS = 128
+MAX_CACHED_CHARS = 4 << 20
+
+
+class TokenBytes(Protocol):
+    def token_bytes(self, token_id: int, skip_special: bool) -> bytes: ...
+
+
+class Vocabulary(Protocol):
+    """What guides need of a ``manymind.tokenizer.Tokenizer``."""
+
+    @property
+    def tokens(self) -> TokenBytes: ...
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]: ...
+    @property
+    def control_tokens(self) -> tuple[str, ...]: ...
+    def id_to_token(self, token_id: int) -> str | None: ...
+
+
+class GuideCompiler:
+    """Makes the guides of one model. Thread-safe.
+
+    Args:
+        tokenizer: of the model.
+        vocab_size: columns of its logits.
+    """
+
+    def __init__(self, tokenizer: Vocabulary, vocab_size: int) -> None:
+        self._tokenizer = tokenizer
+        self._vocab_size = vocab_size
+        self._vocabulary: _turbomind.GuideVocabulary | None = None
+        self._cache: OrderedDict[Grammar, _turbomind.TokenGuide] = OrderedDict()
+        self._cached_chars = 0
+        self._vocabulary_lock = threading.Lock()  # guards _vocabulary
+        self._cache_lock = threading.Lock()  # guards _cache and _cached_chars
+
+    def compile(self, response_format: Mapping[str, Any]) -> _turbomind.TokenGuide:
+        """The guide of a constrained response format, in its first state; requests clone it.
+
+        Raises InvalidParameterError naming what in it is wrong or not supported, EngineError where
+        llguidance is not installed.
+        """
+        grammar = grammar_of(response_format)
+        with self._cache_lock:
+            known = self._cache.get(grammar)
+            if known is not None:
+                self._cache.move_to_end(grammar)
+                return known
+        guide = self._compile(grammar, response_format["type"])
+        self._keep(grammar, guide)
+        return guide
+
+    def _compile(self, grammar: Grammar, name: str) -> _turbomind.TokenGuide:
+        from manymind import _turbomind
+
+        vocabulary = self._load_vocabulary()
+        try:
+            return _turbomind.GrammarGuide(vocabulary, grammar.kind, grammar.text)
+        except InvalidParameterError as error:
+            raise InvalidParameterError(f"response_format.{name}: {_say(str(error))}") from error
+
+    def _keep(self, grammar: Grammar, guide: _turbomind.TokenGuide) -> None:
+        with self._cache_lock:
+            if grammar not in self._cache:
+                self._cached_chars += len(grammar.text)
+            self._cache[grammar] = guide
+            while (
+                len(self._cache) > MAX_CACHED_GRAMMARS or self._cached_chars > MAX_CACHED_CHARS
+            ) and len(self._cache) > 1:
+                dropped, _ = self._cache.popitem(last=False)
+                self._cached_chars -= len(dropped.text)
+
+    def _load_vocabulary(self) -> _turbomind.GuideVocabulary:
+        from manymind import _turbomind
+
+        with self._vocabulary_lock:
+            if self._vocabulary is None:
+                tokens = token_texts(self._tokenizer, self._vocab_size)
+                eos = list(self._tokenizer.eos_token_ids)
+                self._vocabulary = _turbomind.GuideVocabulary(library_path(), tokens, eos)
+            return self._vocabulary
+
+
+def token_texts(tokenizer: Vocabulary, vocab_size: int) -> list[bytes]:
+    """The bytes of each token as llguidance wants them: control tokens begin with byte 0xFF, ids
+    that the tokenizer does not know are empty.
+    """
+    control = frozenset(tokenizer.control_tokens)
+    texts = []
+    for token_id in range(vocab_size):
+        text = tokenizer.tokens.token_bytes(token_id, False)
+        is_control = tokenizer.id_to_token(token_id) in control
+        texts.append(b"\xff" + text if is_control else text)
+    return texts
+
+
+def library_path() -> str:
+    """The shared library in llguidance's package. Raises EngineError without it."""
+    spec = importlib.util.find_spec("llguidance")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        for path in sorted(Path(folder).glob("_lib*")):
+            if path.suffix in (".so", ".pyd", ".dylib"):
+                return str(path)
+    raise EngineError(
+        "response_format: expected the package llguidance to be installed, found none; "
+        "pip install llguidance"
+    )
+
+
+# What llguidance calls things, and the keyword of JSON Schema that it means.
+_KEYWORDS = (
+    ("regex parse error", "pattern"),
+    ("Resource '", "$ref"),
+    ("Unimplemented keys", "unsupported keywords"),
+    ("Invalid type", "type"),
+)
+
+
+def _say(message: str) -> str:
+    """llguidance's words in one line, with the keyword where they lack it."""
+    text = " ".join(message.split())
+    for sign, keyword in _KEYWORDS:
+        if sign in text and keyword not in text:
+            return f"{keyword}: {text}"
+    return text

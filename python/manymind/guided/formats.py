@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What callers write as ``response_format``, and the grammar each form means.
+
+The forms, by ``type``; those of one name are LMDeploy's, OpenAI's and vLLM's own:
+
+- ``text``: no restriction.
+- ``json_object``: any JSON object.
+- ``json_schema``: ``{"json_schema": {"name": ..., "schema": {...}}}``.
+- ``regex``: ``{"regex": "..."}``; ``regex_schema``: ``{"regex_schema": "..."}``. Rust's syntax, of
+  which ``\\d``, ``\\w`` and ``\\s`` are ASCII here.
+- ``choice``: ``{"choice": ["yes", "no"]}``.
+- ``grammar``: ``{"grammar": "..."}`` in llama.cpp's GBNF or in llguidance's variant of Lark.
+- ``structural_tag``: ``{"structures": [{"begin", "schema", "end"}, ...], "triggers": [...]}``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from manymind.errors import InvalidParameterError
+from manymind.guided.json_schema import schema_text
+from manymind.guided.structural_tags import structural_tag_grammar
+from manymind.validation import require
+
+MAX_GRAMMAR_CHARS = 1 << 20
+MAX_REGEX_CHARS = 1 << 16
+MAX_CHOICES = 4096
+
+
+class Grammar(NamedTuple):
+    """A grammar in one of llguidance's notations: "json_schema" or "lark"."""
+
+    kind: str
+    text: str
+
+
+def is_constrained(response_format: Mapping[str, Any] | None) -> bool:
+    """False where nothing is asked of the text."""
+    return response_format is not None and response_format.get("type") != "text"
+
+
+def check_response_format(response_format: object) -> None:
+    """Raises InvalidParameterError unless it has a known ``type`` and that type's fields only."""
+    if response_format is None:
+        return
+    valid = isinstance(response_format, Mapping)
+    require(valid, "response_format", "a mapping with a 'type'", response_format)
+    assert isinstance(response_format, Mapping)
+    kind = response_format.get("type")
+    known = ", ".join(RESPONSE_FORMATS)
+    require(kind in RESPONSE_FORMATS, "response_format.type", f"one of {known}", kind)
+    fields = RESPONSE_FORMATS[str(kind)]
+    for name in response_format:
+        if name != "type" and name not in fields:
+            raise InvalidParameterError(
+                f"response_format.{name}: this field is not supported with type {kind!r}"
+            )
+    for name, optional in fields.items():
+        if not optional and name not in response_format:
+            raise InvalidParameterError(f"response_format.{name}: expected with type {kind!r}")
+
+
+def grammar_of(response_format: Mapping[str, Any]) -> Grammar:
+    """The grammar of a constrained response format.
+
+    Raises InvalidParameterError naming the field, or the keyword of the schema, that is wrong,
+    unsupported or too large.
+    """
+    check_response_format(response_format)
+    return _GRAMMARS[response_format["type"]](response_format)
+
+
+def _json_object(_: Mapping[str, Any]) -> Grammar:
+    return Grammar("json_schema", schema_text({"type": "object"}, "response_format"))
+
+
+def _json_schema(response_format: Mapping[str, Any]) -> Grammar:
+    wrapper = response_format["json_schema"]
+    name = "response_format.json_schema"
+    valid = isinstance(wrapper, Mapping) and "schema" in wrapper
+    require(valid, name, "a mapping with a 'schema'", wrapper)
+    for field in wrapper:
+        if field not in ("name", "description", "schema", "strict"):
+            raise InvalidParameterError(f"{name}.{field}: this field is not supported")
+    return Grammar("json_schema", schema_text(wrapper["schema"], f"{name}.schema"))
+
+
+def _regex(response_format: Mapping[str, Any]) -> Grammar:
+    field = response_format["type"]
+    pattern = response_format[field]
+    _require_text(f"response_format.{field}", pattern, MAX_REGEX_CHARS)
+    from llguidance import regex_to_lark
+
+    # ASCII classes: a model that may write any script's digits does.
+    return _lark(f"start: /{regex_to_lark(pattern, 'dws')}/\n", f"response_format.{field}")
+
+
+def _choice(response_format: Mapping[str, Any]) -> Grammar:
+    choices = response_format["choice"]
+    valid = (
+        isinstance(choices, Sequence)
+        and not isinstance(choices, str)
+        and 0 < len(choices) <= MAX_CHOICES
+        and all(isinstance(choice, str) and choice for choice in choices)
+    )
+    expected = f"1 to {MAX_CHOICES} non-empty strings"
+    require(valid, "response_format.choice", expected, choices)
+    words = " | ".join(json.dumps(choice, ensure_ascii=False) for choice in choices)
+    return _lark(f"start: {words}\n", "response_format.choice")
+
+
+def _grammar(response_format: Mapping[str, Any]) -> Grammar:
+    text = response_format["grammar"]
+    _require_text("response_format.grammar", text, MAX_GRAMMAR_CHARS)
+    from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
+
+    try:
+        lark = any_to_lark(text)
+    except (GbnfToLarkError, RecursionError) as error:
+        raise InvalidParameterError(
+            f"response_format.grammar: expected GBNF or Lark, found a text that is neither: {error}"
+        ) from error
+    return _lark(lark, "response_format.grammar")
+
+
+def _structural_tag(response_format: Mapping[str, Any]) -> Grammar:
+    return _lark(structural_tag_grammar(response_format, "response_format"), "response_format")
+
+
+def _lark(text: str, name: str) -> Grammar:
+    _require_text(name, text, MAX_GRAMMAR_CHARS)
+    return Grammar("lark", text)
+
+
+def _require_text(name: str, text: object, most: int) -> None:
+    valid = isinstance(text, str) and 0 < len(text) <= most and "\0" not in text
+    found = f"{len(text)} characters" if isinstance(text, str) else text
+    require(valid, name, f"a str of 1 to {most} characters without NUL", found)
+
+
+_GRAMMARS: Mapping[str, Callable[[Mapping[str, Any]], Grammar]] = MappingProxyType(
+    {
+        "json_object": _json_object,
+        "json_schema": _json_schema,
+        "regex": _regex,
+        "regex_schema": _regex,
+        "choice": _choice,
+        "grammar": _grammar,
+        "structural_tag": _structural_tag,
+    }
+)
+# Fields of each type, and whether they may be left out.
+RESPONSE_FORMATS: Mapping[str, Mapping[str, bool]] = MappingProxyType(
+    {
+        "text": {},
+        "json_object": {},
+        "json_schema": {"json_schema": False},
+        "regex": {"regex": False},
+        "regex_schema": {"regex_schema": False},
+        "choice": {"choice": False},
+        "grammar": {"grammar": False},
+        "structural_tag": {"structures": False, "triggers": False, "at_least_one": True},
+    }
+)

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A caller's JSON Schema, made ready for llguidance.
+
+What llguidance enforces exactly stays as it is; what it would enforce wrongly is refused here, and
+what it does not know it refuses itself, by name. ``format`` is an annotation to JSON Schema
+(2020-12 validation, section 7.2): formats llguidance knows are enforced, others are dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from manymind.errors import InvalidParameterError
+from manymind.validation import require
+
+MAX_SCHEMA_CHARS = 1 << 20
+MAX_DEPTH = 128  # of schemas within schemas
+
+# Models like to indent; the bound keeps one that has nothing more to say from doing so for ever.
+WHITESPACE = r" |\n {0,32}|\n\t{0,16}"
+
+ENFORCED_FORMATS = frozenset(
+    ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"]
+)
+
+_SCHEMA = frozenset(
+    (
+        "additionalItems",
+        "additionalProperties",
+        "contains",
+        "else",
+        "if",
+        "not",
+        "propertyNames",
+        "then",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+    )
+)
+_SCHEMA_LISTS = frozenset(("allOf", "anyOf", "oneOf", "prefixItems"))
+_SCHEMA_MAPS = frozenset(
+    ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
+)
+
+
+def schema_text(schema: object, name: str) -> str:
+    """The schema as llguidance takes it.
+
+    Raises InvalidParameterError naming ``name`` and the keyword that is the matter.
+    """
+    valid = isinstance(schema, (Mapping, bool))
+    require(valid, name, "a JSON Schema: an object or a bool", schema)
+    prepared = _prepare(schema, name, 0)
+    if not isinstance(prepared, dict):
+        prepared = {} if prepared else {"not": {}}
+    prepared["x-guidance"] = {"whitespace_pattern": WHITESPACE}
+    try:
+        text = json.dumps(prepared, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidParameterError(f"{name}: expected JSON values only: {error}") from error
+    found = f"{len(text)} characters"
+    require(len(text) <= MAX_SCHEMA_CHARS, name, f"at most {MAX_SCHEMA_CHARS} characters", found)
+    return text
+
+
+def _prepare(schema: Any, name: str, depth: int) -> Any:
+    """A copy of a schema, or of a value where one is expected but something else stands."""
+    if not isinstance(schema, Mapping):
+        return schema
+    require(depth < MAX_DEPTH, name, f"at most {MAX_DEPTH} schemas within each other", "more")
+    if "x-guidance" in schema:
+        raise InvalidParameterError(f"{name}.x-guidance: this keyword is not supported")
+    _refuse_uncountable(schema, name)
+    return {key: _prepare_value(key, value, name, depth) for key, value in _kept(schema)}
+
+
+def _kept(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in schema.items():
+        if key == "format" and value not in ENFORCED_FORMATS:
+            continue
+        # Implied by what is required, or by there being no bound at all.
+        if key == "minProperties" and _is_implied_minimum(schema, value):
+            continue
+        yield key, value
+
+
+def _prepare_value(key: str, value: Any, name: str, depth: int) -> Any:
+    where = f"{name}.{key}"
+    if key in _SCHEMA or (key == "items" and isinstance(value, Mapping)):
+        return _prepare(value, where, depth + 1)
+    if (key in _SCHEMA_LISTS or key == "items") and isinstance(value, list):
+        return [_prepare(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+    if key in _SCHEMA_MAPS and isinstance(value, Mapping):
+        return {k: _prepare(item, f"{where}.{k}", depth + 1) for k, item in value.items()}
+    return value
+
+
+def _is_implied_minimum(schema: Mapping[str, Any], minimum: Any) -> bool:
+    required = schema.get("required")
+    distinct = len(set(required)) if isinstance(required, list) and _is_strings(required) else 0
+    return isinstance(minimum, int) and not isinstance(minimum, bool) and minimum <= distinct
+
+
+def _refuse_uncountable(schema: Mapping[str, Any], name: str) -> None:
+    """Keys that no property names may repeat, and a reader of JSON counts repeated keys once."""
+    minimum = schema.get("minProperties", 0)
+    if isinstance(minimum, int) and minimum > 1 and not _is_implied_minimum(schema, minimum):
+        raise InvalidParameterError(
+            f"{name}.minProperties: expected at most 1 or the number of required properties, "
+            f"found {minimum}: more is not supported"
+        )
+
+
+def _is_strings(values: list[Any]) -> bool:
+    return all(isinstance(item, str) for item in values)

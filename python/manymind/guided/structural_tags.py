@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Free text in which a trigger begins a tag whose body follows a schema: tool calls and the like.
+
+The form is xgrammar's: ``structures`` of ``begin``, ``schema`` and ``end``, and ``triggers``, each
+the beginning of some ``begin``. Once a trigger is in the text, one of the structures that begin
+with it has to follow to its end; then the text is free again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from manymind.errors import InvalidParameterError
+from manymind.guided.json_schema import schema_text
+from manymind.validation import require, require_bool
+
+MAX_STRUCTURES = 512
+
+
+class _Structure(NamedTuple):
+    begin: str
+    schema: str
+    end: str
+
+
+def structural_tag_grammar(tag: Mapping[str, Any], name: str) -> str:
+    """The Lark grammar of a structural tag.
+
+    With ``at_least_one`` the text begins with a structure. Raises InvalidParameterError.
+    """
+    structures = _read_structures(tag["structures"], f"{name}.structures")
+    triggers = _read_triggers(tag["triggers"], f"{name}.triggers")
+    at_least_one = tag.get("at_least_one", False)
+    require_bool(f"{name}.at_least_one", at_least_one)
+    for index, structure in enumerate(structures):
+        if not any(structure.begin.startswith(trigger) for trigger in triggers):
+            raise InvalidParameterError(
+                f"{name}.structures[{index}].begin: expected to begin with one of the triggers, "
+                f"found {structure.begin!r}"
+            )
+    return _write_grammar(structures, triggers, at_least_one)
+
+
+def _write_grammar(structures: list[_Structure], triggers: list[str], at_least_one: bool) -> str:
+    # Text stops at the first trigger: the lexer leaves a lazy terminal as soon as it matches, and
+    # the plain text at the end holds none.
+    none = " & ".join(f"~/(?s:.*){_regex_literal(trigger)}(?s:.*)/" for trigger in triggers)
+    first = " | ".join(f"{_literal(trigger)} body_{i}" for i, trigger in enumerate(triggers))
+    start = f"({first}) " if at_least_one else ""
+    lines = [f"start: {start}tagged* TEXT", f"TEXT: /(?s:.*)/ & {none}"]
+    lines.append("tagged: " + " | ".join(f"tagged_{i}" for i in range(len(triggers))))
+    for i, trigger in enumerate(triggers):
+        lines.append(f"trigger_{i}[lazy]: /(?s:.*)/ {_literal(trigger)}")
+        bodies = [
+            f"{_literal(structure.begin[len(trigger) :])} %json {structure.schema} "
+            f"{_literal(structure.end)}"
+            for structure in structures
+            if structure.begin.startswith(trigger)
+        ]
+        lines += [f"tagged_{i}: trigger_{i} body_{i}", f"body_{i}: " + "\n  | ".join(bodies)]
+    return "%llguidance {}\n" + "\n".join(lines) + "\n"
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if text else ""
+
+
+def _regex_literal(text: str) -> str:
+    return re.escape(text).replace("/", r"\/").replace("\n", r"\n")
+
+
+def _read_structures(value: object, name: str) -> list[_Structure]:
+    valid = _is_list(value) and 0 < len(value) <= MAX_STRUCTURES  # type: ignore[arg-type]
+    require(valid, name, f"a list of 1 to {MAX_STRUCTURES} structures", value)
+    return [_read_structure(item, f"{name}[{i}]") for i, item in enumerate(value)]  # type: ignore[arg-type, var-annotated]
+
+
+def _read_structure(value: object, name: str) -> _Structure:
+    valid = isinstance(value, Mapping) and set(value) == {"begin", "schema", "end"}
+    require(valid, name, "a mapping of 'begin', 'schema' and 'end'", value)
+    assert isinstance(value, Mapping)
+    for field in ("begin", "end"):
+        require(isinstance(value[field], str), f"{name}.{field}", "a str", value[field])
+    return _Structure(value["begin"], schema_text(value["schema"], f"{name}.schema"), value["end"])
+
+
+def _read_triggers(value: object, name: str) -> list[str]:
+    valid = _is_list(value) and 0 < len(value) <= MAX_STRUCTURES  # type: ignore[arg-type]
+    valid = valid and all(isinstance(item, str) and item for item in value)  # type: ignore[attr-defined]
+    require(valid, name, "a list of non-empty strings", value)
+    triggers = list(dict.fromkeys(value))  # type: ignore[call-overload]
+    for one in triggers:
+        for other in triggers:
+            overlap = one is not other and one in other
+            require(not overlap, name, "triggers that are not part of each other", value)
+    return triggers
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))

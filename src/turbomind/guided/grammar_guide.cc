@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "turbomind/guided/grammar_guide.h"
+
+#include <optional>
+#include <utility>
+
+#include "turbomind/core/error.h"
+#include "turbomind/guided/closing_path.h"
+
+namespace turbomind {
+namespace {
+
+// A grammar whose shortest text is longer is of no use to any model.
+constexpr int64_t kLongestMinimum = 16'384;
+
+void set_bit(std::span<uint32_t> mask, int32_t token) {
+  mask[static_cast<size_t>(token) / 32] |= uint32_t{1} << token % 32;
+}
+
+}  // namespace
+
+GrammarGuide::GrammarGuide(std::shared_ptr<const GuideVocabulary> vocabulary, const std::string& kind,
+                           const std::string& grammar)
+    : matcher_(std::move(vocabulary), kind, grammar) {
+  std::optional<std::vector<int32_t>> path = find_closing_path(matcher_, {}, kLongestMinimum);
+  check(path.has_value(), ErrorCode::kInvalidArgument, "expected a grammar with a text of at most ", kLongestMinimum,
+        " tokens, found none");
+  path_ = std::move(*path);
+}
+
+void GrammarGuide::fill_mask(std::span<uint32_t> mask) {
+  if (!closing_) return matcher_.fill_mask(mask);
+  if (!path_to_end().empty()) return set_bit(mask, path_to_end().front());
+  for (const int32_t token : matcher_.vocabulary().eos_token_ids()) set_bit(mask, token);
+}
+
+bool GrammarGuide::accept(int32_t token, int64_t draws_left) {
+  matcher_.consume(token);
+  if (update_path(token, draws_left)) return true;
+  matcher_.roll_back(1);
+  closing_ = true;
+  return false;
+}
+
+bool GrammarGuide::update_path(int32_t token, int64_t draws_left) {
+  const std::span<const int32_t> before = path_to_end();
+  if (!before.empty() && before.front() == token && static_cast<int64_t>(before.size()) <= draws_left) {
+    ++next_;
+    return true;
+  }
+  std::optional<std::vector<int32_t>> path = find_closing_path(matcher_, before, draws_left - 1);
+  if (!path) return false;
+  path_ = std::move(*path);
+  next_ = 0;
+  return true;
+}
+
+}  // namespace turbomind

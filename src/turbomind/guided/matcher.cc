@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "turbomind/guided/matcher.h"
+
+#include <utility>
+
+#include "turbomind/core/error.h"
+
+namespace turbomind {
+namespace {
+
+// About 1.5 KB each; a text that needs more is refused rather than let to fill the memory.
+constexpr size_t kMaxLexerStates = 50'000;
+
+}  // namespace
+
+GrammarMatcher::GrammarMatcher(std::shared_ptr<const GuideVocabulary> vocabulary, const std::string& kind,
+                               const std::string& grammar)
+    : vocabulary_(std::move(vocabulary)), matcher_(nullptr, Free{vocabulary_}) {
+  LlgConstraintInit init{};
+  api().constraint_init_set_defaults(&init, vocabulary_->tokenizer());
+  init.log_buffer_level = 0;
+  init.log_stderr_level = 0;
+  init.limits.max_lexer_states = kMaxLexerStates;
+  init.limits.verbose_errors = false;
+  matcher_.reset(api().new_matcher(&init, kind.c_str(), grammar.c_str()));
+  const char* error = api().matcher_get_error(matcher_.get());
+  check(error == nullptr, ErrorCode::kInvalidArgument, error == nullptr ? "" : error);
+  check(api().matcher_get_mask_byte_size(matcher_.get()) == vocabulary_->mask_words() * sizeof(uint32_t),
+        ErrorCode::kInternal, "guide: expected masks of ", vocabulary_->mask_words(), " words");
+}
+
+GrammarMatcher::GrammarMatcher(const GrammarMatcher& other)
+    : vocabulary_(other.vocabulary_), matcher_(api().clone_matcher(other.matcher_.get()), Free{vocabulary_}) {}
+
+void GrammarMatcher::fill_mask(std::span<uint32_t> mask) {
+  check_done(api().matcher_compute_mask_into(matcher_.get(), mask.data(), mask.size_bytes()));
+}
+
+void GrammarMatcher::consume(int32_t token) {
+  check_done(api().matcher_consume_token(matcher_.get(), static_cast<uint32_t>(token)));
+}
+
+void GrammarMatcher::roll_back(size_t count) {
+  if (count > 0) check_done(api().matcher_rollback(matcher_.get(), count));
+}
+
+bool GrammarMatcher::can_end_with(std::span<const int32_t> tokens) {
+  tokens_.assign(tokens.begin(), tokens.end());
+  tokens_.push_back(static_cast<uint32_t>(vocabulary_->eos_token_ids().front()));
+  const int32_t valid = api().matcher_validate_tokens(matcher_.get(), tokens_.data(), tokens_.size());
+  check_done(valid < 0 ? -1 : 0);
+  return static_cast<size_t>(valid) == tokens_.size();
+}
+
+bool GrammarMatcher::is_accepting() { return api().matcher_is_accepting(matcher_.get()); }
+
+void GrammarMatcher::check_done(int32_t status) {
+  if (status == 0) return;
+  const char* error = api().matcher_get_error(matcher_.get());
+  fail(ErrorCode::kUnsupported, "guide: ", error == nullptr ? "the grammar failed" : error);
+}
+
+}  // namespace turbomind

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "turbomind/guided/vocabulary.h"
+
+namespace turbomind {
+
+// Where a text stands in a grammar. Errors of the library, such as a grammar that is too complex to go on, are thrown
+// as kUnsupported.
+class GrammarMatcher {
+ public:
+  // kind: "json_schema", "regex", "lark" or "llguidance", see llguidance's llg_new_matcher. Throws kInvalidArgument
+  // with the library's words on a grammar it refuses.
+  GrammarMatcher(std::shared_ptr<const GuideVocabulary> vocabulary, const std::string& kind,
+                 const std::string& grammar);
+  GrammarMatcher(const GrammarMatcher& other);
+  GrammarMatcher& operator=(const GrammarMatcher&) = delete;
+
+  const GuideVocabulary& vocabulary() const { return *vocabulary_; }
+
+  // mask: u32 [vocabulary().mask_words()]; overwritten.
+  void fill_mask(std::span<uint32_t> mask);
+  void consume(int32_t token);
+  // Takes the last tokens back.
+  void roll_back(size_t count);
+  // True if the tokens can follow and end the text.
+  bool can_end_with(std::span<const int32_t> tokens);
+  // True if the text may end here.
+  bool is_accepting();
+
+ private:
+  struct Free {
+    std::shared_ptr<const GuideVocabulary> vocabulary;
+    void operator()(LlgMatcher* matcher) const { vocabulary->api().free_matcher(matcher); }
+  };
+
+  const LlguidanceApi& api() const { return vocabulary_->api(); }
+  void check_done(int32_t status);
+
+  std::shared_ptr<const GuideVocabulary> vocabulary_;
+  std::unique_ptr<LlgMatcher, Free> matcher_;
+  std::vector<uint32_t> tokens_;  // scratch
+};
+
+}  // namespace turbomind

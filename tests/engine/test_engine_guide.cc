@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Draws restricted by a guide: under look-ahead, preemption, prefix hits, n > 1, rows and logprobs, with refused
+// tokens.
+#include <set>
+
+#include "engine/engine_fixture.h"
+
+namespace turbomind::test {
+namespace {
+
+constexpr int32_t kEnd = 996;
+
+// What the guide allows after so many tokens: odd tokens, from the eleventh on also kEnd.
+bool allowed(int32_t token, int64_t count) { return token == kEnd ? count > 10 : token % 2 == 1; }
+// Some it takes back; then the next odd token comes instead.
+bool refused(int32_t token) { return token % 3 == 0; }
+int32_t instead(int32_t token) { return (token + 2) % 996; }
+
+class OddGuide : public TokenGuide {
+ public:
+  std::unique_ptr<TokenGuide> clone() const override { return std::make_unique<OddGuide>(*this); }
+  int64_t draws_to_end() const override { return std::max<int64_t>(12 - count_, 1); }
+
+  void fill_mask(std::span<uint32_t> mask) override {
+    if (throws_at >= 0 && count_ == throws_at) throw Error(ErrorCode::kUnsupported, "guide: gave up");
+    for (int32_t v = 0; v < kVocab; ++v) {
+      const bool set = forced_ >= 0 ? v == forced_ : allowed(v, count_);
+      mask[static_cast<size_t>(v) / 32] |= uint32_t{set} << v % 32;
+    }
+  }
+
+  bool accept(int32_t token, int64_t draws_left) override {
+    EXPECT(forced_ >= 0 ? token == forced_ : allowed(token, count_));
+    EXPECT(token != kEnd);
+    draws_left_.insert(draws_left);
+    if (forced_ < 0 && refused(token)) {
+      forced_ = instead(token);
+      return false;
+    }
+    forced_ = -1;
+    ++count_;
+    return true;
+  }
+
+  int64_t throws_at = -1;
+
+ private:
+  int64_t count_ = 0;
+  int32_t forced_ = -1;
+  std::set<int64_t> draws_left_;
+};
+
+SamplingParams guided(int64_t max_new_tokens) {
+  SamplingParams params = greedy(max_new_tokens);
+  params.guide = std::make_shared<OddGuide>();
+  params.eos_token_ids = {kEnd};
+  return params;
+}
+
+// The first token from `token` on that the guide allows.
+int32_t restrict_to_guide(int32_t token, int64_t count) {
+  while (token == 0 || !allowed(token, count)) token = (token + 1) % kVocab;
+  return refused(token) && token != kEnd ? instead(token) : token;
+}
+
+std::vector<int32_t> predict_guided(const std::vector<int32_t>& prompt, int64_t count, const uint64_t* seed = nullptr) {
+  Prediction prediction(prompt);
+  std::vector<int32_t> tokens;
+  while (static_cast<int64_t>(tokens.size()) < count) {
+    const int32_t next = seed ? prediction.next(*seed) : prediction.next();
+    const int32_t token = restrict_to_guide(next, static_cast<int64_t>(tokens.size()));
+    if (token == kEnd) break;
+    tokens.push_back(token);
+    prediction.append(token);
+  }
+  return tokens;
+}
+
+EngineOptions with(const char* asynchronous, const char* can_capture) {
+  return null_options({{"tokens", "context"}, {"asynchronous", asynchronous}, {"can_capture", can_capture}});
+}
+
+TEST(a_guide_restricts_every_draw) {
+  for (const char* asynchronous : {"0", "1"}) {
+    for (const char* can_capture : {"0", "1"}) {
+      EngineFixture fixture(with(asynchronous, can_capture));
+      std::map<uint64_t, std::vector<int32_t>> expected;
+      for (uint32_t i = 0; i < 24; ++i) {
+        const std::vector<int32_t> prompt = make_prompt(1 + i * 9, i);
+        // Two of three are guided: the others may not notice.
+        if (i % 3 == 0) {
+          expected[fixture.engine.submit(prompt, greedy(30))] = predict(prompt, 30);
+        } else {
+          expected[fixture.engine.submit(prompt, guided(30))] = predict_guided(prompt, 30);
+        }
+      }
+      fixture.wait_finished(24);
+      for (const auto& [id, tokens] : expected) EXPECT_TOKENS(fixture.result(id).token_ids, tokens);
+    }
+  }
+}
+
+TEST(guided_sequences_of_a_request_have_states_of_their_own) {
+  for (const char* asynchronous : {"0", "1"}) {
+    EngineFixture fixture(with(asynchronous, "0"));
+    const std::vector<int32_t> prompt = make_prompt(33, 5);
+    SamplingParams params = guided(25);
+    params.n = 4;
+    params.temperature = 1.0F;
+    params.seed = 77;
+    const uint64_t id = fixture.engine.submit(prompt, params);
+    fixture.wait_finished(4);
+    for (int32_t i = 0; i < 4; ++i) {
+      const uint64_t seed = 77 + static_cast<uint64_t>(i);
+      EXPECT_TOKENS(fixture.result(id, i).token_ids, predict_guided(prompt, 25, &seed));
+    }
+  }
+}
+
+TEST(guided_answers_do_not_depend_on_preemption_or_prefix_hits) {
+  for (const char* asynchronous : {"0", "1"}) {
+    EngineOptions options = with(asynchronous, "0");
+    options.num_kv_blocks = 14;
+    EngineFixture fixture(options);
+    std::map<uint64_t, std::vector<int32_t>> expected;
+    for (uint32_t i = 0; i < 20; ++i) {
+      const std::vector<int32_t> prompt = make_prompt(40 + i % 4, i % 5);
+      expected[fixture.engine.submit(prompt, guided(60))] = predict_guided(prompt, 60);
+    }
+    fixture.wait_finished(20);
+    for (const auto& [id, tokens] : expected) EXPECT_TOKENS(fixture.result(id).token_ids, tokens);
+    EXPECT(fixture.engine.stats().preemptions > 0);
+    const std::vector<int32_t> prompt = make_prompt(40, 1);
+    fixture.generate(prompt, greedy(1));
+    const Output again = fixture.generate(prompt, guided(60));
+    EXPECT_TOKENS(again.token_ids, predict_guided(prompt, 60));
+    EXPECT(again.cached_tokens > 0);
+  }
+}
+
+TEST(a_refused_token_leaves_no_row_behind) {
+  for (const char* asynchronous : {"0", "1"}) {
+    EngineFixture fixture(with(asynchronous, "0"));
+    const std::vector<int32_t> prompt = make_prompt(70, 3);
+    SamplingParams params = guided(20);
+    params.logprobs = 2;
+    params.output_logits = OutputRows::kAll;
+    const Output output = fixture.generate(prompt, params);
+    const std::vector<int32_t> expected = predict_guided(prompt, 20);
+    EXPECT_TOKENS(output.token_ids, expected);
+    EXPECT_EQ(output.logits.rows(), static_cast<int64_t>(prompt.size() + expected.size()) - 1);
+    EXPECT_EQ(output.logprobs.size(), expected.size());
+    for (size_t i = 0; i < expected.size(); ++i) EXPECT_EQ(output.logprobs[i].token.token_id, expected[i]);
+    EXPECT_EQ(fixture.engine.stats().generated_tokens, static_cast<int64_t>(expected.size()) + (expected.size() < 20));
+  }
+}
+
+TEST(a_guide_that_throws_ends_its_sequence_alone) {
+  for (const char* asynchronous : {"0", "1"}) {
+    EngineFixture fixture(with(asynchronous, "0"));
+    auto guide = std::make_shared<OddGuide>();
+    guide->throws_at = 4;
+    SamplingParams params = guided(20);
+    params.guide = guide;
+    const std::vector<int32_t> prompt = make_prompt(12, 8);
+    const uint64_t bad = fixture.engine.submit(prompt, params);
+    const uint64_t good = fixture.engine.submit(prompt, guided(20));
+    fixture.wait_finished(2);
+    EXPECT(fixture.result(bad).error_code == ErrorCode::kUnsupported);
+    EXPECT_EQ(fixture.result(bad).error_message, "guide: gave up");
+    EXPECT_TOKENS(fixture.result(good).token_ids, predict_guided(prompt, 20));
+  }
+}
+
+TEST(a_guide_needs_room_for_its_end_and_no_rule_beside_it) {
+  EngineFixture fixture(with("0", "0"));
+  const auto refusal = [&](const SamplingParams& params) {
+    try {
+      fixture.engine.submit(make_prompt(5, 1), params);
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("taken");
+  };
+  EXPECT_EQ(refusal(guided(10)),
+            "max_new_tokens: expected at least 12, which the guide needs to come to an end, found 10");
+  const auto changed = [](auto change) {
+    SamplingParams params = guided(20);
+    change(params);
+    return params;
+  };
+  const auto starts = [&](const std::string& text, const std::string& prefix) {
+    if (text.rfind(prefix, 0) != 0) EXPECT_EQ(text, prefix);
+  };
+  starts(refusal(changed([](auto& p) { p.min_new_tokens = 1; })), "min_new_tokens: expected 0");
+  starts(refusal(changed([](auto& p) { p.ignore_eos = true; })), "ignore_eos: expected false");
+  starts(refusal(changed([](auto& p) { p.eos_token_ids.clear(); })), "eos_token_ids: expected at least one");
+  starts(refusal(changed([](auto& p) { p.bad_token_ids = {1}; })), "bad_token_ids: expected nothing");
+  starts(refusal(changed([](auto& p) { p.allowed_token_ids = {1}; })), "allowed_token_ids: expected nothing");
+  starts(refusal(changed([](auto& p) { p.logit_bias = {{3, -INFINITY}}; })), "logit_bias: expected finite");
+}
+
+}  // namespace
+}  // namespace turbomind::test

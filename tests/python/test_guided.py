@@ -1,0 +1,324 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Structured output: the text is what was asked for, whatever else is asked for beside it.
+
+References: ``json``, the ``jsonschema`` package and ``re``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+
+from manymind import EngineConfig, GenerationConfig, Pipeline, Response, pipeline
+from manymind.errors import InvalidParameterError
+from manymind.guided import GuideCompiler
+from manymind.guided.compiler import MAX_CACHED_GRAMMARS
+
+PERSON: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "age": {"type": "integer", "minimum": 0, "maximum": 150},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "address": {
+            "type": "object",
+            "properties": {
+                "street": {"type": "string", "minLength": 3},
+                "since": {"type": "string", "format": "date"},
+                "kind": {"enum": ["home", "work"]},
+            },
+            "required": ["street", "since"],
+            "additionalProperties": False,
+        },
+    },
+    "required": ["name", "age", "address"],
+    "additionalProperties": False,
+}
+QUESTION = "Describe a person."
+
+
+def as_schema(schema: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+
+def ask(pipe: Pipeline, response_format: dict[str, Any], **fields: Any) -> Response:
+    settings = {"max_new_tokens": 100, "do_sample": True, "temperature": 1.0, "random_seed": 1}
+    config = GenerationConfig(response_format=response_format, **{**settings, **fields})
+    answer = pipe(QUESTION, config)
+    assert isinstance(answer, Response)
+    return answer
+
+
+def check_person(answer: Response) -> None:
+    jsonschema.validate(json.loads(answer.text), PERSON)
+    assert answer.finish_reason == "stop"
+
+
+def shortest(pipe: Pipeline, response_format: dict[str, Any]) -> int:
+    return pipe.runtime.guides.compile(response_format).draws_to_end
+
+
+def test_every_budget_gives_a_whole_text(smollm2: Pipeline) -> None:
+    least = shortest(smollm2, as_schema(PERSON))
+    budgets = range(least, least + 40, 3)
+    configs = [
+        GenerationConfig(
+            response_format=as_schema(PERSON),
+            max_new_tokens=budget,
+            do_sample=True,
+            temperature=1.5,
+            random_seed=budget,
+        )
+        for budget in budgets
+    ]
+    answers = smollm2([QUESTION] * len(configs), configs)
+    for answer, budget in zip(answers, budgets, strict=True):
+        check_person(answer)
+        assert answer.generate_token_len < budget
+    with pytest.raises(InvalidParameterError, match=f"max_new_tokens: expected at least {least}"):
+        ask(smollm2, as_schema(PERSON), max_new_tokens=least - 1)
+
+
+def test_a_text_that_ends_by_itself_is_not_cut(smollm2: Pipeline) -> None:
+    answer = ask(smollm2, as_schema(PERSON), max_new_tokens=400)
+    again = ask(smollm2, as_schema(PERSON), max_new_tokens=answer.generate_token_len + 1)
+    assert again.text == answer.text
+
+
+def test_streaming_n_logprobs_and_neighbours_change_nothing(smollm2: Pipeline) -> None:
+    alone = ask(smollm2, as_schema(PERSON), random_seed=7)
+    check_person(alone)
+    wide = {"do_sample": True, "temperature": 1.0, "random_seed": 7, "max_new_tokens": 100}
+    config = GenerationConfig(response_format=as_schema(PERSON), **wide)
+    pieces = list(smollm2.stream_infer(QUESTION, config))
+    assert "".join(piece.text for piece in pieces) == alone.text
+    rich = GenerationConfig(
+        response_format=as_schema(PERSON), n=3, logprobs=2, output_logits="generation", **wide
+    )
+    free = GenerationConfig(max_new_tokens=40, ignore_eos=True)
+    mixed = smollm2([QUESTION, QUESTION], [rich, free])
+    assert mixed[0][0].text == alone.text
+    for answer in mixed[0]:
+        check_person(answer)
+        assert len(answer.logprobs) == len(answer.token_ids)
+        assert answer.logits.shape[0] == len(answer.token_ids)
+        assert [next(iter(row)) for row in answer.logprobs] == answer.token_ids
+    assert mixed[1].text == smollm2(QUESTION, free).text
+
+
+def test_preemption_and_prefix_hits_change_nothing(smollm2: Pipeline, smollm2_path: str) -> None:
+    seeds = range(6)
+    expected = [ask(smollm2, as_schema(PERSON), random_seed=seed).text for seed in seeds]
+    with pipeline(smollm2_path, EngineConfig(session_len=256, num_kv_blocks=10)) as small:
+        config = {"max_new_tokens": 100, "do_sample": True, "temperature": 1.0}
+        answers = small(
+            [QUESTION] * len(expected),
+            [
+                GenerationConfig(response_format=as_schema(PERSON), random_seed=seed, **config)
+                for seed in seeds
+            ],
+        )
+        assert [answer.text for answer in answers] == expected
+        assert small.stats()["preemptions"] > 0
+
+
+def test_a_stop_string_still_ends_the_text(smollm2: Pipeline) -> None:
+    whole = ask(smollm2, as_schema(PERSON))
+    answer = ask(smollm2, as_schema(PERSON), stop_words=['"age"'])
+    assert answer.text == whole.text[: whole.text.index('"age"')]
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"\d{3}-[a-z]{2,5}", r"(yes|no), (because|although) [A-Z]\w+\.", r"[^\s/]{10,20}"]
+)
+def test_regex(smollm2: Pipeline, pattern: str) -> None:
+    for field in ("regex", "regex_schema"):
+        for seed in range(4):
+            answer = ask(
+                smollm2, {"type": field, field: pattern}, random_seed=seed, max_new_tokens=24
+            )
+            assert re.fullmatch(pattern, answer.text, re.ASCII), answer.text
+
+
+def test_choice(smollm2: Pipeline) -> None:
+    choices = ["yes", "no", 'a "quoted"\nline', "日本"]
+    answers = {
+        ask(smollm2, {"type": "choice", "choice": choices}, random_seed=seed, temperature=5.0).text
+        for seed in range(16)
+    }
+    assert answers <= set(choices)
+    assert len(answers) > 1
+
+
+def test_json_object_and_text(smollm2: Pipeline) -> None:
+    for seed in range(4):
+        answer = ask(smollm2, {"type": "json_object"}, random_seed=seed, max_new_tokens=40)
+        assert isinstance(json.loads(answer.text), dict)
+    free = ask(smollm2, {"type": "text"})
+    assert free.text == smollm2(QUESTION, GenerationConfig(**_sampled())).text
+
+
+def _sampled() -> dict[str, Any]:
+    return {"max_new_tokens": 100, "do_sample": True, "temperature": 1.0, "random_seed": 1}
+
+
+GBNF = 'root ::= item+ "."\nitem ::= "<" [a-c]+ ">" | "(" item ")"\n'
+LARK = 'start: item+ "."\nitem: "<" /[a-c]+/ ">" | "(" item ")"\n'
+
+
+@pytest.mark.parametrize("grammar", [GBNF, LARK], ids=["gbnf", "lark"])
+def test_grammar(smollm2: Pipeline, grammar: str) -> None:
+    for seed in range(4):
+        answer = ask(
+            smollm2,
+            {"type": "grammar", "grammar": grammar},
+            random_seed=seed,
+            max_new_tokens=30,
+            temperature=3.0,
+        )
+        text = answer.text
+        while "(" in text:  # innermost first
+            shorter = re.sub(r"\((<[a-c]+>)\)", r"\1", text)
+            assert shorter != text, answer.text
+            text = shorter
+        assert re.fullmatch(r"(<[a-c]+>)+\.", text), answer.text
+
+
+def tag(**more: Any) -> dict[str, Any]:
+    arguments = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    arguments["additionalProperties"] = False  # type: ignore[assignment]
+    structures = [
+        {"begin": f"<function={name}>", "schema": arguments, "end": "</function>"}
+        for name in ("add", "remove")
+    ]
+    return {
+        "type": "structural_tag",
+        "structures": structures,
+        "triggers": ["<function="],
+        **more,
+    }
+
+
+def test_structural_tag(smollm2: Pipeline) -> None:
+    call = re.compile(r"<function=(?:add|remove)>(.*?)</function>", re.S)
+    for seed in range(4):
+        text = ask(
+            smollm2, tag(at_least_one=True), random_seed=seed, max_new_tokens=60, temperature=1.5
+        ).text
+        assert text.startswith("<function=")
+        for arguments in call.findall(text):
+            assert isinstance(json.loads(arguments)["n"], int)
+        assert "<function=" not in call.sub("", text)
+    guide = smollm2.runtime.guides.compile(tag()).clone()
+    for token in smollm2.runtime.tokenizer.encode("Look: <function="):
+        assert guide.accept(token, 100)
+    allowed = guide.allowed_tokens(smollm2.runtime.engine.vocab_size)
+    assert {smollm2.runtime.tokenizer.decode([token])[0] for token in allowed} == {"a", "r"}
+
+
+REFUSED = [
+    ({"type": "object", "not": {"required": ["a"]}}, "not"),
+    ({"type": "array", "uniqueItems": True}, "uniqueItems"),
+    ({"properties": {"a": {"if": {}, "then": {}}}}, "if"),
+    ({"type": "string", "pattern": "(?=a)b"}, "pattern"),
+    ({"$ref": "https://example.com/other.json"}, r"\$ref"),
+    ({"type": "object", "minProperties": 2}, "minProperties"),
+    ({"x-guidance": {"lenient": True}}, "x-guidance"),
+    ({"type": "unknown"}, "type"),
+    ({"oneOf": [{"type": "object"}, {"properties": {"a": {}}}]}, "oneOf"),
+    (False, "not"),
+]
+
+
+@pytest.mark.parametrize(("schema", "keyword"), REFUSED, ids=[word for _, word in REFUSED])
+def test_a_schema_that_cannot_be_kept_is_refused_by_keyword(
+    smollm2: Pipeline, schema: Any, keyword: str
+) -> None:
+    with pytest.raises(InvalidParameterError, match=rf"response_format.*{keyword}"):
+        ask(smollm2, as_schema(schema))
+
+
+def test_a_schema_without_a_finite_instance_is_refused(smollm2: Pipeline) -> None:
+    endless = {
+        "$ref": "#/$defs/node",
+        "$defs": {
+            "node": {
+                "type": "object",
+                "properties": {"next": {"$ref": "#/$defs/node"}},
+                "required": ["next"],
+            }
+        },
+    }
+    with pytest.raises(InvalidParameterError, match="expected a grammar with a text"):
+        ask(smollm2, as_schema(endless))
+    endless["$defs"]["node"]["properties"]["next"] = {  # type: ignore[index]
+        "anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]
+    }
+    answer = ask(smollm2, as_schema(endless), max_new_tokens=30)
+    jsonschema.validate(json.loads(answer.text), endless)
+
+
+MALFORMED = [
+    ({"type": "xml"}, r"response_format\.type: expected one of"),
+    ({"type": "regex"}, r"response_format\.regex: expected with type 'regex'"),
+    ({"type": "regex", "regex": "(a"}, r"response_format\.regex: "),
+    ({"type": "regex", "regex": "a" * 70_000}, r"at most|1 to 65536"),
+    ({"type": "choice", "choice": []}, r"response_format\.choice"),
+    ({"type": "grammar", "grammar": "no grammar"}, r"response_format\.grammar: expected GBNF"),
+    ({"type": "json_object", "schema": {}}, r"response_format\.schema: this field"),
+    ({"type": "json_schema", "json_schema": {"schema": 3}}, r"json_schema\.schema: expected"),
+    ({"type": "json_schema", "json_schema": {"name": "x"}}, "with a 'schema'"),
+    (tag(triggers=["<tool"]), "expected to begin with one of the triggers"),
+    ("json", "expected a mapping"),
+]
+
+
+@pytest.mark.parametrize(("response_format", "message"), MALFORMED)
+def test_a_malformed_format_names_its_field(
+    smollm2: Pipeline, response_format: Any, message: str
+) -> None:
+    with pytest.raises(InvalidParameterError, match=message):
+        ask(smollm2, response_format)
+
+
+BESIDE = [
+    {"ignore_eos": True},
+    {"min_new_tokens": 3},
+    {"bad_words": ["the"]},
+    {"bad_token_ids": [5]},
+    {"allowed_token_ids": [5]},
+    {"logit_bias": {5: -float("inf")}},
+]
+
+
+@pytest.mark.parametrize("fields", BESIDE, ids=[next(iter(fields)) for fields in BESIDE])
+def test_other_rules_on_tokens_are_refused(smollm2: Pipeline, fields: dict[str, Any]) -> None:
+    name = next(iter(fields)).replace("bad_words", "bad_token_ids")
+    with pytest.raises(InvalidParameterError, match=name):
+        ask(smollm2, {"type": "json_object"}, **fields)
+
+
+def test_whitespace_is_bounded(smollm2: Pipeline) -> None:
+    tokenizer = smollm2.runtime.tokenizer
+    newline = tokenizer.encode("\n")
+    config = GenerationConfig(
+        response_format=as_schema({"type": "array", "items": {"type": "integer"}}),
+        logit_bias=dict.fromkeys(newline, 100.0),
+        max_new_tokens=40,
+    )
+    text = smollm2(QUESTION, config).text
+    assert isinstance(json.loads(text), list)
+    assert re.search(r"\n\s*\n", text) is None
+
+
+def test_compiled_grammars_are_kept_and_bounded(smollm2: Pipeline) -> None:
+    compiler = GuideCompiler(smollm2.runtime.tokenizer, smollm2.runtime.engine.vocab_size)
+    first = compiler.compile(as_schema(PERSON))
+    assert compiler.compile(as_schema(dict(PERSON))) is first
+    for i in range(MAX_CACHED_GRAMMARS):
+        compiler.compile({"type": "choice", "choice": [f"word {i}"]})
+    assert compiler.compile(as_schema(PERSON)) is not first
