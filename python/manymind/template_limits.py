@@ -16,9 +16,10 @@ from jinja2.exceptions import SecurityError
 
 MAX_STEPS = 1_000_000  # loop items and calls
 MAX_CHARACTERS = 16_000_000  # of any value, and of all text written
+MAX_ALLOCATION = 256_000_000  # characters and list places of all values computed on the way
 MAX_SECONDS = 5.0
 _MAX_INTEGER_BITS = 4096
-_STEPS_PER_CLOCK_CHECK = 1024
+_CHARACTERS_PER_PLACE = 8  # of a list: the size of a pointer
 _CHARACTERS_PER_VALUE = 32  # of a number, or of a container's brackets and separators
 _PADDING_METHODS = {"center", "ljust", "rjust", "zfill", "expandtabs"}
 _PERCENT_FIELD = re.compile(r"%(?:\([^)]*\))?[^a-zA-Z%]*")
@@ -26,19 +27,38 @@ _LONG_WIDTH = re.compile(r"\d{4}|[{*]")  # in a format specification
 
 
 class Budget:
-    """What one rendering may still use."""
+    """What one rendering may still use.
+
+    One operation takes a fraction of a second at most, as the sizes of its operands are bounded;
+    the clock is read at each that may take longer than reading it.
+    """
 
     def __init__(self) -> None:
         self.steps = MAX_STEPS
         self.characters = MAX_CHARACTERS
+        self.allocation = MAX_ALLOCATION
         self.deadline = time.monotonic() + MAX_SECONDS
 
     def charge_steps(self, count: int) -> None:
-        before, self.steps = self.steps, self.steps - count
+        self.steps -= count
         if self.steps < 0:
             raise SecurityError(f"expected at most {MAX_STEPS} loop items and calls, found more")
-        crossed = before // _STEPS_PER_CLOCK_CHECK != self.steps // _STEPS_PER_CLOCK_CHECK
-        if crossed and time.monotonic() > self.deadline:
+        self._check_clock()
+
+    def charge_value(self, value: Any) -> None:
+        """Charges the memory of a value that was just computed, without walking it."""
+        if isinstance(value, str):
+            self.allocation -= len(value)
+        elif isinstance(value, (list, tuple, dict)):
+            self.allocation -= len(value) * _CHARACTERS_PER_PLACE
+        if self.allocation < 0:
+            raise SecurityError(
+                f"expected values of at most {MAX_ALLOCATION} characters together, found more"
+            )
+        self._check_clock()
+
+    def _check_clock(self) -> None:
+        if time.monotonic() > self.deadline:
             raise SecurityError(f"expected at most {MAX_SECONDS} seconds, found more")
 
     def charge_characters(self, count: int) -> None:
@@ -67,10 +87,10 @@ def measure(value: Any, limit: int) -> int:
     return total
 
 
-def check_size(*values: Any) -> None:
+def check_size(*values: Any, limit: int = MAX_CHARACTERS) -> None:
     """Raises SecurityError if the text of all ``values`` would be too long."""
-    if measure(values, MAX_CHARACTERS) > MAX_CHARACTERS:
-        raise SecurityError(f"expected values of at most {MAX_CHARACTERS} characters, found more")
+    if measure(values, limit) > limit:
+        raise SecurityError(f"expected values of at most {limit} characters, found more")
 
 
 def check_product(count: int, size: int, extra: int = 0) -> None:

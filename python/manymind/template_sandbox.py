@@ -38,6 +38,9 @@ from manymind.template_limits import (
     measure,
 )
 
+# These handle one character after the other, in Python.
+_SLOW_FILTERS = ("title", "urlencode")
+_MAX_SLOW_CHARACTERS = 1_000_000
 _FILTERS = {
     *("abs", "capitalize", "count", "d", "default", "dictsort", "e", "escape", "first", "float"),
     *("indent", "int", "items", "join", "last", "length", "list", "lower", "map", "max", "min"),
@@ -47,7 +50,8 @@ _FILTERS = {
 
 
 class _MeteredCode(CodeGenerator):
-    """Generates code that reports loops and text to the environment."""
+    """Generates code that reports loops, text and the results of what may take time to the
+    environment."""
 
     def visit_For(self, node: nodes.For, frame: Frame) -> None:  # noqa: N802 (Jinja's naming)
         if node.recursive:
@@ -58,21 +62,34 @@ class _MeteredCode(CodeGenerator):
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802
         self.visit(_environment_call("concatenate", *node.nodes), frame)
 
+    def visit_Compare(self, node: nodes.Compare, frame: Frame) -> None:  # noqa: N802
+        self._write_metered("computed", super().visit_Compare, node, frame)
+
+    def visit_Filter(self, node: nodes.Filter, frame: Frame) -> None:  # noqa: N802
+        self._write_metered("computed", super().visit_Filter, node, frame)
+
+    def visit_Test(self, node: nodes.Test, frame: Frame) -> None:  # noqa: N802
+        self._write_metered("computed", super().visit_Test, node, frame)
+
+    def visit_Getitem(self, node: nodes.Getitem, frame: Frame) -> None:  # noqa: N802
+        self._write_metered("computed", super().visit_Getitem, node, frame)
+
     def visit_List(self, node: nodes.List, frame: Frame) -> None:  # noqa: N802
-        self._write_checked(super().visit_List, node, frame)
+        self._write_metered("checked_value", super().visit_List, node, frame)
 
     def visit_Dict(self, node: nodes.Dict, frame: Frame) -> None:  # noqa: N802
-        self._write_checked(super().visit_Dict, node, frame)
+        self._write_metered("checked_value", super().visit_Dict, node, frame)
 
     def visit_Tuple(self, node: nodes.Tuple, frame: Frame) -> None:  # noqa: N802
         if node.ctx == "load":
-            self._write_checked(super().visit_Tuple, node, frame)
+            self._write_metered("checked_value", super().visit_Tuple, node, frame)
         else:
             super().visit_Tuple(node, frame)
 
-    def _write_checked(self, visit: Callable[[Any, Frame], None], node: Any, frame: Frame) -> None:
-        # A container of two references to the one before it doubles what comparing it costs.
-        self.write("environment.checked_value(")
+    def _write_metered(
+        self, method: str, visit: Callable[[Any, Frame], None], node: Any, frame: Frame
+    ) -> None:
+        self.write(f"environment.{method}(")
         visit(node, frame)
         self.write(")")
 
@@ -97,11 +114,12 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
             lstrip_blocks=True,
             extensions=["jinja2.ext.loopcontrols", _GenerationTag],
             finalize=_finalize,
+            optimized=False,  # constants are computed when rendering, on its budget
         )
         self._escapes = {f"\\u{ord(character):04x}": character for character in unescaped}
         self._local = threading.local()  # .budget of the rendering on this thread
         self.filters = {name: self.filters[name] for name in _FILTERS}
-        for name in ("join", "replace", "indent", "string"):
+        for name in ("join", "replace", "indent", "string", *_SLOW_FILTERS):
             self.filters[name] = _guarded_filter(self, name, self.filters[name])
         self.filters["tojson"] = self._to_json
         for name in ("lipsum", "cycler", "joiner"):
@@ -135,19 +153,34 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
         self.budget.charge_characters(len(text))
         return text
 
-    def checked_value(self, value: Any) -> Any:
-        """A list, dict or tuple that the template builds, if it is not too large."""
-        check_size(value)
+    def computed(self, value: Any) -> Any:
+        """The result of an operation, charged."""
+        self.budget.charge_value(value)
         return value
 
-    def concatenate(self, *values: Any) -> str:
+    def checked_value(self, value: Any) -> Any:
+        """A list, dict or tuple that the template builds, if it is not too large: a container of
+        two references to the one before it doubles what comparing it costs.
+        """
+        check_size(value)
+        return self.computed(value)
+
+    def concatenate(self, *values: Any) -> Any:
         """The operator ``~``."""
         check_size(*values)
-        return "".join(map(str, values))
+        return self.computed("".join(map(str, values)))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         check_operator(operator, left, right)
-        return super().call_binop(context, operator, left, right)
+        return self.computed(super().call_binop(context, operator, left, right))
+
+    def call_filter(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """A filter that ``map`` applies to an item."""
+        return self.computed(super().call_filter(name, *args, **kwargs))
+
+    def call_test(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """A test that ``select`` and its kin apply to an item."""
+        return self.computed(super().call_test(name, *args, **kwargs))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         __self.budget.charge_steps(1)
@@ -155,7 +188,7 @@ class ChatTemplateEnvironment(ImmutableSandboxedEnvironment):
             if __obj.__name__ == "join" and len(args) == 1:
                 args = (__self._materialized(args[0]),)
             check_method(__obj, args, kwargs)
-        return super().call(__context, __obj, *args, **kwargs)
+        return __self.computed(super().call(__context, __obj, *args, **kwargs))
 
     def wrap_str_format(self, value: Any) -> Any:
         wrapped = super().wrap_str_format(value)
@@ -249,7 +282,9 @@ def _guarded_filter(environment: ChatTemplateEnvironment, name: str, original: A
             width = len(width) if isinstance(width, str) else int(width)
             check_product(str(value).count("\n") + 1, width, len(str(value)))
         else:
-            check_size(value)
+            check_size(
+                value, limit=_MAX_SLOW_CHARACTERS if name in _SLOW_FILTERS else MAX_CHARACTERS
+            )
         return value
 
     def guarded(*args: Any, **kwargs: Any) -> Any:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -140,6 +141,40 @@ def test_hostile_template_is_a_typed_error(case: str) -> None:
     with pytest.raises(ChatTemplateError) as caught:
         render(HOSTILE[case])
     assert len(str(caught.value)) < 1000
+
+
+LONG_TEXT = "{% set s = 'a ' * 7000000 %}"
+LONG_LIST = "{% set l = range(100000) | list %}"
+SLOW = {
+    "sorted ranges": "{% for i in range(3000) %}"
+    "{% set x = range(100000) | sort | list %}{% endfor %}",
+    "one sorted list": LONG_LIST + "{% for i in range(5000) %}{% set x = l | sort %}{% endfor %}",
+    "method": LONG_TEXT + "{% for i in range(90000) %}{% set t = s.upper() %}{% endfor %}",
+    "slice": LONG_TEXT + "{% for i in range(90000) %}{% set t = s[1:] %}{% endfor %}",
+    "words": LONG_TEXT + "{% for i in range(90000) %}{% set t = s.split() %}{% endfor %}",
+    "membership": LONG_LIST + "{% for i in range(100000) %}{% set x = -1 in l %}{% endfor %}",
+    "comparison": LONG_LIST + "{% set k = l[:] %}{% for i in l %}{% set x = l == k %}{% endfor %}",
+    "test": LONG_LIST + "{% for i in l %}{% set x = -1 is in l %}{% endfor %}",
+    "one expression": LONG_LIST + "{{ " + "(l | sort | first) or " * 150 + "1 }}",
+    "many statements": LONG_LIST + "{% if -1 in l %}{% endif %}" * 2000,
+    "mapped filter": LONG_LIST + "{% set k = ([''] * 200000) | map('d', l, true) %}"
+    "{{ k | map('sort') | list | length }}",
+    "selecting test": LONG_LIST + "{{ range(-100000, 0) | select('in', l) | list | length }}",
+    "titles": LONG_TEXT + "{{ s | title | length }}",
+    "constants": "{{ '\n' | indent(5000000) | length }}" * 5000,
+}
+
+
+@pytest.mark.parametrize("case", SLOW)
+def test_time_limit_holds_wherever_time_is_spent(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("manymind.template_limits.MAX_SECONDS", 0.3)
+    start = time.monotonic()
+    with pytest.raises(ChatTemplateError, match="at most"):
+        render(SLOW[case])
+    # The rest is compiling the template and the operation that the limit fell into.
+    assert time.monotonic() - start < 3.0
 
 
 def test_a_failed_rendering_does_not_spend_the_next_ones_budget() -> None:
