@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Instantiates the tile kernels for one dtype of activations; one source file per dtype includes this.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/attention_tiles.cuh"
+
+namespace turbomind::cuda {
+
+// Query heads of a kv head that fit a tile with `positions` query positions.
+TM_HOST_DEVICE inline int heads_of_tile(int group, int positions) {
+  const int fit = kTileRows / positions;
+  return fit < 1 ? 1 : (fit < group ? fit : group);
+}
+
+// Part `part` of the kv head's group of query heads, over the keys that an item names. False: there is no such part.
+template <class Kv>
+__device__ __forceinline__ bool make_tile(const AttentionRows& rows, const StepView& step, const AttentionItem& item,
+                                          int kv_head, int part, Tile& tile) {
+  const int group = rows.q_heads / rows.kv_heads;
+  const int heads = heads_of_tile(group, item.positions);
+  if (part * heads >= group) return false;
+  const int begin = step.cu_seqlens_q[item.seq];
+  const int end = step.cu_seqlens_q[item.seq + 1];
+  tile.seq = item.seq;
+  tile.token = begin + item.first;
+  tile.positions = item.positions;
+  tile.kv_head = kv_head;
+  tile.head = kv_head * group + part * heads;
+  tile.heads = min(heads, group - part * heads);
+  tile.partial_row = item.partial_row;
+  if constexpr (std::is_same_v<Kv, PagedKv>) {
+    tile.causal = true;
+    tile.position = step.context_lens[item.seq] - (end - begin) + item.first;
+    const int visible = rows.window > 0 ? max(0, tile.position - rows.window + 1) : 0;
+    tile.begin = max(visible, item.kv_begin);
+    tile.end = min(tile.position + item.positions, item.kv_end);
+  } else {
+    tile.causal = false;
+    tile.position = item.first;
+    tile.begin = 0;
+    tile.end = end - begin;
+  }
+  return true;
+}
+
+template <class T>
+__device__ void zero_padding_rows(const AttentionRows& rows, const StepView& step) {
+  const int64_t columns = static_cast<int64_t>(rows.q_heads) * rows.dim_v;
+  for (int64_t row = *step.num_tokens + static_cast<int64_t>(blockIdx.x); row < rows.rows; row += gridDim.x) {
+    T* out = static_cast<T*>(rows.out) + row * rows.out_stride;
+    for (int64_t i = threadIdx.x; i < columns; i += kTileThreads) out[i] = from_float<T>(0.0f);
+  }
+}
+
+// Blocks take (item, kv head, part) in turn.
+template <class T, class KV, int kDim, class Kv, class Source>
+__global__ void __launch_bounds__(kTileThreads, kDim == 256 ? 2 : 3)
+    attend_tiles(const TileCall call, const Kv kv, const Partials partials) {
+  extern __shared__ std::byte dynamic[];
+  auto& shared = *reinterpret_cast<TileShared<kDim>*>(dynamic);
+  const AttentionRows& rows = call.rows;
+  const int group = rows.q_heads / rows.kv_heads;
+  const int heads = heads_of_tile(group, call.positions);
+  const int parts = (group + heads - 1) / heads;
+  const int per_item = rows.kv_heads * parts;
+  const int total = *call.items.count * per_item;
+  for (int index = static_cast<int>(blockIdx.x); index < total; index += static_cast<int>(gridDim.x)) {
+    const AttentionItem item = call.items.items[index / per_item];
+    Tile tile;
+    if (!make_tile<Kv>(rows, call.step, item, index % per_item / parts, index % parts, tile)) continue;
+    const Source source(kv, call.step, tile, rows);
+    TileAttention<T, KV, kDim, Source>(rows, tile, source, shared).run(partials);
+  }
+  if (call.zero_padding) zero_padding_rows<T>(rows, call.step);
+}
+
+template <class T, class KV, int kDim, class Source, class Kv>
+void launch_tiles(cudaStream_t stream, const TileCall& call, const Kv& kv, const Partials& partials) {
+  constexpr auto kKernel = attend_tiles<T, KV, kDim, Kv, Source>;
+  constexpr int kBytes = static_cast<int>(sizeof(TileShared<kDim>));
+  const int group = call.rows.q_heads / call.rows.kv_heads;
+  const int64_t parts = ceil_div(group, heads_of_tile(group, call.positions));
+  const int64_t tiles = call.items.capacity * call.rows.kv_heads * parts;
+  const int64_t resident = static_cast<int64_t>(call.num_sms) * 16;
+  if (cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes) != cudaSuccess) {
+    check_launch("attention");
+  }
+  const auto blocks = static_cast<unsigned>(std::max<int64_t>(1, std::min(tiles, resident)));
+  kKernel<<<blocks, kTileThreads, kBytes, stream>>>(call, kv, partials);
+}
+
+template <class T, class KV, class Source, class Kv>
+void launch_dims(cudaStream_t stream, const TileCall& call, const Kv& kv, const Partials& partials) {
+  const int dim = std::max(call.rows.dim_k, call.rows.dim_v);
+  if (dim <= 64) {
+    launch_tiles<T, KV, 64, Source>(stream, call, kv, partials);
+  } else if (dim <= 128) {
+    launch_tiles<T, KV, 128, Source>(stream, call, kv, partials);
+  } else {
+    launch_tiles<T, KV, 256, Source>(stream, call, kv, partials);
+  }
+}
+
+template <class T>
+void launch_paged_tiles(cudaStream_t stream, const TileCall& call, const PagedKv& kv, const Partials& partials) {
+  if (kv.dtype == TM_I8) {
+    launch_dims<T, int8_t, PagedSource>(stream, call, kv, partials);
+  } else {
+    launch_dims<T, T, PagedSource>(stream, call, kv, partials);
+  }
+}
+
+template <class T>
+void launch_dense_tiles(cudaStream_t stream, const TileCall& call, const DenseKv& kv) {
+  launch_dims<T, T, DenseSource>(stream, call, kv, Partials{});
+}
+
+}  // namespace turbomind::cuda

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// rope, kv_write and their fusion with the norms of q and k: a warp per head of a token row. A lane owns rotation pairs,
+// both elements of each, and elements past the rotated part, so nothing is exchanged but the sums and maxima of a head.
+#include "kernels/rope.h"
+
+#include "kernels/common.cuh"
+#include "kernels/kv_layout.h"
+
+namespace turbomind::cuda {
+namespace {
+
+constexpr int kWarpsPerBlock = 8;
+
+struct HeadRows {
+  void* data;
+  int64_t stride;  // elements from row to row
+  int32_t heads;   // 0: not given
+  int32_t dim;
+};
+
+struct Rotation {
+  const int32_t* positions;  // [rows] or [3, rows]
+  const float* cos_sin;      // [max_position, rotary_dim]
+  int64_t rows;
+  int64_t max_position;
+  int32_t rotary_dim;  // 0: nothing is rotated
+  bool interleaved;
+  bool interleaved_axes;
+  int32_t section[3];  // all 0: one axis
+};
+
+struct Args {
+  HeadRows q;
+  HeadRows k;
+  HeadRows v;
+  Rotation rotation;
+  const float* q_weight;  // nullptr: no norm
+  const float* k_weight;
+  float eps;
+  int64_t rows;
+  bool write;  // k and v go to the pool; k is then left as it is
+  std::byte* pool;
+  KvLayout layout;
+  const int32_t* slots;  // [rows]
+};
+
+// Elements of one head in a lane's registers: pairs lane * kPairs .., then the rest lane * 2 * kPairs .. of the rotated
+// part on.
+template <int kPairs>
+struct HeadElements {
+  float a[kPairs];
+  float b[kPairs];
+  float rest[2 * kPairs];
+};
+
+// Places of a lane's elements inside a head.
+template <int kPairs>
+struct Places {
+  int dim;
+  int rotary_dim;
+  bool interleaved;
+  int lane;
+
+  __device__ int pair(int i) const { return lane * kPairs + i; }
+  __device__ bool has_pair(int i) const { return pair(i) < rotary_dim / 2; }
+  __device__ int first(int i) const { return interleaved ? 2 * pair(i) : pair(i); }
+  __device__ int second(int i) const { return interleaved ? 2 * pair(i) + 1 : pair(i) + rotary_dim / 2; }
+  __device__ int rest(int i) const { return rotary_dim + lane * 2 * kPairs + i; }
+  __device__ bool has_rest(int i) const { return rest(i) < dim; }
+};
+
+// Calls fn(value, place) for each element of the lane.
+template <int kPairs, class Fn>
+__device__ __forceinline__ void for_elements(HeadElements<kPairs>& x, const Places<kPairs>& places, Fn&& fn) {
+#pragma unroll
+  for (int i = 0; i < kPairs; ++i) {
+    if (!places.has_pair(i)) continue;
+    fn(x.a[i], places.first(i));
+    fn(x.b[i], places.second(i));
+  }
+#pragma unroll
+  for (int i = 0; i < 2 * kPairs; ++i) {
+    if (places.has_rest(i)) fn(x.rest[i], places.rest(i));
+  }
+}
+
+__device__ __forceinline__ int axis_of_pair(const Rotation& r, int pair) {
+  if (r.interleaved_axes) {
+    const int axis = pair % 3;
+    return pair < 3 * r.section[axis] ? axis : 0;
+  }
+  return pair < r.section[0] ? 0 : (pair < r.section[0] + r.section[1] ? 1 : 2);
+}
+
+// Padding rows may hold any position: it is kept inside the table.
+__device__ __forceinline__ const float* table_row(const Rotation& r, int axis, int64_t row) {
+  int64_t position = r.positions[axis * r.rows + row];
+  position = position < 0 ? 0 : (position >= r.max_position ? r.max_position - 1 : position);
+  return r.cos_sin + position * r.rotary_dim;
+}
+
+template <int kPairs>
+__device__ __forceinline__ void rotate(HeadElements<kPairs>& x, const Places<kPairs>& places, const Rotation& r,
+                                       int64_t row) {
+  const bool one_axis = r.section[0] + r.section[1] + r.section[2] == 0;
+  const float* table = table_row(r, 0, row);
+#pragma unroll
+  for (int i = 0; i < kPairs; ++i) {
+    if (!places.has_pair(i)) continue;
+    const int pair = places.pair(i);
+    if (!one_axis) table = table_row(r, axis_of_pair(r, pair), row);
+    const float c = table[pair];
+    const float s = table[r.rotary_dim / 2 + pair];
+    const float a = x.a[i];
+    x.a[i] = a * c - x.b[i] * s;
+    x.b[i] = a * s + x.b[i] * c;
+  }
+}
+
+template <int kPairs>
+__device__ __forceinline__ void normalize(HeadElements<kPairs>& x, const Places<kPairs>& places, const float* weight,
+                                          float eps) {
+  float squares = 0.0f;
+  for_elements(x, places, [&](float& value, int) { squares += value * value; });
+  const float factor = rsqrtf(warp_sum(squares) / static_cast<float>(places.dim) + eps);
+  for_elements(x, places, [&](float& value, int place) { value *= factor * weight[place]; });
+}
+
+// Stores a head's keys or values of one token; int8 with the scale that brings the largest magnitude to 127.
+template <class KV, int kPairs>
+__device__ __forceinline__ void store(HeadElements<kPairs>& x, const Places<kPairs>& places, const KvTile& tile,
+                                      std::byte* stored, float* scale, int place) {
+  if constexpr (sizeof(KV) == 1) {
+    float largest = 0.0f;
+    for_elements(x, places, [&](float& value, int) { largest = fmaxf(largest, fabsf(value)); });
+    largest = warp_max(largest);
+    const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+    if (places.lane == 0) *scale = largest / 127.0f;
+    for_elements(x, places, [&](float& value, int d) {
+      const float code = fminf(fmaxf(rintf(value * inverse), -127.0f), 127.0f);
+      *reinterpret_cast<int8_t*>(stored + tile.offset(place, d)) = static_cast<int8_t>(code);
+    });
+  } else {
+    for_elements(x, places, [&](float& value, int d) {
+      *reinterpret_cast<KV*>(stored + tile.offset(place, d * static_cast<int>(sizeof(KV)))) = from_float<KV>(value);
+    });
+  }
+}
+
+template <class T, int kPairs>
+__device__ __forceinline__ T* load_head(const HeadRows& rows, int64_t row, int head, const Places<kPairs>& places,
+                                        HeadElements<kPairs>& x) {
+  T* data = static_cast<T*>(rows.data) + row * rows.stride + static_cast<int64_t>(head) * rows.dim;
+  for_elements(x, places, [&](float& value, int place) { value = to_float(data[place]); });
+  return data;
+}
+
+// Blocks: (groups of heads, rows). Heads of a row: q's, k's, v's.
+template <class T, class KV, int kPairs>
+__global__ void __launch_bounds__(kWarpsPerBlock* kWarp) rope_heads(const Args args) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int index = static_cast<int>(blockIdx.x * kWarpsPerBlock + threadIdx.x / kWarp);
+  if (index >= args.q.heads + args.k.heads + args.v.heads) return;
+  const bool is_q = index < args.q.heads;
+  const bool is_v = index >= args.q.heads + args.k.heads;
+  const int head = is_q ? index : (is_v ? index - args.q.heads - args.k.heads : index - args.q.heads);
+  const HeadRows& rows = is_q ? args.q : (is_v ? args.v : args.k);
+  const float* weight = is_q ? args.q_weight : (is_v ? nullptr : args.k_weight);
+  const bool rotates = !is_v && args.rotation.rotary_dim > 0;
+  const Places<kPairs> places{rows.dim, rotates ? args.rotation.rotary_dim : 0, args.rotation.interleaved, lane};
+  for (int64_t row = blockIdx.y; row < args.rows; row += gridDim.y) {
+    const int32_t slot = args.write && !is_q ? args.slots[row] : 0;
+    if (slot < 0) continue;
+    HeadElements<kPairs> x;
+    T* data = load_head<T>(rows, row, head, places, x);
+    if (weight) normalize(x, places, weight, args.eps);
+    if (rotates) rotate(x, places, args.rotation, row);
+    if (is_q || !args.write) {
+      for_elements(x, places, [&](float& value, int place) { data[place] = from_float<T>(value); });
+      continue;
+    }
+    const KvLayout& layout = args.layout;
+    std::byte* stored = args.pool + layout.head(slot / layout.block_size, head);
+    float* scales = reinterpret_cast<float*>(stored + layout.scale_offset);
+    const int place = slot % layout.block_size;
+    if (is_v) {
+      store<KV>(x, places, layout.values, stored + layout.value_offset, scales + layout.block_size + place, place);
+    } else {
+      store<KV>(x, places, layout.keys, stored, scales + place, place);
+    }
+  }
+}
+
+template <class T, class KV>
+void launch_heads(cudaStream_t stream, const Args& args) {
+  const int heads = args.q.heads + args.k.heads + args.v.heads;
+  const int dim = max(max(args.q.heads ? args.q.dim : 0, args.k.heads ? args.k.dim : 0), args.v.heads ? args.v.dim : 0);
+  if (args.rows == 0 || heads == 0) return;
+  const dim3 grid(static_cast<unsigned>(ceil_div(heads, kWarpsPerBlock)), grid_y(args.rows));
+  constexpr int kBlock = kWarpsPerBlock * kWarp;
+  if (dim <= 2 * kWarp) {
+    rope_heads<T, KV, 1><<<grid, kBlock, 0, stream>>>(args);
+  } else if (dim <= 4 * kWarp) {
+    rope_heads<T, KV, 2><<<grid, kBlock, 0, stream>>>(args);
+  } else if (dim <= 8 * kWarp) {
+    rope_heads<T, KV, 4><<<grid, kBlock, 0, stream>>>(args);
+  } else {
+    rope_heads<T, KV, 8><<<grid, kBlock, 0, stream>>>(args);
+  }
+}
+
+HeadRows head_rows(const tm_tensor& tensor) {
+  if (!tensor.data) return {};
+  return {tensor.data, tensor.stride[0], static_cast<int32_t>(tensor.shape[1]), static_cast<int32_t>(tensor.shape[2])};
+}
+
+Rotation make_rotation(const tm_rope_args& args) {
+  Rotation r{};
+  r.positions = static_cast<const int32_t*>(args.positions.data);
+  r.cos_sin = static_cast<const float*>(args.cos_sin.data);
+  r.rows = args.q.shape[0];
+  r.max_position = args.cos_sin.shape[0];
+  r.rotary_dim = args.rotary_dim;
+  r.interleaved = args.style == TM_ROPE_INTERLEAVED;
+  r.interleaved_axes = args.mrope_interleaved != 0;
+  for (int i = 0; i < 3; ++i) r.section[i] = args.mrope_section[i];
+  return r;
+}
+
+void add_write(Args& args, const tm_kv_write_args& write, const StepView& step) {
+  args.k = head_rows(write.k);
+  args.v = head_rows(write.v);
+  args.write = true;
+  args.pool = static_cast<std::byte*>(write.kv.data);
+  args.layout = make_kv_layout(write.kv.spec);
+  args.slots = step.row_slot;
+}
+
+void launch_write(cudaStream_t stream, const Args& args, tm_dtype dtype, tm_dtype kv_dtype) {
+  dispatch_float(dtype, "k", [&](auto zero) {
+    using T = decltype(zero);
+    if (kv_dtype == TM_I8) return launch_heads<T, int8_t>(stream, args);
+    dispatch_float(kv_dtype, "kv", [&](auto stored) { launch_heads<T, decltype(stored)>(stream, args); });
+  });
+}
+
+}  // namespace
+
+void launch_rope(cudaStream_t stream, const tm_rope_args& rope) {
+  Args args{};
+  args.q = head_rows(rope.q);
+  args.k = head_rows(rope.k);
+  args.rotation = make_rotation(rope);
+  args.rows = rope.q.shape[0];
+  dispatch_float(rope.q.dtype, "q", [&](auto zero) { launch_heads<decltype(zero), float>(stream, args); });
+  check_launch("rope");
+}
+
+void launch_kv_write(cudaStream_t stream, const tm_kv_write_args& write, const StepView& step) {
+  Args args{};
+  add_write(args, write, step);
+  args.rows = write.k.shape[0];
+  launch_write(stream, args, write.k.dtype, write.kv.spec.dtype);
+  check_launch("kv_write");
+}
+
+void launch_qk_norm_rope_kv_write(cudaStream_t stream, const tm_qk_norm_rope_kv_write_args& fused,
+                                  const StepView& step) {
+  Args args{};
+  add_write(args, fused.kv_write, step);
+  args.q = head_rows(fused.rope.q);
+  args.rotation = make_rotation(fused.rope);
+  args.q_weight = static_cast<const float*>(fused.q_norm_weight.data);
+  args.k_weight = static_cast<const float*>(fused.k_norm_weight.data);
+  args.eps = fused.norm_eps;
+  args.rows = fused.rope.q.shape[0];
+  launch_write(stream, args, fused.rope.q.dtype, fused.kv_write.kv.spec.dtype);
+  check_launch("qk_norm_rope_kv_write");
+}
+
+}  // namespace turbomind::cuda

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+
+#include "context.h"
+
+namespace turbomind::cuda {
+
+class Graph;
+
+class Stream {
+ public:
+  explicit Stream(Context& context);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  Context& context() const { return context_; }
+  cudaStream_t handle() const { return handle_; }
+  bool capturing() const { return capturing_; }
+
+  void copy_async(void* dst, const void* src, size_t bytes, tm_copy_kind kind);
+  void memset_async(void* dst, int value, size_t bytes);
+  void synchronize();
+  void capture_begin();
+  std::unique_ptr<Graph> capture_end();
+
+ private:
+  Context& context_;
+  cudaStream_t handle_ = nullptr;
+  bool capturing_ = false;
+};
+
+// A captured step. What changes between replays lies in the plans' device memory.
+class Graph {
+ public:
+  explicit Graph(cudaGraph_t graph);  // takes the graph
+  ~Graph();
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+
+  void launch(Stream& stream, tm_plan* const* plans, int32_t num_plans);
+
+ private:
+  cudaGraph_t graph_;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
+class Event {
+ public:
+  explicit Event(Context& context);
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+
+  void record(Stream& stream);
+  void wait(Stream& stream);
+  void synchronize();
+  bool query();
+
+ private:
+  cudaEvent_t handle_ = nullptr;
+};
+
+}  // namespace turbomind::cuda
