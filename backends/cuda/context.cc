@@ -60,7 +60,8 @@ Context::Context(int32_t device_index, const tm_config& config, const tm_host_ap
   }
   check_cuda(cudaGetDeviceProperties(&properties_, device_), "cudaGetDeviceProperties");
   if (architecture() < 80) {
-    throw abi::Error(TM_UNSUPPORTED, std::string(properties_.name) + ": expected compute capability 8.0 or more, found " +
+    throw abi::Error(TM_UNSUPPORTED, std::string(properties_.name) +
+                                         ": expected compute capability 8.0 or more, found " +
                                          std::to_string(properties_.major) + "." + std::to_string(properties_.minor));
   }
   set_thread();

@@ -64,7 +64,9 @@ Event::~Event() { cudaEventDestroy(handle_); }
 
 void Event::record(Stream& stream) { check_cuda(cudaEventRecord(handle_, stream.handle()), "cudaEventRecord"); }
 
-void Event::wait(Stream& stream) { check_cuda(cudaStreamWaitEvent(stream.handle(), handle_, 0), "cudaStreamWaitEvent"); }
+void Event::wait(Stream& stream) {
+  check_cuda(cudaStreamWaitEvent(stream.handle(), handle_, 0), "cudaStreamWaitEvent");
+}
 
 void Event::synchronize() { check_cuda(cudaEventSynchronize(handle_), "cudaEventSynchronize"); }
 

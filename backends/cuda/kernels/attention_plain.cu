@@ -19,7 +19,9 @@ template <class KV>
 class PagedContext {
  public:
   __device__ PagedContext(const PagedKv& kv, const StepView& step, int seq, int head)
-      : layout_(kv.layout), head_(kv.pool + kv.layout.head(0, head)), table_(step.block_table + seq * step.block_table_stride) {}
+      : layout_(kv.layout),
+        head_(kv.pool + kv.layout.head(0, head)),
+        table_(step.block_table + seq * step.block_table_stride) {}
 
   __device__ float score(const float* q, int dim, int position) const {
     constexpr int kCount = kPerVector<KV>;
@@ -139,7 +141,8 @@ __device__ void attend(const AttentionRows& rows, const Context& context, int64_
 
 // A warp per row and head.
 template <class T, class KV, class Kv>
-__global__ void __launch_bounds__(kWarps* kWarp) attend_rows(const AttentionRows rows, const Kv kv, const StepView step) {
+__global__ void __launch_bounds__(kWarps* kWarp)
+    attend_rows(const AttentionRows rows, const Kv kv, const StepView step) {
   __shared__ float shared[kWarps][kMaxHeadDim];
   const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int64_t index = static_cast<int64_t>(blockIdx.x) * kWarps + warp;

@@ -60,7 +60,9 @@ struct PagedSource {
       : head(kv.pool + kv.layout.head(0, tile.kv_head)),
         table(step.block_table + tile.seq * step.block_table_stride),
         layout(&kv.layout),
-        block_shift(31 - __clz(kv.layout.block_size)) {}
+        block_shift(kv.layout.block_size == 64   ? 6
+                    : kv.layout.block_size == 32 ? 5
+                                                 : 4) {}
 
   __device__ Row row(int position) const {
     return {head + static_cast<int64_t>(table[position >> block_shift]) * layout->block_bytes,
@@ -146,7 +148,7 @@ class TileAttention {
   }
 
  private:
-  static constexpr int kChunks = kDim / 8;        // 16-byte chunks of a row in shared memory
+  static constexpr int kChunks = kDim / 8;         // 16-byte chunks of a row in shared memory
   static constexpr int kKeyTiles = kTileKeys / 8;  // mma tiles of 8 columns
   static constexpr int kDimTiles = kDim / 8;
   static constexpr bool kKeepQueries = kDim <= 128;  // in registers
@@ -378,8 +380,7 @@ class TileAttention {
     for (int i = 0; i < 2; ++i) {
       const int row = tile_row(i);
       if (row >= tile_.rows()) continue;
-      const int64_t index =
-          static_cast<int64_t>(tile_.partial_row + row / tile_.heads) * rows_.q_heads + head_of(row);
+      const int64_t index = static_cast<int64_t>(tile_.partial_row + row / tile_.heads) * rows_.q_heads + head_of(row);
       if (lane_ % 4 == 0) {
         partials.maxima[index] = maxima_[i];
         partials.sums[index] = sums_[i];
@@ -401,7 +402,7 @@ class TileAttention {
   const int lane_;
   const int warp_;
   const bool active_;  // the warp has rows
-  int first_[2];  // positions that the lane's rows see
+  int first_[2];       // positions that the lane's rows see
   int last_[2];
   uint32_t queries_[kKeepQueries ? kDim / 16 : 1][4];
   float values_[kDimTiles][4] = {};

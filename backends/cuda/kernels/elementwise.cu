@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/elementwise.h"
-
 #include "kernels/activation.cuh"
 #include "kernels/common.cuh"
+#include "kernels/elementwise.h"
 
 namespace turbomind::cuda {
 namespace {
@@ -49,7 +48,8 @@ void launch_width(cudaStream_t stream, const tm_tensor& a, const tm_tensor& b, c
   const int64_t chunks = ceil_div<int64_t>(cols, N);
   const int threads = static_cast<int>(chunks < kThreads ? ceil_div<int64_t>(chunks, kWarp) * kWarp : kThreads);
   const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(chunks, threads)), grid_y(rows));
-  map_rows<T, N><<<grid, threads, 0, stream>>>(rows_of<const T>(a), rows_of<const T>(b), rows_of<T>(out), rows, cols, op);
+  map_rows<T, N>
+      <<<grid, threads, 0, stream>>>(rows_of<const T>(a), rows_of<const T>(b), rows_of<T>(out), rows, cols, op);
 }
 
 template <class Op>

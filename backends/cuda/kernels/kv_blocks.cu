@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/kv_blocks.h"
-
 #include <algorithm>
 
 #include "kernels/common.cuh"
+#include "kernels/kv_blocks.h"
 #include "kernels/kv_layout.h"
 
 namespace turbomind::cuda {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/moe.h"
-
 #include <cmath>
 
 #include "kernels/common.cuh"
+#include "kernels/moe.h"
 
 namespace turbomind::cuda {
 namespace {
@@ -268,9 +267,8 @@ void launch_moe_permute(cudaStream_t stream, const tm_moe_permute_args& op, int3
   if (move.tokens > 0 && move.cols > 0) {
     dispatch_float(op.x.dtype, "x", [&](auto zero) {
       using T = decltype(zero);
-      launch_columns<T>(move, [&](auto width, dim3 grid) {
-        spread_rows<T, width.value><<<grid, kThreads, 0, stream>>>(move);
-      });
+      launch_columns<T>(
+          move, [&](auto width, dim3 grid) { spread_rows<T, width.value><<<grid, kThreads, 0, stream>>>(move); });
     });
   }
   check_launch("moe_permute");
@@ -292,9 +290,8 @@ void launch_moe_combine(cudaStream_t stream, const tm_moe_combine_args& op) {
   if (args.tokens == 0 || args.cols == 0) return;
   dispatch_float(op.out.dtype, "out", [&](auto zero) {
     using T = decltype(zero);
-    launch_columns<T>(args, [&](auto width, dim3 grid) {
-      combine_rows<T, width.value><<<grid, kThreads, 0, stream>>>(args);
-    });
+    launch_columns<T>(
+        args, [&](auto width, dim3 grid) { combine_rows<T, width.value><<<grid, kThreads, 0, stream>>>(args); });
   });
   check_launch("moe_combine");
 }

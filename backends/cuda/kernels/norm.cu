@@ -2,9 +2,8 @@
 //
 // Norms: a block per row, whose elements stay in registers between the reduction and the store. Which thread sums what
 // depends on the width only, so a row's bits do not depend on its place, its alignment or the other rows.
-#include "kernels/norm.h"
-
 #include "kernels/common.cuh"
+#include "kernels/norm.h"
 
 namespace turbomind::cuda {
 namespace {
@@ -28,7 +27,8 @@ struct NormArgs {
 
 // kPerVector<T> elements from `index` on; those past the end are zero.
 template <class T>
-__device__ __forceinline__ void load_group(const T* row, int64_t index, int64_t dim, bool vectors, float (&x)[kPerVector<T>]) {
+__device__ __forceinline__ void load_group(const T* row, int64_t index, int64_t dim, bool vectors,
+                                           float (&x)[kPerVector<T>]) {
   constexpr int kCount = kPerVector<T>;
   if (vectors) {
     if (index < dim) {
@@ -46,7 +46,8 @@ __device__ __forceinline__ void load_group(const T* row, int64_t index, int64_t 
 }
 
 template <class T>
-__device__ __forceinline__ void store_group(T* row, int64_t index, int64_t dim, bool vectors, const float (&x)[kPerVector<T>]) {
+__device__ __forceinline__ void store_group(T* row, int64_t index, int64_t dim, bool vectors,
+                                            const float (&x)[kPerVector<T>]) {
   constexpr int kCount = kPerVector<T>;
   if (vectors) {
     if (index >= dim) return;

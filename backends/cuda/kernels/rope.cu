@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// rope, kv_write and their fusion with the norms of q and k: a warp per head of a token row. A lane owns rotation pairs,
-// both elements of each, and elements past the rotated part, so nothing is exchanged but the sums and maxima of a head.
-#include "kernels/rope.h"
-
+// rope, kv_write and their fusion with the norms of q and k: a warp per head of a token row. A lane owns rotation
+// pairs, both elements of each, and elements past the rotated part, so nothing is exchanged but the sums and maxima of
+// a head.
 #include "kernels/common.cuh"
 #include "kernels/kv_layout.h"
+#include "kernels/rope.h"
 
 namespace turbomind::cuda {
 namespace {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/rows.h"
-
 #include "kernels/common.cuh"
+#include "kernels/rows.h"
 
 namespace turbomind::cuda {
 namespace {

@@ -411,8 +411,7 @@ __global__ void __launch_bounds__(kThreads) sample_rows(const SampleArgs args) {
   const int64_t row = blockIdx.x;
   RowSampler sampler(args.logits + row * args.stride, args.vocab, shared);
   const uint32_t uniform = philox_word(args.seed[row], static_cast<uint64_t>(args.position[row]));
-  const int token =
-      sampler.run(args.temperature[row], args.top_k[row], args.top_p[row], args.min_p[row], uniform);
+  const int token = sampler.run(args.temperature[row], args.top_k[row], args.top_p[row], args.min_p[row], uniform);
   if (threadIdx.x == 0) args.out[row] = token;
 }
 

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Cuts a step's query rows into the work lists of the attention kernels. Pure host code: no CUDA call.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/attention_items.h"
+
+namespace turbomind::cuda {
+
+// Sequences of at most so many rows are one item per split of their context; longer ones are cut into tiles of rows.
+inline constexpr int kShortRows = 16;
+// Query positions per item of the lists of longer sequences.
+inline constexpr int kSmallTile = 16;
+inline constexpr int kMediumTile = 64;
+inline constexpr int kLargeTile = 128;
+
+struct ScheduleLimits {
+  int64_t max_tokens;
+  int64_t max_seqs;
+  int32_t kv_heads;  // the fewest of the model's attention shapes
+  int32_t num_sms;
+  bool deterministic;  // contexts are not split
+};
+
+struct StepRows {
+  const int32_t* cu_seqlens_q;  // [num_seqs + 1]
+  const int32_t* context_lens;  // [num_seqs]; nullptr: attention_dense, where every sequence is cut into medium tiles
+  int64_t num_seqs;
+};
+
+class AttentionSchedule {
+ public:
+  explicit AttentionSchedule(const ScheduleLimits& limits);
+
+  void update(const StepRows& rows);
+
+  // Most entries that a list may have in a step of so many (padded) sequences and tokens.
+  int64_t max_short_items(int64_t seqs) const { return seqs + extra_items_; }
+  static int64_t max_tiles(int64_t tokens, int64_t seqs, int64_t positions) { return tokens / positions + seqs; }
+  int64_t max_merges() const { return limits_.deterministic ? 0 : max_partial_rows_; }
+  int64_t max_partial_rows() const { return limits_.deterministic ? 0 : max_partial_rows_; }
+
+  const std::vector<AttentionItem>& short_items() const { return short_items_; }
+  const std::vector<AttentionItem>& small_tiles() const { return small_tiles_; }
+  const std::vector<AttentionItem>& medium_tiles() const { return medium_tiles_; }
+  const std::vector<AttentionItem>& large_tiles() const { return large_tiles_; }
+  const std::vector<MergeItem>& merges() const { return merges_; }
+  int64_t num_partial_rows() const { return num_partial_rows_; }
+
+ private:
+  int32_t split_keys(const StepRows& rows) const;
+  void add_short(const StepRows& rows, int64_t seq, int32_t split_keys);
+  static void add_tiles(std::vector<AttentionItem>& tiles, const StepRows& rows, int64_t seq, int32_t positions);
+
+  ScheduleLimits limits_;
+  int64_t extra_items_;
+  int64_t max_partial_rows_;
+  int64_t num_partial_rows_ = 0;
+  int64_t splits_left_ = 0;  // items beyond one per sequence
+  std::vector<AttentionItem> short_items_;
+  std::vector<AttentionItem> small_tiles_;
+  std::vector<AttentionItem> medium_tiles_;
+  std::vector<AttentionItem> large_tiles_;
+  std::vector<MergeItem> merges_;
+};
+
+}  // namespace turbomind::cuda
