@@ -54,6 +54,9 @@ CONFIG_EDITS: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
     ("num_attention_heads", lambda c: c.update(num_attention_heads=0)),
     ("rms_norm_eps", lambda c: c.update(rms_norm_eps="tiny")),
     ("vocab_size", lambda c: c.update(vocab_size=3)),
+    ("head_dim", lambda c: c.update(head_dim=2**30)),
+    ("rms_norm_eps", lambda c: c.update(rms_norm_eps=10**400)),
+    ("Unicode|utf-8", lambda c: c.update(bos_token_id=["\ud800"])),
 ]
 
 
@@ -61,6 +64,20 @@ CONFIG_EDITS: list[tuple[str, Callable[[dict[str, Any]], Any]]] = [
 def test_config(folder: Path, field: str, edit: Callable[[dict[str, Any]], Any]) -> None:
     edit_json(folder / "config.json", edit)
     with pytest.raises(ManymindError, match=field):
+        load(folder)
+
+
+@pytest.mark.parametrize("scale", [0, -3.5])
+def test_attention_scale(tmp_path: Path, scale: float) -> None:
+    folder = Path(shutil.copytree(GOLDEN / "tiny" / "gemma3", tmp_path / "model"))
+    edit_json(folder / "config.json", lambda c: c.update(query_pre_attn_scalar=scale))
+    with pytest.raises(ManymindError, match="query_pre_attn_scalar: expected a positive number"):
+        load(folder)
+
+
+def test_half_a_character_in_a_token(folder: Path) -> None:
+    edit_json(folder / "tokenizer_config.json", lambda c: c.update(eos_token="\ud800"))
+    with pytest.raises(ManymindError, match=r"tokenizer_config\.json"):
         load(folder)
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,9 +36,16 @@ class Fields:
 
     def number(self, name: str, default: float | None = None) -> float:
         value = self._get(name, default)
-        if type(value) not in (int, float) or not math.isfinite(value):
+        # Compared before it is converted: an integer may be too large for a float.
+        if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
             raise self.error(name, "a finite number", value)
         return float(value)
+
+    def positive(self, name: str, default: float | None = None) -> float:
+        value = self.number(name, default)
+        if value <= 0:
+            raise self.error(name, "a positive number", value)
+        return value
 
     def boolean(self, name: str, default: bool | None = None) -> bool:
         value = self._get(name, default)

@@ -17,6 +17,8 @@ def parse_json_object(text: bytes, field: str) -> dict[str, Any]:
     included."""
     try:
         value = json.loads(text, object_pairs_hook=lambda pairs: _unique(pairs, field))
+        if b"\\u" in text:  # the one way to write half a surrogate pair, which no encoder takes
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise CheckpointError(field, "valid JSON", error) from error
     if not isinstance(value, dict):

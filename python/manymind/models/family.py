@@ -10,6 +10,8 @@ from manymind.models.config import AttentionConfig, DecoderConfig, FfnConfig, La
 from manymind.models.weights import SourceNames
 
 MAX_LAYERS = 1024
+# Each dimension of a head has its rotary frequency before a weight can contradict their number.
+MAX_HEAD_DIM = 1 << 14
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,7 @@ def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
         windows=_huggingface_windows(config, dims.num_layers),
         global_rope=global_rope,
         local_rope=local_rope,
-        attention_scale=config.number("query_pre_attn_scalar", 256) ** -0.5,
+        attention_scale=config.positive("query_pre_attn_scalar", 256) ** -0.5,
         attention_softcap=config.number("attn_logit_softcapping", 0.0),
         logit_softcap=config.number("final_logit_softcapping", 0.0),
         activation=huggingface.activation(config, "hidden_activation", "gelu_pytorch_tanh"),

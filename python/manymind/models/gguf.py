@@ -9,7 +9,7 @@ from manymind.checkpoint.token_ids import bos_token_id, eos_token_ids
 from manymind.errors import CheckpointError, UnsupportedModelError
 from manymind.models import rope
 from manymind.models.config import DecoderConfig, LayerConfig, RopeConfig, RopeStyle
-from manymind.models.family import MAX_LAYERS, Dimensions, ModelSource
+from manymind.models.family import MAX_HEAD_DIM, MAX_LAYERS, Dimensions, ModelSource
 from manymind.models.weights import SourceNames
 
 # See SourceNames.stems.
@@ -77,7 +77,7 @@ def dimensions(checkpoint: Checkpoint) -> Dimensions:
         raise UnsupportedModelError("split.count: expected one file, found a split one: merge it")
     heads = metadata.integer("attention.head_count")
     hidden = metadata.integer("embedding_length")
-    head_dim = metadata.integer("attention.key_length", max(hidden // heads, 1))
+    head_dim = metadata.integer("attention.key_length", max(hidden // heads, 1), high=MAX_HEAD_DIM)
     if metadata.integer("attention.value_length", head_dim) != head_dim:
         raise UnsupportedModelError("attention.value_length: expected attention.key_length")
     return Dimensions(
@@ -98,7 +98,7 @@ def rope_config(
 ) -> RopeConfig:
     """The rope all layers share, or the global one of a family with two."""
     metadata = fields(checkpoint)
-    dim = metadata.integer("rope.dimension_count", dims.head_dim)
+    dim = metadata.integer("rope.dimension_count", dims.head_dim, high=MAX_HEAD_DIM)
     theta = metadata.number("rope.freq_base", default_theta)
     scaling = Fields(checkpoint.config, f"{architecture(checkpoint)}.rope.scaling.")
     kind = scaling.string("type", "none")

@@ -10,7 +10,7 @@ from manymind.checkpoint.token_ids import bos_token_id, eos_token_ids
 from manymind.errors import UnsupportedModelError
 from manymind.models import rope
 from manymind.models.config import Activation, DecoderConfig, LayerConfig, RopeConfig
-from manymind.models.family import MAX_LAYERS, Dimensions, ModelSource
+from manymind.models.family import MAX_HEAD_DIM, MAX_LAYERS, Dimensions, ModelSource
 from manymind.models.weights import SourceNames
 
 # See SourceNames.stems.
@@ -76,7 +76,7 @@ def dimensions(config: Fields, head_dim: int | None = None) -> Dimensions:
         num_layers=config.integer("num_hidden_layers", high=MAX_LAYERS),
         num_heads=heads,
         num_kv_heads=config.integer("num_key_value_heads", heads),
-        head_dim=config.integer("head_dim", head_dim or hidden // heads),
+        head_dim=config.integer("head_dim", head_dim or hidden // heads, high=MAX_HEAD_DIM),
         context_length=config.integer("max_position_embeddings"),
         norm_eps=config.number("rms_norm_eps", 1e-6),
     )
