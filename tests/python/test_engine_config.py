@@ -227,7 +227,7 @@ def test_lmdeploy_turbomind_names() -> None:
 
 
 def test_lmdeploy_pytorch_names() -> None:
-    config = PytorchEngineConfig(device_type="ascend", block_size=128, eager_mode=True, tp=1)
+    config = PytorchEngineConfig(device_type="ascend", block_size=128, thread_safe=True, tp=1)
     assert config == EngineConfig(backend="ascend", block_size=128)
     assert PytorchEngineConfig(session_len=None) == EngineConfig()
 
@@ -238,6 +238,8 @@ def test_lmdeploy_pytorch_names() -> None:
         (TurbomindEngineConfig, "quant_policy", 4),
         (TurbomindEngineConfig, "rope_scaling_factor", 2.0),
         (TurbomindEngineConfig, "dp", 2),
+        (TurbomindEngineConfig, "enable_metrics", False),
+        (PytorchEngineConfig, "eager_mode", True),
         (TurbomindEngineConfig, "no_such_field", 1),
         (PytorchEngineConfig, "device_type", "maca"),
         (PytorchEngineConfig, "adapters", {"a": "b"}),
