@@ -39,7 +39,7 @@ test-cpp: install-tests
 	$(BIN)/ctest --test-dir $(BUILD)/release --output-on-failure
 
 test-python: install-tests
-	$(BIN)/python -m pytest tests/python tests/vision
+	$(BIN)/python -m pytest tests/python tests/vision tests/server
 
 test-parity: install-tests $(VENV)/.reference-stack
 	$(BIN)/python -m pytest tests/parity

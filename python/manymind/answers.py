@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from manymind.config import Response
+from manymind.config import RequestTimes, Response
 from manymind.output_text import TextAssembler
 
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 class Answer:
     """One answer growing step by step."""
 
-    def __init__(self, assembler: TextAssembler, index: int) -> None:
+    def __init__(self, assembler: TextAssembler, index: int, choice: int = 0) -> None:
         self._assembler = assembler
         self._logits: list[Any] = []
         self._hidden: list[Any] = []
-        self.response = Response("", 0, 0, index=index)
+        self.response = Response("", 0, 0, index=index, choice=choice)
         self.finished = False
         self.error: ManymindError | None = None
 
@@ -40,6 +40,7 @@ class Answer:
             logprobs=_mappings(output.logprobs),
             prompt_logprobs=_mappings(output.prompt_logprobs),
             index=response.index,
+            choice=response.choice,
             cached_tokens=output.cached_tokens,
         )
         self._finish_if_over(output, piece)
@@ -55,6 +56,8 @@ class Answer:
                 self.error = output.error
                 piece.error_message = str(output.error)
         self.finished = piece.finish_reason is not None
+        if self.finished:
+            piece.times = _times(output.times)
 
     def _accumulate(self, output: _turbomind.Output, piece: Response) -> None:
         response = self.response
@@ -65,6 +68,7 @@ class Answer:
         response.cached_tokens = piece.cached_tokens
         response.finish_reason = piece.finish_reason
         response.error_message = piece.error_message
+        response.times = piece.times
         response.logprobs = _joined(response.logprobs, piece.logprobs)
         response.prompt_logprobs = _joined(response.prompt_logprobs, piece.prompt_logprobs)
         for rows, kept in (
@@ -76,6 +80,10 @@ class Answer:
         if self.finished:
             response.logits = piece.logits = _stack(self._logits)
             response.last_hidden_state = piece.last_hidden_state = _stack(self._hidden)
+
+
+def _times(times: _turbomind.RequestTimes) -> RequestTimes:
+    return RequestTimes(times.arrival, times.first_scheduled, times.first_token, times.finish)
 
 
 def _mappings(rows: list[list[tuple[int, float]]]) -> list[dict[int, float]] | None:

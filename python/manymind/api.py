@@ -21,9 +21,8 @@ from manymind.session import Session
 from manymind.validation import require, require_token_ids
 
 if TYPE_CHECKING:
-    import asyncio
-
     from manymind import _turbomind
+    from manymind.prompts import Prompt
 
 Outputs: TypeAlias = "list[_turbomind.Output]"
 GenConfigs: TypeAlias = "GenerationConfig | Sequence[GenerationConfig] | None"
@@ -170,29 +169,41 @@ class Pipeline:
     async def async_infer(
         self, prompts: Any, gen_config: GenConfigs = None, do_preprocess: bool = True
     ) -> Any:
-        """``infer`` for asyncio: the event loop is woken once per engine step."""
+        """``infer`` for asyncio: text is made on other threads, and the event loop is woken once
+        per engine step.
+        """
+        from manymind.async_call import AnswerStream
+
         items, single = split_prompts(prompts)
-        ids = [self.runtime.encode_prompt(prompt, do_preprocess) for prompt in items]
-        with _asynchronous_call(self.runtime, ids, self._configs(gen_config, len(ids))) as running:
-            call, outputs = running
-            while call.open:
-                call.absorb(await outputs.get())
-            answers = call.results()
+        configs = self._configs(gen_config, len(items))
+        ids = await self._encode_beside(items, do_preprocess)
+        with AnswerStream(self.runtime, ids, configs) as stream:
+            answers = await stream.results()
         return answers[0] if single else answers
 
     async def async_stream_infer(
         self, prompts: Any, gen_config: GenConfigs = None, do_preprocess: bool = True
     ) -> AsyncIterator[Response]:
         """``stream_infer`` for asyncio; a task that is cancelled cancels its requests."""
+        from manymind.async_call import AnswerStream
+
         items, _ = split_prompts(prompts)
-        ids = [self.runtime.encode_prompt(prompt, do_preprocess) for prompt in items]
-        configs = self._configs(gen_config, len(ids))
+        configs = self._configs(gen_config, len(items))
         _require_one_answer(configs)
-        with _asynchronous_call(self.runtime, ids, configs) as (call, outputs):
-            while call.open:
-                for piece in call.absorb(await outputs.get()):
+        ids = await self._encode_beside(items, do_preprocess)
+        with AnswerStream(self.runtime, ids, configs) as stream:
+            while pieces := await stream.next():
+                for piece in pieces:
                     yield piece
-            call.raise_error()
+            stream.raise_error()
+
+    async def _encode_beside(self, items: Sequence[Prompt], use_template: bool) -> list[list[int]]:
+        import asyncio
+
+        def encode() -> list[list[int]]:
+            return [self.runtime.encode_prompt(prompt, use_template) for prompt in items]
+
+        return await asyncio.to_thread(encode)
 
     def _run(
         self, ids: Sequence[Sequence[int]], configs: list[GenerationConfig], use_tqdm: bool | None
@@ -243,18 +254,6 @@ def _synchronous_call(
 ) -> Iterator[tuple[Call, queue.SimpleQueue[Outputs]]]:
     outputs: queue.SimpleQueue[Outputs] = queue.SimpleQueue()
     with Call(runtime, ids, configs, Subscription(outputs.put)) as call:
-        yield call, outputs
-
-
-@contextlib.contextmanager
-def _asynchronous_call(
-    runtime: Runtime, ids: Sequence[Sequence[int]], configs: Sequence[GenerationConfig]
-) -> Iterator[tuple[Call, asyncio.Queue[Outputs]]]:
-    import asyncio
-
-    outputs: asyncio.Queue[Outputs] = asyncio.Queue()
-    subscription = Subscription(outputs.put_nowait, asyncio.get_running_loop())
-    with Call(runtime, ids, configs, subscription) as call:
         yield call, outputs
 
 

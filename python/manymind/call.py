@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
 
 class Call:
-    """One request per prompt; leaving the context cancels what still runs (an exception, Ctrl-C).
+    """One request per prompt, sent on entering the context; leaving it cancels what still runs (an
+    exception, Ctrl-C).
 
-    A list of prompts longer than the engine's queue is sent as places become free. Raises
-    QueueFullError where the queue is full of other callers' requests.
+    A list of prompts longer than the engine's queue is sent as places become free. Entering raises
+    QueueFullError where the queue is full of other callers' requests. Outputs may be absorbed on
+    another thread than the one that entered.
     """
 
     def __init__(
@@ -32,8 +35,9 @@ class Call:
     ) -> None:
         self._runtime = runtime
         self._subscription = subscription
+        self._lock = threading.Lock()  # guards the requests' state, absorbed or being sent
         self._answers = [
-            [runtime.new_answer(config, index) for _ in range(config.n)]
+            [runtime.new_answer(config, index, choice) for choice in range(config.n)]
             for index, config in enumerate(configs)
         ]
         self._open_answers = sum(len(group) for group in self._answers)
@@ -41,13 +45,14 @@ class Call:
         self._in_flight = 0
         params = [runtime.sampling_params(config) for config in configs]
         self._unsent = deque(enumerate(zip(ids, params, strict=True)))
+
+    def __enter__(self) -> Call:
         try:
-            self._send()
+            with self._lock:
+                self._send()
         except BaseException:
             self._cancel_running()
             raise
-
-    def __enter__(self) -> Call:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,6 +65,10 @@ class Call:
 
     def absorb(self, outputs: Sequence[_turbomind.Output]) -> list[Response]:
         """Takes the outputs of a step; returns the piece each adds to its answer."""
+        with self._lock:
+            return self._absorb(outputs)
+
+    def _absorb(self, outputs: Sequence[_turbomind.Output]) -> list[Response]:
         pieces: list[Response] = []
         for output in outputs:
             group = self._answers[self._prompt_of[output.request_id]]
@@ -106,6 +115,8 @@ class Call:
             self._unsent.popleft()
 
     def _cancel_running(self) -> None:
-        for request_id, index in self._prompt_of.items():
-            if not all(answer.finished for answer in self._answers[index]):
-                self._runtime.dispatcher.cancel(request_id)
+        with self._lock:
+            self._unsent.clear()
+            for request_id, index in self._prompt_of.items():
+                if not all(answer.finished for answer in self._answers[index]):
+                    self._runtime.dispatcher.cancel(request_id)

@@ -233,6 +233,16 @@ class ChatTemplateConfig:
             require(value is None or isinstance(value, str), name, "a str", value)
 
 
+@dataclass(frozen=True)
+class RequestTimes:
+    """When a request reached each stage: seconds of ``time.monotonic()``; 0 = it did not."""
+
+    arrival: float
+    first_scheduled: float
+    first_token: float
+    finish: float
+
+
 @dataclass
 class Response:
     """The answer to one prompt (one of n), or the next piece of it when streaming.
@@ -249,8 +259,10 @@ class Response:
             ``torch.from_dlpack``).
         last_hidden_state: float32 [rows, hidden_size], likewise.
         index: the prompt's place in the list it came in.
+        choice: which of the prompt's n answers this is.
         cached_tokens: tokens of the prompt that the prefix cache supplied.
         error_message: set with finish_reason "error".
+        times: set with finish_reason.
     """
 
     text: str
@@ -263,5 +275,7 @@ class Response:
     logits: Any = None
     last_hidden_state: Any = None
     index: int = 0
+    choice: int = 0
     cached_tokens: int = 0
     error_message: str | None = None
+    times: RequestTimes | None = None

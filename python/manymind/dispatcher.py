@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from manymind.errors import EngineError
 
@@ -25,14 +25,16 @@ class Subscription:
     """Where the outputs of some requests go.
 
     ``receive`` gets every output of one step at once: on ``loop`` if there is one, else on the
-    dispatcher's thread.
+    dispatcher's thread. With ``prepare`` it gets what that made of them on the dispatcher's thread,
+    so that an event loop is spared the work; ``prepare`` must not raise.
     """
 
-    receive: Callable[[list[_turbomind.Output]], None]
+    receive: Callable[[Any], None]
     loop: asyncio.AbstractEventLoop | None = None
+    prepare: Callable[[list[_turbomind.Output]], Any] | None = None
 
 
-Delivery: TypeAlias = "tuple[Subscription, list[_turbomind.Output]]"
+Delivery: TypeAlias = "tuple[Subscription, Any]"
 
 
 class OutputDispatcher:
@@ -95,8 +97,9 @@ class OutputDispatcher:
                 if output.finished:
                     self._finish_answer(output.request_id)
         loops: dict[asyncio.AbstractEventLoop | None, list[Delivery]] = {}
-        for delivery in batches.items():
-            loops.setdefault(delivery[0].loop, []).append(delivery)
+        for subscription, batch in batches.items():
+            prepared = subscription.prepare(batch) if subscription.prepare else batch
+            loops.setdefault(subscription.loop, []).append((subscription, prepared))
         for loop, deliveries in loops.items():
             if loop is None:
                 _deliver(deliveries)
@@ -113,5 +116,5 @@ class OutputDispatcher:
 
 
 def _deliver(deliveries: Sequence[Delivery]) -> None:
-    for subscription, outputs in deliveries:
-        subscription.receive(outputs)
+    for subscription, prepared in deliveries:
+        subscription.receive(prepared)

@@ -3,6 +3,7 @@
 
 ``MANYMIND_HOME``       folder for fetched models; default ``~/.cache/manymind``
 ``MANYMIND_LOG_LEVEL``  ``debug``, ``info``, ``warning`` (default) or ``error``
+``MANYMIND_API_KEY``    the key that clients of ``manymind serve`` have to bring
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ def home_folder() -> Path:
     """Folder in which fetched models are kept; not created here."""
     value = os.environ.get("MANYMIND_HOME")
     return Path(value).expanduser() if value else Path.home() / ".cache" / "manymind"
+
+
+def api_key() -> str | None:
+    """The server's key, if one is set."""
+    return os.environ.get("MANYMIND_API_KEY") or None
 
 
 def log_level() -> str:

@@ -85,23 +85,33 @@ class Runtime:
         if isinstance(prompt, str) and (self.template is None or not use_template):
             # A caller who declines the template may have rendered one himself.
             return self.tokenizer.encode(prompt, parse_special=not use_template)
+        return self.encode_chat(prompt)
+
+    def encode_chat(self, prompt: Prompt, **template_options: Any) -> list[int]:
+        """Token ids of a conversation; ``template_options`` are those of
+        ``ChatTemplate.render_segments``.
+
+        Raises InvalidParameterError for a model without chat template.
+        """
         if self.template is None:
             raise InvalidParameterError(
                 "prompts: expected a str, found messages: this model has no chat template"
             )
         messages = as_messages(prompt, self._system)
-        return self.tokenizer.encode_segments(self.template.render_segments(messages))
+        segments = self.template.render_segments(messages, **template_options)
+        return self.tokenizer.encode_segments(segments)
 
     def sampling_params(self, config: GenerationConfig) -> _turbomind.SamplingParams:
         """The engine's parameters for one request."""
         eos = self.tokenizer.eos_token_ids
         return sampling_params(config, eos, self._encode_word, self.guides)
 
-    def new_answer(self, config: GenerationConfig, index: int) -> Answer:
-        """An empty answer to prompt number ``index``."""
+    def new_answer(self, config: GenerationConfig, index: int, choice: int = 0) -> Answer:
+        """An empty answer, the ``choice``-th to prompt number ``index``."""
         decoder = self.tokenizer.incremental_decoder(config.skip_special_tokens)
         stop_words = tuple(config.stop_words or ())
-        return Answer(TextAssembler(decoder, stop_words, config.include_stop_str_in_output), index)
+        text = TextAssembler(decoder, stop_words, config.include_stop_str_in_output)
+        return Answer(text, index, choice)
 
     def close(self) -> None:
         """Stops engine and threads and unmaps the checkpoint."""

@@ -46,8 +46,9 @@ PYTHON_LAYERS = (
         "lmdeploy_config",
     },
     {"sampling", "native", "dispatcher", "answers", "session"},
-    {"runtime", "call"},
+    {"runtime", "call", "async_call"},
     {"api"},
+    {"server"},
     {"cli"},
 )
 PYTHON_RANK = {name: rank for rank, group in enumerate(PYTHON_LAYERS) for name in group}

@@ -21,6 +21,7 @@ _COMMANDS: dict[str, Any] = {
     "chat": commands.chat,
     "check_env": commands.check_env,
     "models": commands.models,
+    "serve": commands.serve,
     "bench": {"throughput": commands.throughput, "latency": commands.latency},
 }
 _INTERRUPTED = 130

@@ -74,6 +74,59 @@ def models() -> None:
     run()
 
 
+def serve(
+    model: str,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    served_name: str | None = None,
+    api_keys: str | None = None,
+    tls_certificate: str | None = None,
+    tls_key: str | None = None,
+    allowed_hosts: str | None = None,
+    allowed_origins: str | None = None,
+    drain_seconds: float = 30.0,
+    request_timeout: float = 0.0,
+    max_concurrent_requests: int = 1024,
+    max_body_mib: int = 16,
+    backend: str = "auto",
+    num_threads: int = 0,
+    session_len: int = 0,
+    max_batch_size: int = 32,
+    kv_cache_dtype: str = "auto",
+    log_level: str = "info",
+) -> None:
+    """Serves a model over HTTP, with the interfaces of OpenAI.
+
+    A single API key may be given in the environment, as MANYMIND_API_KEY. Ctrl-C or SIGTERM
+    finishes running requests first. Needs the extra manymind[serve]; see docs/serving.md.
+
+    Args:
+        model: a short name, a model folder or a .gguf file.
+        host: address to listen on; 0.0.0.0 for all.
+        port: 0 takes a free one and prints it.
+        served_name: the model's name for clients.
+        api_keys: JSON file of keys and their quotas.
+        tls_certificate: PEM file; with tls_key.
+        tls_key: PEM file.
+        allowed_hosts: Host headers to answer, separated by commas; * for all.
+        allowed_origins: web pages elsewhere that may call, separated by commas.
+        drain_seconds: how long running requests may go on after SIGTERM.
+        request_timeout: seconds after which a request fails; 0 = never.
+        max_concurrent_requests: beyond these, 429.
+        max_body_mib: largest request body.
+        backend: plug-in to run on.
+        num_threads: 0 = all cores.
+        session_len: most tokens of a sequence; 0 = the model's limit.
+        max_batch_size: most sequences in one step.
+        kv_cache_dtype: auto, float32, bfloat16, float16 or int8.
+        log_level: debug, info, warning or error.
+    """
+    flags = dict(locals())
+    from manymind.cli.serve import ServeFlags, run
+
+    run(ServeFlags(**flags))
+
+
 def throughput(
     model: str,
     input_len: int = 512,

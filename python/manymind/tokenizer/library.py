@@ -25,7 +25,8 @@ class LibraryEncoder:
         ids: list[int] = []
         for text, parse_special in segments:
             tokenizer = self._parsing if parse_special else self._literal_tokenizer()
-            ids += tokenizer.encode(text, add_special_tokens=False).ids
+            # Of the library's calls, only those for batches let other threads run meanwhile.
+            ids += tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
         return ids
 
     def _literal_tokenizer(self) -> tokenizers.Tokenizer:

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""API keys, and what each may use up."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from manymind.errors import InvalidParameterError
+from manymind.server.errors import retry_later
+from manymind.validation import require, require_int
+
+_FIELDS = {"name", "key", "sha256", "requests_per_minute", "tokens_per_minute", "priority"}
+_MINUTE = 60.0
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """One client's key, of which only the SHA-256 is kept.
+
+    Attributes:
+        name: for logs and metrics; also keeps the client's cached prefixes apart from others' and
+            gives it its share of the engine.
+        digest: SHA-256 of the key.
+        requests_per_minute, tokens_per_minute: quotas; 0 = none. Tokens are those of prompts and
+            answers.
+        priority: highest that its requests may ask for, and what they get when they ask for none.
+    """
+
+    name: str
+    digest: bytes
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0
+    priority: int = 0
+
+
+def api_key(name: str, key: str) -> ApiKey:
+    """A key without quotas."""
+    return ApiKey(name, hashlib.sha256(key.encode()).digest())
+
+
+def read_keys(path: Path) -> list[ApiKey]:
+    """Keys of a JSON file: a list of objects with "name", "key" or "sha256" (hexadecimal), and
+    optionally "requests_per_minute", "tokens_per_minute", "priority".
+
+    Raises InvalidParameterError.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidParameterError(f"api_keys: expected a JSON file, found {error}") from error
+    require(isinstance(entries, list) and bool(entries), "api_keys", "a list of keys", entries)
+    keys = [_read_key(index, entry) for index, entry in enumerate(entries)]
+    names = [key.name for key in keys]
+    require(len(set(names)) == len(names), "api_keys", "a different name for each key", names)
+    return keys
+
+
+def _read_key(index: int, entry: object) -> ApiKey:
+    where = f"api_keys[{index}]"
+    require(isinstance(entry, Mapping), where, "an object", type(entry).__name__)
+    assert isinstance(entry, Mapping)
+    unknown = sorted(set(entry) - _FIELDS)
+    require(not unknown, where, f"the fields {', '.join(sorted(_FIELDS))}", unknown)
+    name = entry.get("name")
+    require(isinstance(name, str) and bool(name), f"{where}.name", "a non-empty str", name)
+    quotas = {}
+    for field in ("requests_per_minute", "tokens_per_minute"):
+        quotas[field] = entry.get(field, 0)
+        require_int(f"{where}.{field}", quotas[field], 0)
+    priority = entry.get("priority", 0)
+    require_int(f"{where}.priority", priority, -(2**31))
+    return ApiKey(str(name), _digest(where, entry), **quotas, priority=priority)
+
+
+def _digest(where: str, entry: Mapping[str, object]) -> bytes:
+    key, digest = entry.get("key"), entry.get("sha256")
+    if isinstance(key, str) and key and digest is None:
+        return hashlib.sha256(key.encode()).digest()
+    try:
+        value = bytes.fromhex(digest) if isinstance(digest, str) and key is None else b""
+    except ValueError:
+        value = b""
+    if len(value) != 32:
+        raise InvalidParameterError(f"{where}: expected either key or sha256 in hexadecimal")
+    return value
+
+
+class KeyRing:
+    """Finds the key a request brought, in a time that tells nothing about it."""
+
+    def __init__(self, keys: Sequence[ApiKey]) -> None:
+        self._keys = list(keys)
+
+    @property
+    def open(self) -> bool:
+        """True if there are no keys: everybody may come in."""
+        return not self._keys
+
+    def find(self, headers: Mapping[bytes, bytes]) -> ApiKey | None:
+        """The key of ``x-api-key`` or of ``authorization``: a bearer token, or the password of
+        basic authentication, which is what browsers offer.
+        """
+        digest = hashlib.sha256(_presented(headers)).digest()
+        found = None
+        for key in self._keys:
+            if hmac.compare_digest(key.digest, digest):
+                found = key
+        return found
+
+
+def _presented(headers: Mapping[bytes, bytes]) -> bytes:
+    if b"x-api-key" in headers:
+        return headers[b"x-api-key"]
+    scheme, _, value = headers.get(b"authorization", b"").partition(b" ")
+    if scheme.lower() == b"bearer":
+        return value.strip()
+    if scheme.lower() == b"basic":
+        try:
+            return base64.b64decode(value, validate=True).partition(b":")[2]
+        except binascii.Error:
+            return b""
+    return b""
+
+
+class Allowance:
+    """A token bucket that holds one minute's worth and may be overdrawn once.
+
+    Source: the generic cell rate algorithm's leaky bucket (ITU-T I.371), kept as a level.
+    """
+
+    def __init__(self, per_minute: int) -> None:
+        self._rate = per_minute / _MINUTE
+        self._capacity = float(per_minute)
+        self._level = self._capacity
+        self._updated = time.monotonic()
+
+    def wait_seconds(self, amount: float) -> float:
+        """Seconds until ``amount`` (or all that the bucket can hold) is there; 0 = now."""
+        if self._rate == 0:
+            return 0.0
+        now = time.monotonic()
+        self._level = min(self._capacity, self._level + (now - self._updated) * self._rate)
+        self._updated = now
+        return max(0.0, (min(amount, self._capacity) - self._level) / self._rate)
+
+    def take(self, amount: float) -> None:
+        """Uses up ``amount``."""
+        self._level -= amount if self._rate else 0.0
+
+
+class Quotas:
+    """What every key has left."""
+
+    def __init__(self, keys: Sequence[ApiKey]) -> None:
+        self._requests = {key.name: Allowance(key.requests_per_minute) for key in keys}
+        self._tokens = {key.name: Allowance(key.tokens_per_minute) for key in keys}
+
+    def admit(self, key: ApiKey | None) -> None:
+        """Counts a request; raises ApiError 429 if the key has used up its minute."""
+        if key is None:
+            return
+        for kind, allowances in (("requests", self._requests), ("tokens", self._tokens)):
+            wait = allowances[key.name].wait_seconds(1)
+            if wait > 0:
+                message = f"the quota of {kind} per minute of this key is used up"
+                raise retry_later(429, message, f"{kind}_quota_exceeded", wait)
+        self._requests[key.name].take(1)
+
+    def charge(self, key: ApiKey | None, tokens: int) -> None:
+        """Takes the tokens of a request off the key's quota."""
+        if key is not None:
+            self._tokens[key.name].take(tokens)

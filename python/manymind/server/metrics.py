@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prometheus metrics: the server's own names, and the core of vLLM's so that existing dashboards,
+gateways and autoscalers work.
+
+Bucket edges and ``vllm:`` names are those of vLLM 0.33 (``vllm/v1/metrics``).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
+from prometheus_client.exposition import generate_latest
+
+from manymind.server.record import RequestRecord
+from manymind.server.service import Service
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+
+
+def _edges(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split()))
+
+
+_TTFT = _edges(".001 .005 .01 .02 .04 .06 .08 .1 .25 .5 .75 1 2.5 5 7.5 10 20 40 80 160 640 2560")
+_TPOT = _edges(".01 .025 .05 .075 .1 .15 .2 .3 .4 .5 .75 1 2.5 5 7.5 10 20 40 80")
+_E2E = _edges(".3 .5 .8 1 1.5 2 2.5 5 10 15 20 30 40 50 60 120 240 480 960 1920 7680")
+_TOKENS = tuple(float(scale * 10**power) for power in range(6) for scale in (1, 2, 5))
+_CHOICES = _edges("1 2 5 10 20")
+
+_HISTOGRAMS = {
+    "time_to_first_token_seconds": ("From the request's head to its first token.", _TTFT),
+    "inter_token_latency_seconds": ("Gap between tokens of an answer.", _TPOT),
+    "request_time_per_output_token_seconds": ("Mean time per token after the first.", _TPOT),
+    "e2e_request_latency_seconds": ("From a request's head to its answer's last byte.", _E2E),
+    "request_queue_time_seconds": ("Waiting for the engine.", _E2E),
+    "request_prefill_time_seconds": ("First scheduled to first token.", _E2E),
+    "request_decode_time_seconds": ("First token to last.", _E2E),
+    "request_inference_time_seconds": ("First scheduled to last token.", _E2E),
+    "request_prompt_tokens": ("Tokens of a request's prompts.", _TOKENS),
+    "request_generation_tokens": ("Tokens of a request's answers.", _TOKENS),
+    "request_params_n": ("Answers asked for.", _CHOICES),
+    "request_params_max_tokens": ("Tokens allowed.", _TOKENS),
+}
+_OWN_HISTOGRAMS = {
+    "request_receive_time_seconds": ("Until the body had arrived.", _E2E),
+    "request_preprocess_time_seconds": ("Templates and tokenising, with the wait for both.", _E2E),
+    "request_network_time_seconds": ("Waiting for the client to take its answer.", _E2E),
+}
+
+# Engine counter -> own name (also vLLM's, where the second item says so).
+_ENGINE_COUNTERS = {
+    "prompt_tokens": ("prompt_tokens", "Prompt tokens admitted."),
+    "cached_tokens": ("prompt_tokens_cached", "Prompt tokens that the prefix cache supplied."),
+    "generated_tokens": ("generation_tokens", "Tokens generated."),
+    "preemptions": ("num_preemptions", "Sequences that had to give back their KV blocks."),
+    "steps": ("engine_steps", "Steps of the engine."),
+    "device_recoveries": ("engine_device_recoveries", "Lost devices opened again."),
+    "failed_steps": ("engine_failed_steps", "Steps that failed."),
+}
+_VLLM_ENGINE_COUNTERS = {
+    "prompt_tokens",
+    "prompt_tokens_cached",
+    "generation_tokens",
+    "num_preemptions",
+}
+
+
+class Histogram:
+    """Counts per bucket. Not thread-safe: belongs to the event loop."""
+
+    def __init__(self, edges: tuple[float, ...]) -> None:
+        self._edges = edges
+        self._counts = [0] * (len(edges) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float, count: int = 1) -> None:
+        """Adds ``count`` observations of ``value``."""
+        self._counts[bisect_left(self._edges, value)] += count
+        self._sum += value * count
+
+    def cumulative(self) -> tuple[list[tuple[str, float]], float]:
+        """Buckets as Prometheus wants them, and the sum."""
+        total = 0
+        buckets = []
+        for edge, count in zip((*self._edges, float("inf")), self._counts, strict=True):
+            total += count
+            label = "+Inf" if edge == float("inf") else str(edge)
+            buckets.append((label, float(total)))
+        return buckets, self._sum
+
+
+class Metrics:
+    """Everything ``/metrics`` shows."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._histograms = {
+            name: Histogram(edges)
+            for name, (_, edges) in {**_HISTOGRAMS, **_OWN_HISTOGRAMS}.items()
+        }
+        self._http: Counter[tuple[str, str, int]] = Counter()
+        self._finished: Counter[str] = Counter()
+        self._bounded: Counter[str] = Counter()
+        self._by_key: Counter[tuple[str, str]] = Counter()
+        self._refused = 0
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def exposition(self) -> bytes:
+        """Prometheus' text format, version 0.0.4."""
+        return generate_latest(self._registry)
+
+    def observe(self, record: RequestRecord, route: str) -> None:
+        """Counts a finished request; ``route`` is a template, so that paths cannot fill memory."""
+        self._http[(record.method, route, record.status)] += 1
+        if not record.generates:
+            self._refused += record.status in (429, 503)
+            return
+        if record.key is not None:
+            self._by_key[(record.key.name, "prompt")] += record.prompt_tokens
+            self._by_key[(record.key.name, "generation")] += record.generated_tokens
+        reasons = record.reasons or (["abort"] if record.gone else [])
+        self._finished.update(reasons)
+        if record.times:
+            self._bounded[record.bounded_by()] += 1
+            self._observe_times(record)
+
+    def _observe_times(self, record: RequestRecord) -> None:
+        spent = record.phases()
+        values = {
+            "time_to_first_token_seconds": record.time_to_first_token,
+            "e2e_request_latency_seconds": record.seconds,
+            "request_queue_time_seconds": spent["queue"],
+            "request_prefill_time_seconds": spent["prefill"],
+            "request_decode_time_seconds": spent["decode"],
+            "request_inference_time_seconds": spent["prefill"] + spent["decode"],
+            "request_prompt_tokens": record.prompt_tokens,
+            "request_generation_tokens": record.generated_tokens,
+            "request_params_n": record.choices,
+            "request_params_max_tokens": record.max_tokens,
+            "request_receive_time_seconds": record.receive,
+            "request_preprocess_time_seconds": record.preprocess,
+            "request_network_time_seconds": record.network,
+        }
+        for name, value in values.items():
+            if value is not None:
+                self._histograms[name].observe(value)
+        tokens = sum(count for _, count in record.gaps)
+        if tokens:
+            mean = sum(gap for gap, _ in record.gaps) / tokens
+            self._histograms["request_time_per_output_token_seconds"].observe(mean)
+        for gap, count in record.gaps:
+            self._histograms["inter_token_latency_seconds"].observe(gap / count, count)
+
+    def collect(self) -> Iterator[Metric]:
+        """For prometheus_client."""
+        stats = self._service.runtime.engine.stats()
+        model = self._service.config.served_name
+        yield from self._gauges(stats, "manymind_", ["model_name"], [model])
+        yield from self._gauges(stats, "vllm:", ["model_name", "engine"], [model, "0"])
+        yield from self._engine_counters(stats, model)
+        yield from self._request_counters(model)
+        for name, histogram in self._histograms.items():
+            text = {**_HISTOGRAMS, **_OWN_HISTOGRAMS}[name][0]
+            yield _histogram(f"manymind_{name}", text, {"model_name": model}, histogram)
+            if name in _HISTOGRAMS:
+                labels = {"model_name": model, "engine": "0"}
+                yield _histogram(f"vllm:{name}", text, labels, histogram)
+
+    def _gauges(
+        self, stats: dict[str, Any], prefix: str, labels: list[str], values: list[str]
+    ) -> Iterator[Metric]:
+        used = stats["kv_blocks_used"] / max(1, stats["kv_blocks_total"])
+        rows = [
+            ("num_requests_running", "Sequences that hold KV blocks.", stats["running"]),
+            ("num_requests_waiting", "Sequences that wait for KV blocks.", stats["waiting"]),
+            ("kv_cache_usage_perc", "Share of KV blocks held by sequences, 0 to 1.", used),
+        ]
+        if prefix != "vllm:":
+            cached = stats["kv_blocks_cached"] / max(1, stats["kv_blocks_total"])
+            rows += [
+                ("kv_cache_prefix_perc", "Share of KV blocks held for reuse, 0 to 1.", cached),
+                ("http_requests_active", "Requests being answered.", self._service.active),
+                ("draining", "1 while shutting down.", int(self._service.draining)),
+            ]
+        for name, text, value in rows:
+            yield _single(GaugeMetricFamily, prefix + name, text, labels, values, value)
+
+    def _engine_counters(self, stats: dict[str, Any], model: str) -> Iterator[Metric]:
+        def both(name: str, text: str, value: float, vllm_name: str | None) -> Iterator[Metric]:
+            yield _single(
+                CounterMetricFamily, f"manymind_{name}", text, ["model_name"], [model], value
+            )
+            if vllm_name is not None:
+                labels = ["model_name", "engine"]
+                yield _single(
+                    CounterMetricFamily, f"vllm:{vllm_name}", text, labels, [model, "0"], value
+                )
+
+        for key, (name, text) in _ENGINE_COUNTERS.items():
+            vllm_name = name if name in _VLLM_ENGINE_COUNTERS else None
+            yield from both(name, text, stats[key], vllm_name)
+        text = "Prompt tokens looked up in the prefix cache."
+        yield from both(
+            "prefix_cache_queries", text, stats["prompt_tokens"], "prefix_cache_queries"
+        )
+        name, text = "prefix_cache_hits", "Of these, tokens found."
+        yield from both(name, text, stats["cached_tokens"], name)
+        name, text = "admission_rejections", "Requests refused for want of room."
+        yield from both(name, text, self._refused, name)
+
+    def _request_counters(self, model: str) -> Iterator[Metric]:
+        http = CounterMetricFamily(
+            "manymind_http_requests", "Answers sent.", labels=["method", "route", "status"]
+        )
+        for (method, route, status), count in self._http.copy().items():
+            http.add_metric([method, route, str(status)], count)
+        yield http
+        bounded = CounterMetricFamily(
+            "manymind_requests_bounded_by", "By the phase that took longest.", labels=["phase"]
+        )
+        for phase, count in self._bounded.copy().items():
+            bounded.add_metric([phase], count)
+        yield bounded
+        tokens = CounterMetricFamily("manymind_key_tokens", "By API key.", labels=["key", "kind"])
+        for (key, kind), count in self._by_key.copy().items():
+            tokens.add_metric([key, kind], count)
+        yield tokens
+        for name, more in (("manymind_request_success", []), ("vllm:request_success", ["engine"])):
+            labels = ["model_name", *more, "finished_reason"]
+            family = CounterMetricFamily(name, "Answers by the reason they ended.", labels=labels)
+            for reason, count in self._finished.copy().items():
+                family.add_metric([model, *(["0"] if more else []), reason], count)
+            yield family
+
+
+def _single(
+    kind: Callable[..., Any],
+    name: str,
+    text: str,
+    labels: list[str],
+    values: list[str],
+    value: float,
+) -> Metric:
+    family = kind(name, text, labels=labels)
+    family.add_metric(values, value)
+    metric: Metric = family
+    return metric
+
+
+def _histogram(name: str, text: str, labels: dict[str, str], values: Histogram) -> Metric:
+    family = HistogramMetricFamily(name, text, labels=list(labels))
+    buckets, total = values.cumulative()
+    family.add_metric(list(labels.values()), buckets=buckets, sum_value=total)
+    return family

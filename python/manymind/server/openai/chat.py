@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``/v1/chat/completions``.
+
+Source of the form: OpenAI's API reference, "Chat".
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from manymind.config import Response
+from manymind.server.errors import ApiError, error_body
+from manymind.server.messages import (
+    EventStream,
+    RequestModel,
+    json_response,
+    read_model,
+    record_of,
+    server_sent,
+)
+from manymind.server.openai.logprobs import chat_logprobs
+from manymind.server.openai.sampling import MAX_LOGPROBS, SamplingModel, usage
+from manymind.server.service import Generation, Service
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response as HttpResponse
+
+    from manymind.server.record import RequestRecord
+
+# What the server itself gives to templates.
+_RESERVED_VARIABLES = frozenset(
+    {
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "bos_token",
+        "eos_token",
+        "chat_template",
+        "tokenize",
+    }
+)
+_MAX_VARIABLES_CHARACTERS = 16384
+
+
+class ContentPart(RequestModel):
+    """A piece of a message; other kinds than text are refused where the model takes none."""
+
+    type: str = Field(max_length=64)
+    text: str | None = None
+    image_url: Any = None
+    input_audio: Any = None
+    file: Any = None
+    refusal: str | None = None
+
+
+class ChatMessage(RequestModel):
+    """One message; which fields the model sees is its template's choice."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | Annotated[list[ContentPart], Field(max_length=1024)] | None = None
+    name: str | None = Field(None, max_length=256)
+    tool_calls: list[dict[str, Any]] | None = Field(None, max_length=128)
+    tool_call_id: str | None = Field(None, max_length=256)
+    reasoning_content: str | None = None
+    refusal: str | None = None
+
+    def as_mapping(self) -> dict[str, Any]:
+        """For the template, which knows "developer" as "system"."""
+        message = self.model_dump(exclude_none=True)
+        message.setdefault("content", None)
+        if self.role == "developer":
+            message["role"] = "system"
+        return message
+
+
+class ChatRequest(SamplingModel):
+    """The body of a request."""
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=8192)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
+    add_generation_prompt: bool = True
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    audio: Any = None
+    function_call: Any = None
+    functions: Any = None
+    metadata: Any = None
+    modalities: Any = None
+    moderation: Any = None
+    parallel_tool_calls: Any = None
+    prediction: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+    reasoning_effort: Any = None
+    response_format: Any = None
+    safety_identifier: Any = None
+    service_tier: Any = None
+    store: Any = None
+    tool_choice: Any = None
+    tools: Any = None
+    verbosity: Any = None
+    web_search_options: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        "audio": (),
+        "function_call": ("none",),
+        "functions": (),
+        "metadata": ({},),
+        "modalities": (["text"],),
+        "moderation": (),
+        "parallel_tool_calls": (),
+        "prediction": (),
+        "prompt_cache_key": (),
+        "prompt_cache_retention": (),
+        "reasoning_effort": ("none",),
+        "response_format": ({"type": "text"},),
+        "safety_identifier": (),
+        "service_tier": ("auto", "default"),
+        "store": (False,),
+        "tool_choice": ("none",),
+        "tools": ([],),
+        "verbosity": (),
+        "web_search_options": (),
+    }
+
+    def template_variables(self) -> dict[str, Any]:
+        """``chat_template_kwargs``, which may not replace what the server gives to the template."""
+        variables = self.chat_template_kwargs or {}
+        taken = sorted(_RESERVED_VARIABLES & variables.keys())
+        size = sum(len(name) for name in variables) + len(json.dumps(variables))
+        if taken or size > _MAX_VARIABLES_CHARACTERS:
+            expected = f"at most {_MAX_VARIABLES_CHARACTERS} characters and none of the names "
+            expected += ", ".join(sorted(_RESERVED_VARIABLES))
+            message = f"chat_template_kwargs: expected {expected}, found {taken or size}"
+            raise ApiError(400, message, "invalid_value", "chat_template_kwargs")
+        return variables
+
+    def top(self) -> int | None:
+        """Alternatives to report per token; None = no log probabilities."""
+        if self.logprobs:
+            return self.top_logprobs or 0
+        if self.top_logprobs:
+            message = "top_logprobs: expected only with logprobs=true"
+            raise ApiError(400, message, "invalid_value", "top_logprobs")
+        return None
+
+
+async def create(request: Request, service: Service) -> HttpResponse:
+    """Answers one request."""
+    record = record_of(request)
+    service.admit(record)
+    body = await read_model(request, service, ChatRequest)
+    record.user = body.user
+    service.check_model(body.model)
+    body.check_stream_options()
+    ids = await encode_messages(service, record, body)
+    limit = body.max_completion_tokens or body.max_tokens
+    config = body.generation_config(limit or service.room_after(ids[0]), logprobs=body.top())
+    answer = _Answer(service, record, body)
+    if body.stream:
+        chunks = answer.stream(ids, config)
+        return EventStream(chunks, stream_failure)
+    with service.generate(record, ids, [config]) as generation:
+        groups = await generation.answers()
+    return json_response(answer.whole(groups[0]))
+
+
+def stream_failure(error: ApiError) -> bytes:
+    """The last event of a stream that failed."""
+    return server_sent(json.dumps(error_body("", error))) + server_sent("[DONE]")
+
+
+async def encode_messages(
+    service: Service, record: RequestRecord, body: ChatRequest
+) -> list[list[int]]:
+    """The conversation's token ids, as the only prompt of a request."""
+    variables = body.template_variables()
+    messages = [message.as_mapping() for message in body.messages]
+
+    def work() -> list[list[int]]:
+        ids = service.runtime.encode_chat(
+            messages, add_generation_prompt=body.add_generation_prompt, **variables
+        )
+        return [ids]
+
+    return await service.encode(record, work)
+
+
+class _Answer:
+    """Words the engine's answer."""
+
+    def __init__(self, service: Service, record: RequestRecord, body: ChatRequest) -> None:
+        self._service = service
+        self._record = record
+        self._body = body
+        self._top = body.top()
+        self._head = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": body.model,
+        }
+
+    def whole(self, answers: Sequence[Response]) -> dict[str, Any]:
+        """The complete answer of n choices."""
+        return {
+            **self._head,
+            "object": "chat.completion",
+            "choices": [self._choice(answer) for answer in answers],
+            "usage": self._usage(),
+        }
+
+    async def stream(self, ids: list[list[int]], config: Any) -> AsyncIterator[bytes]:
+        """Events, all that one wake-up brings at once."""
+        with self._service.generate(self._record, ids, [config]) as generation:
+            async for event in self._events(generation):
+                yield event
+        end = server_sent("[DONE]")
+        if self._body.include_usage:
+            last = {**self._head, "object": "chat.completion.chunk", "choices": []}
+            end = server_sent(json.dumps({**last, "usage": self._usage()})) + end
+        yield end
+
+    async def _events(self, generation: Generation) -> AsyncIterator[bytes]:
+        head = json.dumps({**self._head, "object": "chat.completion.chunk"})[:-1]
+        tail = ',"usage":null}' if self._body.include_usage else "}"
+        opened: set[int] = set()
+        while pieces := await generation.next():
+            events = []
+            for piece in pieces:
+                if piece.choice not in opened:
+                    opened.add(piece.choice)
+                    delta = '{"role":"assistant","content":""}'
+                    choice = f'{{"index":{piece.choice},"delta":{delta},"finish_reason":null}}'
+                    events.append(f'data: {head},"choices":[{choice}]{tail}\n\n')
+                events += [
+                    f'data: {head},"choices":[{choice}]{tail}\n\n'
+                    for choice in self._chunk_choices(piece)
+                ]
+            yield "".join(events).encode()
+
+    def _chunk_choices(self, piece: Response) -> list[str]:
+        """JSON of the choices of a piece's chunks: its text, then the reason if it was the last."""
+        choices = []
+        if piece.text or piece.logprobs:
+            delta = f'{{"content":{json.dumps(piece.text, ensure_ascii=False)}}}'
+            logprobs = ""
+            if self._top is not None:
+                logprobs = f'"logprobs":{json.dumps(self._logprobs(piece))},'
+            choices.append(
+                f'{{"index":{piece.choice},"delta":{delta},{logprobs}"finish_reason":null}}'
+            )
+        if piece.finish_reason is not None:
+            reason = json.dumps(piece.finish_reason)
+            choices.append(f'{{"index":{piece.choice},"delta":{{}},"finish_reason":{reason}}}')
+        return choices
+
+    def _choice(self, answer: Response) -> dict[str, Any]:
+        return {
+            "index": answer.choice,
+            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "logprobs": self._logprobs(answer) if self._top is not None else None,
+            "finish_reason": answer.finish_reason,
+        }
+
+    def _logprobs(self, piece: Response) -> dict[str, Any]:
+        tokenizer = self._service.runtime.tokenizer
+        rows = piece.logprobs or []
+        return {"content": chat_logprobs(tokenizer, rows, self._top or 0), "refusal": None}
+
+    def _usage(self) -> dict[str, object]:
+        record = self._record
+        return usage(record.prompt_tokens, record.cached_tokens, record.generated_tokens)

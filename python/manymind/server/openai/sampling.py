@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parameters that chat completions and completions have in common."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from manymind.config import GenerationConfig
+from manymind.server.errors import ApiError
+from manymind.server.messages import RequestModel
+
+MAX_LOGPROBS = 20
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+StopWord = Annotated[str, Field(min_length=1, max_length=1024)]
+TokenIds = Annotated[list[TokenId], Field(max_length=1024)]
+
+
+class StreamOptions(RequestModel):
+    """``stream_options``."""
+
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"include_obfuscation": (False,)}
+
+
+class SamplingModel(RequestModel):
+    """Fields of OpenAI's documents first, then those that other servers added under these names."""
+
+    model: str = Field(min_length=1, max_length=256)
+    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    logit_bias: dict[str, float] | None = Field(None, max_length=1024)
+    n: int | None = Field(None, ge=1, le=128)
+    presence_penalty: float | None = Field(None, ge=-2, le=2)
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    stop: StopWord | Annotated[list[StopWord], Field(max_length=16)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    user: str | None = Field(None, max_length=256)
+
+    allowed_token_ids: TokenIds | None = None
+    bad_words: Annotated[list[StopWord], Field(max_length=256)] | None = None
+    cache_salt: str | None = Field(None, max_length=256)
+    ignore_eos: bool = False
+    include_stop_str_in_output: bool = False
+    min_p: float = Field(0.0, ge=0, le=1)
+    min_tokens: int = Field(0, ge=0)
+    priority: int = Field(0, ge=-(2**31), le=2**31 - 1)
+    repetition_penalty: float = Field(1.0, ge=1e-3, le=1e3)
+    skip_special_tokens: bool = True
+    stop_token_ids: TokenIds | None = None
+    timeout: float | None = Field(None, gt=0, le=86400)
+    top_k: int = Field(0, ge=-1, le=2**31 - 1)
+
+    def generation_config(
+        self,
+        max_tokens: int,
+        logprobs: int | None = None,
+        prompt_logprobs: int | None = None,
+    ) -> GenerationConfig:
+        """The engine's words for the same; OpenAI's default temperature is 1."""
+        temperature = 1.0 if self.temperature is None else self.temperature
+        return GenerationConfig(
+            n=self.n or 1,
+            max_new_tokens=max_tokens,
+            min_new_tokens=self.min_tokens,
+            do_sample=temperature > 0,
+            temperature=temperature,
+            top_k=max(self.top_k, 0),
+            top_p=1.0 if self.top_p is None else self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias=self._logit_bias(),
+            # Other servers take negative seeds; the engine's are the same numbers modulo 2^64.
+            random_seed=None if self.seed is None else self.seed % 2**64,
+            ignore_eos=self.ignore_eos,
+            stop_words=[self.stop] if isinstance(self.stop, str) else self.stop,
+            stop_token_ids=self.stop_token_ids,
+            bad_words=self.bad_words,
+            allowed_token_ids=self.allowed_token_ids,
+            skip_special_tokens=self.skip_special_tokens,
+            include_stop_str_in_output=self.include_stop_str_in_output,
+            logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
+            priority=self.priority,
+            timeout=self.timeout,
+            cache_salt=self.cache_salt or "",
+        )
+
+    def check_stream_options(self) -> None:
+        """Raises ApiError 400 for options of a stream that was not asked for."""
+        if self.stream_options is None:
+            return
+        if not self.stream:
+            message = "stream_options: expected only with stream=true"
+            raise ApiError(400, message, "invalid_value", "stream_options")
+        self.stream_options.refuse_unsupported()
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream ends with the usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    def _logit_bias(self) -> dict[int, float] | None:
+        if not self.logit_bias:
+            return None
+        for key, value in self.logit_bias.items():
+            if not (key.isascii() and key.isdigit() and len(key) < 11) or not -100 <= value <= 100:
+                expected = "token ids with numbers in [-100, 100]"
+                message = f"logit_bias: expected {expected}, found {key[:40]!r}: {value}"
+                raise ApiError(400, message, "invalid_value", "logit_bias")
+        return {int(key): value for key, value in self.logit_bias.items()}
+
+
+def usage(prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> dict[str, object]:
+    """OpenAI's account of tokens."""
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": generated_tokens,
+        "total_tokens": prompt_tokens + generated_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
+    }

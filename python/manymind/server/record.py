@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the server knows about one HTTP request: for its log line, its metrics and its trace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from manymind.config import RequestTimes, Response
+from manymind.server.keys import ApiKey
+
+PHASES = ("receive", "preprocess", "queue", "prefill", "decode", "network")
+
+
+@dataclass
+class RequestRecord:
+    """Filled in as the request passes through; times are seconds of ``time.monotonic()``.
+
+    Attributes:
+        generates: the request uses the engine.
+        gone: the client left before the answer was complete.
+        network: seconds spent waiting for the client to take the answer.
+        first_piece: when the first text was there.
+        gaps: seconds between pieces of the same answer, with the tokens each brought.
+    """
+
+    request_id: str
+    method: str
+    path: str
+    received: float = field(default_factory=time.monotonic)
+    unix_nanoseconds: int = field(default_factory=time.time_ns)
+    client: str | None = None
+    key: ApiKey | None = None
+    user: str | None = None
+    trace_parent: str | None = None
+    status: int = 0
+    error: str | None = None
+    gone: bool = False
+    generates: bool = False
+    body_bytes: int = 0
+    receive: float = 0.0
+    preprocess: float = 0.0
+    network: float = 0.0
+    finished: float = 0.0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    choices: int = 0
+    max_tokens: int = 0
+    reasons: list[str] = field(default_factory=list)
+    first_piece: float = 0.0
+    times: list[RequestTimes] = field(default_factory=list)
+    gaps: list[tuple[float, int]] = field(default_factory=list)
+    _last_pieces: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def observe(self, pieces: Sequence[Response]) -> None:
+        """Takes note of what one wake-up brought."""
+        now = time.monotonic()
+        if not self.first_piece:
+            self.first_piece = now
+        for piece in pieces:
+            tokens = len(piece.token_ids)
+            answer = (piece.index, piece.choice)
+            last = self._last_pieces.get(answer)
+            if tokens:
+                self._last_pieces[answer] = now
+                self.generated_tokens += tokens
+                if last is not None:
+                    self.gaps.append((now - last, tokens))
+            elif last is None:
+                self._last_pieces[answer] = now
+            if piece.finish_reason is not None:
+                self._finish(piece)
+
+    def _finish(self, piece: Response) -> None:
+        self.reasons.append(piece.finish_reason or "")
+        if piece.times is not None:
+            self.times.append(piece.times)
+        if piece.choice == 0:
+            self.prompt_tokens += piece.input_token_len
+            self.cached_tokens += piece.cached_tokens
+
+    @property
+    def seconds(self) -> float:
+        """From the request's head to the last byte of its answer."""
+        return self.finished - self.received
+
+    @property
+    def time_to_first_token(self) -> float | None:
+        """As the client sees it, network aside."""
+        return self.first_piece - self.received if self.first_piece else None
+
+    def phases(self) -> dict[str, float]:
+        """Seconds per phase. Those of the engine are of the slowest of the request's answers."""
+        spent = dict.fromkeys(PHASES, 0.0)
+        spent.update(receive=self.receive, preprocess=self.preprocess, network=self.network)
+        for times in self.times:
+            stages = (times.arrival, times.first_scheduled, times.first_token, times.finish)
+            for name, start, end in zip(
+                ("queue", "prefill", "decode"), stages, stages[1:], strict=False
+            ):
+                if start and end:
+                    spent[name] = max(spent[name], end - start)
+        return spent
+
+    def bounded_by(self) -> str:
+        """The phase that took longest."""
+        spent = self.phases()
+        return max(spent, key=lambda name: spent[name])

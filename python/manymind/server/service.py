@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all interfaces share: admission, work beside the event loop, and the engine's streams."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TypeVar
+
+from manymind.async_call import AnswerStream
+from manymind.config import GenerationConfig, Response
+from manymind.errors import BackendError, QueueFullError
+from manymind.runtime import Runtime
+from manymind.server.config import ServerConfig
+from manymind.server.errors import ApiError, retry_later
+from manymind.server.keys import Quotas
+from manymind.server.record import RequestRecord
+
+T = TypeVar("T")
+_RATE_WINDOW = 60.0  # seconds over which the rate of answers is averaged
+
+
+class Service:
+    """One loaded model as the HTTP interfaces use it. Belongs to one event loop."""
+
+    def __init__(self, runtime: Runtime, config: ServerConfig) -> None:
+        self.runtime = runtime
+        self.config = config
+        self.created = int(time.time())
+        self.draining = False
+        self.active = 0
+        self.device_lost = False
+        self._quotas = Quotas(config.keys)
+        self._workers = ThreadPoolExecutor(config.workers, thread_name_prefix="manymind-text")
+        self._rate = _Rate()
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence, prompt and answer together."""
+        return int(self.runtime.memory_plan["max_sequence_len"])
+
+    def room_after(self, prompt: Sequence[int]) -> int:
+        """Most tokens that an answer to ``prompt`` can have; at least 1, so that the engine words
+        the refusal of one that does not fit.
+        """
+        return max(1, self.max_tokens - len(prompt))
+
+    def check_model(self, name: str) -> None:
+        """Raises ApiError 404 unless ``name`` is the served model; Ollama's clients add a tag."""
+        if name.removesuffix(":latest") != self.config.served_name:
+            message = f"model: expected {self.config.served_name!r}, found {name!r}"
+            raise ApiError(404, message, "model_not_found", "model")
+
+    def admit(self, record: RequestRecord) -> None:
+        """Lets a request in, to be counted until ``release``.
+
+        Raises ApiError: 503 while draining or without a device, 429 where a limit is reached.
+        """
+        if self.device_lost:
+            raise ApiError(503, "the device is lost, this server must be restarted", "device_lost")
+        if self.draining:
+            raise retry_later(503, "this server is shutting down", "draining", 1)
+        if self.active >= self.config.limits.max_concurrent_requests:
+            raise retry_later(429, "too many requests at once", "busy", self.expected_wait())
+        self._quotas.admit(record.key)
+        self.active += 1
+        record.generates = True
+
+    def release(self, record: RequestRecord) -> None:
+        """The request's answer is sent, or never will be."""
+        if record.generates:
+            self.active -= 1
+            self._quotas.charge(record.key, record.prompt_tokens + record.generated_tokens)
+            if record.times:
+                self._rate.add()
+
+    def expected_wait(self) -> float:
+        """Seconds until a place is likely to be free: half of what runs, at the present rate."""
+        rate = self._rate.per_second()
+        return min(60.0, max(1.0, self.active / 2 / rate)) if rate else 1.0
+
+    async def beside(self, work: Callable[[], T]) -> T:
+        """Runs ``work`` on a thread for text, so that the event loop stays free."""
+        return await asyncio.get_running_loop().run_in_executor(self._workers, work)
+
+    async def encode(
+        self, record: RequestRecord, work: Callable[[], list[list[int]]]
+    ) -> list[list[int]]:
+        """Renders and tokenises prompts beside the loop."""
+        start = time.monotonic()
+        try:
+            return await self.beside(work)
+        finally:
+            record.preprocess += time.monotonic() - start
+
+    @contextmanager
+    def generate(
+        self,
+        record: RequestRecord,
+        prompts: Sequence[Sequence[int]],
+        configs: Sequence[GenerationConfig],
+    ) -> Iterator[Generation]:
+        """Sends the prompts to the engine; leaving the context cancels what still runs."""
+        configs = [self._tenant_config(record, config) for config in configs]
+        record.choices = sum(config.n for config in configs)
+        record.max_tokens = max(config.max_new_tokens for config in configs)
+        if record.choices > self.config.limits.max_choices:
+            expected = f"n * prompts of at most {self.config.limits.max_choices}"
+            raise ApiError(400, f"n: expected {expected}, found {record.choices}", "too_many", "n")
+        with ExitStack() as running:
+            try:
+                stream = running.enter_context(AnswerStream(self.runtime, prompts, configs))
+            except QueueFullError as error:
+                raise retry_later(429, str(error), "queue_full", self.expected_wait()) from error
+            except BackendError:
+                # The engine takes nothing any more: opening its device again has failed.
+                self.device_lost = True
+                raise
+            yield Generation(stream, record)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
+    def _tenant_config(self, record: RequestRecord, config: GenerationConfig) -> GenerationConfig:
+        """A key's cached prefixes are its own, its turn comes by its own use of the engine, and its
+        priority has a ceiling.
+        """
+        limit = self.config.request_timeout
+        timeout = min(config.timeout or limit, limit) if limit else config.timeout
+        key = record.key
+        if key is None:
+            return replace(config, timeout=timeout or None)
+        return replace(
+            config,
+            timeout=timeout or None,
+            priority=min(config.priority or key.priority, key.priority),
+            cache_salt=f"{key.name}\x00{config.cache_salt}",
+        )
+
+
+class Generation:
+    """A stream whose progress is put on record."""
+
+    def __init__(self, stream: AnswerStream, record: RequestRecord) -> None:
+        self._stream = stream
+        self._record = record
+
+    async def next(self) -> list[Response]:
+        """The next pieces; empty at the end. Raises the error of a request that failed."""
+        pieces = await self._stream.next()
+        self._record.observe(pieces)
+        for piece in pieces:
+            if piece.finish_reason == "error":
+                self._stream.raise_error()
+            if piece.finish_reason == "cancelled":
+                raise ApiError(503, "the server stopped this request", "cancelled")
+        return pieces
+
+    async def answers(self) -> list[list[Response]]:
+        """Waits for the end; the n answers to each prompt."""
+        while await self.next():
+            pass
+        groups = await self._stream.results()
+        return [group if isinstance(group, list) else [group] for group in groups]
+
+
+class _Rate:
+    """Answers per second of late, by exponential decay."""
+
+    def __init__(self) -> None:
+        self._count = 0.0
+        self._updated = time.monotonic()
+
+    def add(self) -> None:
+        self._decay()
+        self._count += 1
+
+    def per_second(self) -> float:
+        self._decay()
+        return self._count / _RATE_WINDOW
+
+    def _decay(self) -> None:
+        now = time.monotonic()
+        self._count *= math.exp((self._updated - now) / _RATE_WINDOW)
+        self._updated = now

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs servers in threads of the test's process, on engines that are loaded already."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+from support import wait_until
+
+from manymind import Pipeline
+from manymind.server.config import ServerConfig
+from manymind.server.run import DrainingServer
+from manymind.server.service import Service
+
+QUESTION = [{"role": "user", "content": "What is the capital of Japan?"}]
+STORY = [{"role": "user", "content": "Tell me a very long story about the sea."}]
+
+
+@dataclass
+class RunningServer:
+    """A server and short ways to talk to it."""
+
+    url: str
+    service: Service
+
+    def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, timeout=60, **options)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return httpx.get(self.url + path, timeout=60, **options)
+
+    def metrics(self, **options: Any) -> dict[str, float]:
+        """Name -> value, summed over labels."""
+        values: dict[str, float] = {}
+        for family in text_string_to_metric_families(self.get("/metrics", **options).text):
+            for sample in family.samples:
+                values[sample.name] = values.get(sample.name, 0.0) + sample.value
+        return values
+
+    def raw(self, data: bytes, seconds: float = 20.0) -> bytes:
+        """Everything the server sends in return to ``data``, until it closes."""
+        with self.connect(seconds) as connection:
+            connection.sendall(data)
+            received = b""
+            while chunk := connection.recv(65536):
+                received += chunk
+        return received
+
+    def connect(self, seconds: float = 20.0) -> socket.socket:
+        address = urlsplit(self.url)
+        return socket.create_connection((address.hostname, address.port), timeout=seconds)
+
+
+@contextmanager
+def running_server(pipe: Pipeline, config: ServerConfig) -> Iterator[RunningServer]:
+    """Serves the pipeline's engine until the context is left."""
+    service = Service(pipe.runtime, config)
+    server = DrainingServer(service, config)
+    thread = threading.Thread(target=server.run, name="server")
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive())
+        yield RunningServer(server.url, service)
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+        assert not thread.is_alive()
+
+
+def events(text: str) -> list[Any]:
+    """The data of server-sent events, parsed; "[DONE]" as it is."""
+    data = [line.removeprefix("data: ") for line in text.split("\n") if line.startswith("data: ")]
+    return [item if item == "[DONE]" else json.loads(item) for item in data]

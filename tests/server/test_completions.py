@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``/v1/completions``, ``/tokenize`` and ``/detokenize``."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from serving import RunningServer
+
+from manymind import Pipeline
+
+PROMPT = "The capital of France is"
+
+
+def complete(client: openai.OpenAI, prompt: Any = PROMPT, **options: Any) -> Any:
+    options = {"temperature": 0, "max_tokens": 8, **options}
+    return client.completions.create(model="smollm2", prompt=prompt, **options)
+
+
+def texts_of_stream(stream: Any) -> list[str]:
+    texts: dict[int, str] = {}
+    for chunk in stream:
+        for choice in chunk.choices:
+            texts[choice.index] = texts.get(choice.index, "") + choice.text
+    return [texts[index] for index in sorted(texts)]
+
+
+def test_continues_a_text(client: openai.OpenAI) -> None:
+    answer = complete(client)
+    assert "Paris" in answer.choices[0].text
+    assert answer.object == "text_completion"
+    assert answer.choices[0].finish_reason == "length"
+    assert client.completions.create(model="smollm2", prompt=PROMPT).usage.completion_tokens <= 16
+
+
+def test_all_forms_of_prompts(client: openai.OpenAI, smollm2: Pipeline) -> None:
+    ids = smollm2.runtime.tokenizer.encode(PROMPT)
+    alone = complete(client).choices[0].text
+    assert complete(client, ids).choices[0].text == alone
+    several = complete(client, [PROMPT, "One, two, three,"])
+    assert [choice.index for choice in several.choices] == [0, 1]
+    assert several.choices[0].text == alone
+    assert [choice.text for choice in complete(client, [ids, ids]).choices] == [alone, alone]
+
+
+def test_choices_are_numbered_prompt_by_prompt(client: openai.OpenAI) -> None:
+    options = {"n": 2, "temperature": 1.0, "seed": 3}
+    prompts = [PROMPT, "One, two, three,"]
+    whole = complete(client, prompts, **options)
+    assert [choice.index for choice in whole.choices] == [0, 1, 2, 3]
+    first = complete(client, prompts[0], **options)
+    assert [c.text for c in first.choices] == [c.text for c in whole.choices[:2]]
+    streamed = texts_of_stream(complete(client, prompts, stream=True, **options))
+    assert streamed == [choice.text for choice in whole.choices]
+
+
+def test_echo(client: openai.OpenAI) -> None:
+    plain = complete(client).choices[0].text
+    assert complete(client, echo=True).choices[0].text == PROMPT + plain
+    assert texts_of_stream(complete(client, echo=True, stream=True)) == [PROMPT + plain]
+
+
+def test_scoring_a_text(client: openai.OpenAI, smollm2: Pipeline) -> None:
+    """Echo without new tokens, as evaluation harnesses ask."""
+    answer = complete(client, echo=True, logprobs=2, max_tokens=0)
+    choice = answer.choices[0]
+    logprobs = choice.logprobs
+    assert choice.text == PROMPT
+    assert logprobs.token_logprobs[0] is None
+    assert logprobs.top_logprobs[0] is None
+    ids = smollm2.runtime.tokenizer.encode(PROMPT)
+    assert len(logprobs.tokens) == len(ids) == answer.usage.prompt_tokens
+    for token, offset in zip(logprobs.tokens, logprobs.text_offset, strict=True):
+        assert PROMPT[offset : offset + len(token)] == token
+    rest = logprobs.token_logprobs[1:]
+    assert -sum(rest) / len(rest) == pytest.approx(smollm2.get_ppl(ids)[0], rel=1e-3)
+    assert all(len(row) == 2 for row in logprobs.top_logprobs[1:])
+
+
+def test_logprobs_of_the_answer(client: openai.OpenAI) -> None:
+    choice = complete(client, logprobs=1).choices[0]
+    assert "".join(choice.logprobs.tokens) == choice.text
+    for token, value, top in zip(
+        choice.logprobs.tokens,
+        choice.logprobs.token_logprobs,
+        choice.logprobs.top_logprobs,
+        strict=True,
+    ):
+        assert top == {token: value}
+    both = complete(client, logprobs=1, echo=True, stream=True)
+    offsets = [offset for chunk in both for offset in chunk.choices[0].logprobs.text_offset]
+    assert offsets == sorted(offsets)
+    assert offsets[-1] >= len(PROMPT)
+
+
+def test_stop_and_usage(client: openai.OpenAI) -> None:
+    chunks = list(complete(client, stop=".", stream=True, stream_options={"include_usage": True}))
+    text = "".join(choice.text for chunk in chunks for choice in chunk.choices)
+    assert "." not in text
+    assert chunks[-1].usage.prompt_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("param", "change"),
+    [
+        ("prompt", {"prompt": []}),
+        ("prompt", {"prompt": ["x"] * 257}),
+        ("best_of", {"best_of": 2}),
+        ("suffix", {"suffix": "end"}),
+        ("logprobs", {"logprobs": 21}),
+        ("n", {"n": 100, "prompt": ["a"] * 3}),
+        ("messages", {"messages": []}),
+    ],
+)
+def test_wrong_values_are_named(server: RunningServer, param: str, change: dict[str, Any]) -> None:
+    answer = server.post("/v1/completions", {"model": "smollm2", "prompt": "x", **change})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+def test_a_token_outside_the_vocabulary(server: RunningServer) -> None:
+    answer = server.post("/v1/completions", {"model": "smollm2", "prompt": [10**6]})
+    assert answer.status_code == 400
+
+
+def test_models(client: openai.OpenAI, server: RunningServer) -> None:
+    assert [model.id for model in client.models.list()] == ["smollm2"]
+    assert client.models.retrieve("smollm2").owned_by == "manymind"
+    assert server.get("/v1/models").json()["data"][0]["max_model_len"] == 2048
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("other")
+
+
+def test_tokenize_and_back(server: RunningServer, smollm2: Pipeline) -> None:
+    text = "Grüße, 世界! <|im_end|>"
+    answer = server.post("/tokenize", {"prompt": text, "return_token_strs": True}).json()
+    assert answer["tokens"] == smollm2.runtime.tokenizer.encode(text)
+    assert answer["count"] == len(answer["tokens"]) == len(answer["token_strs"])
+    back = server.post("/detokenize", {"model": "smollm2", "tokens": answer["tokens"]})
+    assert back.json() == {"prompt": text}
+    for wrong in ({}, {"prompt": "x", "messages": [{"role": "user", "content": "x"}]}):
+        assert server.post("/tokenize", wrong).status_code == 400
+
+
+def test_the_event_loop_stays_free_while_a_long_text_is_tokenised(server: RunningServer) -> None:
+    text = "A long text that takes its time. " * 120_000
+    answered = threading.Event()
+
+    def tokenize() -> None:
+        assert server.post("/tokenize", {"prompt": text}).status_code == 200
+        answered.set()
+
+    thread = threading.Thread(target=tokenize)
+    thread.start()
+    meanwhile = 0
+    with httpx.Client(base_url=server.url) as client:
+        while not answered.is_set():
+            assert client.get("/health").status_code == 200
+            meanwhile += not answered.is_set()
+    thread.join()
+    assert meanwhile >= 10
