@@ -34,7 +34,7 @@ CPP_LAYERS = ("abi", "core", "runtime", "ops", "layers", "models", "engine", "gu
 PYTHON_LAYERS = (
     {"errors"},
     {"validation", "environment", "catalog"},
-    {"download", "media_fetch", "guided"},
+    {"download", "media_fetch", "guided", "parsers"},
     {"config", "fetch", "checkpoint", "prompts", "output_text", "media"},
     {"vision"},
     {
