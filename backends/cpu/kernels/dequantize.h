@@ -58,13 +58,49 @@ TM_INLINE Sums codes_at(const uint8_t* group_codes, int k) {
 
 // Column k of a panel: the values of its 16 rows, without channel scales.
 template <PanelFormat kFormat>
-TM_INLINE Rows panel_column(const uint8_t* panel, int64_t k) {
+TM_INLINE Rows panel_column(const uint8_t* panel, uint32_t k) {
   constexpr PanelGeometry kGeometry = panel_geometry(kFormat);
-  const uint8_t* block = panel + kGeometry.header_bytes + k / kGeometry.block_k() * kGeometry.block_bytes();
-  const int in_block = static_cast<int>(k % kGeometry.block_k());
+  constexpr uint32_t kBlockK = kGeometry.block_k();
+  const uint8_t* block = panel + kGeometry.header_bytes + size_t{k / kBlockK} * kGeometry.block_bytes();
+  const int in_block = static_cast<int>(k % kBlockK);
   const int group = in_block / kGeometry.group_k;
   const uint8_t* codes = block + kGeometry.scale_bytes + group * kGeometry.group_code_bytes();
   return GroupValues<kFormat>(block, group)(codes_at<kFormat>(codes, in_block % kGeometry.group_k));
 }
+
+// Columns [k0, k0 + count) of a panel: [count][kPanelRows], equal to panel_column() to the bit. k0 is a multiple of the
+// format's block; a last block is written whole.
+template <PanelFormat kFormat>
+class Expander {
+ public:
+  static void expand(const uint8_t* panel, int64_t k0, float* out, int64_t count) {
+    const uint8_t* block = panel + kGeometry.header_bytes + k0 / kGeometry.block_k() * kGeometry.block_bytes();
+    for (int64_t k = 0; k < count; k += kGeometry.block_k(), block += kGeometry.block_bytes()) {
+#pragma GCC unroll 1
+      for (int group = 0; group < kGeometry.groups_per_block; ++group) {
+        const uint8_t* codes = block + kGeometry.scale_bytes + group * kGeometry.group_code_bytes();
+        const GroupValues<kFormat> values(block, group);
+        float* group_out = out + (k + group * kGeometry.group_k) * kPanelRows;
+        for_each_step<GroupCodes::kSteps>([&](auto step) TM_INLINE_LAMBDA {
+          constexpr int kStep = decltype(step)::value;
+          const CodesPair pair = GroupCodes::template step<kStep>(codes);
+          quad(values, pair.first, group_out + GroupCodes::first_quad(kStep) * kQuad * kPanelRows);
+          quad(values, pair.second, group_out + GroupCodes::second_quad(kStep) * kQuad * kPanelRows);
+        });
+      }
+    }
+  }
+
+ private:
+  static constexpr PanelGeometry kGeometry = panel_geometry(kFormat);
+  using GroupCodes = Unpack<kGeometry.code_bits>;
+
+  TM_INLINE static void quad(const GroupValues<kFormat>& values, const Codes& codes, float* out) {
+    store_rows(out + 0 * kPanelRows, values(byte_of_lane<0>(codes)));
+    store_rows(out + 1 * kPanelRows, values(byte_of_lane<1>(codes)));
+    store_rows(out + 2 * kPanelRows, values(byte_of_lane<2>(codes)));
+    store_rows(out + 3 * kPanelRows, values(byte_of_lane<3>(codes)));
+  }
+};
 
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE

@@ -9,39 +9,6 @@ namespace {
 
 constexpr int64_t kMaxK = kExpandedK;
 
-// Expands k0 .. k0 + count - 1 of a panel to [count][kPanelRows]; k0 is a multiple of kExpandedK, so whole blocks are
-// read.
-template <PanelFormat kFormat>
-struct Expander {
-  static constexpr PanelGeometry kGeometry = panel_geometry(kFormat);
-  using GroupCodes = Unpack<kGeometry.code_bits>;
-
-  TM_INLINE static void quad(const GroupValues<kFormat>& values, const Codes& codes, float* out) {
-    store_rows(out + 0 * kPanelRows, values(byte_of_lane<0>(codes)));
-    store_rows(out + 1 * kPanelRows, values(byte_of_lane<1>(codes)));
-    store_rows(out + 2 * kPanelRows, values(byte_of_lane<2>(codes)));
-    store_rows(out + 3 * kPanelRows, values(byte_of_lane<3>(codes)));
-  }
-
-  static void expand(const uint8_t* panel, int64_t k0, float* out, int64_t count) {
-    const uint8_t* block = panel + kGeometry.header_bytes + k0 / kGeometry.block_k() * kGeometry.block_bytes();
-    for (int64_t k = 0; k < count; k += kGeometry.block_k(), block += kGeometry.block_bytes()) {
-#pragma GCC unroll 1
-      for (int group = 0; group < kGeometry.groups_per_block; ++group) {
-        const uint8_t* codes = block + kGeometry.scale_bytes + group * kGeometry.group_code_bytes();
-        const GroupValues<kFormat> values(block, group);
-        float* group_out = out + (k + group * kGeometry.group_k) * kPanelRows;
-        for_each_step<GroupCodes::kSteps>([&](auto step) TM_INLINE_LAMBDA {
-          constexpr int kStep = decltype(step)::value;
-          const CodesPair pair = GroupCodes::template step<kStep>(codes);
-          quad(values, pair.first, group_out + GroupCodes::first_quad(kStep) * kQuad * kPanelRows);
-          quad(values, pair.second, group_out + GroupCodes::second_quad(kStep) * kQuad * kPanelRows);
-        });
-      }
-    }
-  }
-};
-
 using Weights = const float* const[kExpandedPanelsPerTile];
 
 // sums: [kTokens, kExpandedPanelsPerTile * kPanelRows]; read if `resume`. activations: [k][kTokens].

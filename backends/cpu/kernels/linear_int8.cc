@@ -118,38 +118,49 @@ struct Tile {
   }
 };
 
-// Adds the outliers' products to a tile's sums [tokens][kPanels][16 rows], then applies channel scales.
-template <PanelFormat kFormat, int kPanels>
-void finish_tile(const LinearTask& task, const uint8_t* const (&panels)[kPanels], float* sums, int64_t first_token,
-                 int tokens) {
+// Panels [begin, end) that all tiles of a task pass before the next ones.
+struct PanelStep {
+  int64_t begin;
+  int64_t end;
+  const float* columns;  // of these panels, outlier_panel_floats() each; nullptr: expand a column where it is needed
+  size_t prefetch;       // distance to the bytes that the next step reads; 0 for none
+};
+
+// Adds the outliers' products to a tile's sums [tokens][kPanels][16 rows], then applies channel scales. column(p, k)
+// gives the values of panel p.
+template <PanelFormat kFormat, int kPanels, class Column>
+TM_INLINE void finish_tile(const LinearTask& task, const uint8_t* const (&panels)[kPanels], int64_t first_token,
+                           int tokens, Column&& column, float* sums) {
+  constexpr bool kScaleRows = panel_geometry(kFormat).scales == ScaleLayout::kNone;
   const int64_t words_per_token = outlier_words_per_token(task.panels.cols);
-  for (int t = 0; t < tokens; ++t) {
-    const int32_t* outliers = task.outliers + (first_token + t) * words_per_token;
-    const int32_t count = outliers[0];
-    if (count == 0 && panel_geometry(kFormat).scales != ScaleLayout::kNone) continue;
+  for (int t = 0; t < tokens; ++t, sums += kPanels * kPanelRows) {
+    const int32_t* outlier = task.outliers + (first_token + t) * words_per_token;
+    const int32_t count = *outlier++;
+    if (count == 0 && !kScaleRows) continue;
+    Rows rows[kPanels];
+    for (int p = 0; p < kPanels; ++p) rows[p] = load_rows(sums + p * kPanelRows);
+    for (int32_t i = 0; i < count; ++i, outlier += 2) {
+      const Rows value = set_rows(std::bit_cast<float>(outlier[1]));
+      for (int p = 0; p < kPanels; ++p) rows[p] = fma(column(p, static_cast<uint32_t>(outlier[0])), value, rows[p]);
+    }
     for (int p = 0; p < kPanels; ++p) {
-      float* sum = sums + (t * kPanels + p) * kPanelRows;
-      Rows rows = load_rows(sum);
-      for (int32_t i = 0; i < count; ++i) {
-        const Rows value = set_rows(std::bit_cast<float>(outliers[2 + 2 * i]));
-        rows = fma(panel_column<kFormat>(panels[p], outliers[1 + 2 * i]), value, rows);
-      }
-      if constexpr (panel_geometry(kFormat).scales == ScaleLayout::kNone) {
-        rows = rows * load_rows(reinterpret_cast<const float*>(panels[p]));
-      }
-      store_rows(sum, rows);
+      if constexpr (kScaleRows) rows[p] = rows[p] * load_rows(reinterpret_cast<const float*>(panels[p]));
+      store_rows(sums + p * kPanelRows, rows[p]);
     }
   }
 }
 
-// Panels panel .. panel + kPanels - 1, as far as they exist, of one token tile.
+// Panels panel .. panel + kPanels - 1, as far as the step has them, of one token tile.
 template <PanelFormat kFormat, int kPanels, int kTokens>
-void run_tile(const LinearTask& task, int64_t panel, int64_t tile_index, size_t prefetch) {
+void run_tile(const LinearTask& task, const PanelStep& step, int64_t panel, int64_t tile_index) {
   constexpr PanelGeometry kGeometry = panel_geometry(kFormat);
-  const int present = static_cast<int>(task.panel_end - panel < kPanels ? task.panel_end - panel : kPanels);
+  const int present = static_cast<int>(step.end - panel < kPanels ? step.end - panel : kPanels);
   const uint8_t* panels[kPanels];
+  const float* columns[kPanels] = {};
   for (int p = 0; p < kPanels; ++p) {  // a missing panel repeats the last one and is not stored
-    panels[p] = task.panels.panel(panel + (p < present ? p : present - 1));
+    const int64_t index = panel + (p < present ? p : present - 1);
+    panels[p] = task.panels.panel(index);
+    if (step.columns) columns[p] = step.columns + (index - step.begin) * outlier_panel_floats(task.panels.cols);
   }
   const int64_t token = task.tiles.begin(tile_index);
   const int32_t* activations =
@@ -157,7 +168,7 @@ void run_tile(const LinearTask& task, int64_t panel, int64_t tile_index, size_t 
   const int64_t blocks = (task.panels.cols + kGeometry.block_k() - 1) / kGeometry.block_k();
 
   Tile<kFormat, kPanels, kTokens> tile;
-  tile.sum_all(panels, activations, blocks, prefetch);
+  tile.sum_all(panels, activations, blocks, step.prefetch);
 
   alignas(64) float sums[kTokens * kPanels * kPanelRows];
 #pragma GCC unroll 4
@@ -165,16 +176,23 @@ void run_tile(const LinearTask& task, int64_t panel, int64_t tile_index, size_t 
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) store_rows(sums + (t * kPanels + p) * kPanelRows, tile.results[t][p]);
   }
-  finish_tile<kFormat, kPanels>(task, panels, sums, token, kTokens);
+  if (step.columns) {
+    const auto column = [&](int p, uint32_t k)
+                            TM_INLINE_LAMBDA { return load_rows(columns[p] + size_t{k} * kPanelRows); };
+    finish_tile<kFormat>(task, panels, token, kTokens, column, sums);
+  } else {
+    const auto column = [&](int p, uint32_t k) TM_INLINE_LAMBDA { return panel_column<kFormat>(panels[p], k); };
+    finish_tile<kFormat>(task, panels, token, kTokens, column, sums);
+  }
   store_tile(task, {sums, kPanels * kPanelRows}, token, kTokens, panel, present);
 }
 
 template <PanelFormat kFormat, int kTokens>
-void run_panels(const LinearTask& task, int64_t panel, int64_t tile, size_t prefetch) {
-  run_tile<kFormat, int8_panels_per_tile(kTokens), kTokens>(task, panel, tile, prefetch);
+void run_panels(const LinearTask& task, const PanelStep& step, int64_t panel, int64_t tile) {
+  run_tile<kFormat, int8_panels_per_tile(kTokens), kTokens>(task, step, panel, tile);
 }
 
-using TileFn = void (*)(const LinearTask&, int64_t panel, int64_t tile, size_t prefetch);
+using TileFn = void (*)(const LinearTask&, const PanelStep& step, int64_t panel, int64_t tile);
 
 template <PanelFormat kFormat, int kTokens = 1>
 TM_INLINE TileFn tile_function(int tokens) {
@@ -184,17 +202,35 @@ TM_INLINE TileFn tile_function(int tokens) {
   return run_panels<kFormat, kTokens>;
 }
 
+// Expanding whole panels costs as much as the single columns that about this many tokens need.
+constexpr int64_t kColumnTokens = 96;
+
+template <PanelFormat kFormat>
+const float* expand_columns(const LinearTask& task, int64_t panel, int64_t panel_end) {
+  float* columns = task.scratch;
+  for (; panel < panel_end; ++panel, columns += outlier_panel_floats(task.panels.cols)) {
+    Expander<kFormat>::expand(task.panels.panel(panel), 0, columns, task.panels.cols);
+  }
+  return task.scratch;
+}
+
 template <PanelFormat kFormat>
 void run(const LinearTask& task) {
-  constexpr int kStep = int8_panels_per_tile(1);  // the widest: narrower tiles pass several times
-  for (int64_t panel = task.panel_begin; panel < task.panel_end; panel += kStep) {
-    const int64_t panel_end = panel + kStep < task.panel_end ? panel + kStep : task.panel_end;
-    const bool more = panel_end < task.panels.count();
+  constexpr int kWidest = int8_panels_per_tile(1);  // narrower tiles pass a step several times
+  static_assert(kExpandedK % panel_geometry(kFormat).block_k() == 0);
+  if (task.tile_begin == task.tile_end) return;
+  const int64_t tokens = task.tiles.begin(task.tile_end) - task.tiles.begin(task.tile_begin);
+  const bool expand = tokens >= kColumnTokens && task.panels.cols <= kMaxOutlierCols;
+  const int64_t panels = expand ? kOutlierPanels : kWidest;
+  for (PanelStep step{task.panel_begin, 0, nullptr, 0}; step.begin < task.panel_end; step.begin = step.end) {
+    step.end = step.begin + panels < task.panel_end ? step.begin + panels : task.panel_end;
+    if (expand) step.columns = expand_columns<kFormat>(task, step.begin, step.end);
     for (int64_t tile = task.tile_begin; tile < task.tile_end; ++tile) {
-      const int tokens = task.tiles.tokens(tile);
-      const TileFn function = tile_function<kFormat>(tokens);
-      const size_t prefetch = more && tile + 1 == task.tile_end ? kStep * task.panels.bytes_per_panel : 0;
-      for (int64_t p = panel; p < panel_end; p += int8_panels_per_tile(tokens)) function(task, p, tile, prefetch);
+      const int tile_tokens = task.tiles.tokens(tile);
+      const TileFn function = tile_function<kFormat>(tile_tokens);
+      const bool last = tile + 1 == task.tile_end && step.end < task.panels.count();
+      step.prefetch = last ? panels * task.panels.bytes_per_panel : 0;
+      for (int64_t p = step.begin; p < step.end; p += int8_panels_per_tile(tile_tokens)) function(task, step, p, tile);
     }
   }
 }

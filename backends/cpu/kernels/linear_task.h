@@ -37,13 +37,23 @@ struct LinearTask {
   tm_activation_kind activation;
   bool multiply;  // out = activation(...) * out: the second factor of a gated activation is there already
 
-  float* scratch;  // kExpandedScratchFloats of this thread, 64-byte aligned; linear_expanded only
+  float* scratch;  // of this thread, 64-byte aligned: kExpandedScratchFloats for linear_expanded,
+                   // outlier_scratch_floats() for linear_int8
 };
 
 // linear_expanded: 256 k of up to 2 panels as floats, and the running sums of up to 256 tokens.
 inline constexpr int kExpandedK = 256;
 inline constexpr int kExpandedTokens = 256;
 inline constexpr int64_t kExpandedScratchFloats = int64_t{2} * kPanelRows * (kExpandedK + kExpandedTokens);
+
+// linear_int8: the panels of a tile as floats, which many outliers are multiplied with. A weight with more columns
+// would push the activations out of the cache; its columns are expanded one by one.
+inline constexpr int kOutlierPanels = 2;
+inline constexpr int64_t kMaxOutlierCols = 4096;
+constexpr int64_t outlier_panel_floats(int64_t cols) { return round_up(cols, kExpandedK) * kPanelRows; }
+constexpr int64_t outlier_scratch_floats(int64_t cols) {
+  return cols <= kMaxOutlierCols ? kOutlierPanels * outlier_panel_floats(cols) : 0;
+}
 
 using LinearFn = void (*)(const LinearTask&);
 

@@ -15,7 +15,8 @@ namespace {
 constexpr int64_t kSerialPrepareElements = 16384;  // activations to prepare before threads pay
 constexpr int64_t kTasksPerThread = 8;
 constexpr int64_t kMinTaskPanels = 4;
-constexpr int64_t kTaskActivationBytes = 384 << 10;  // of one task, so that they stay in L2 while panels pass
+constexpr int64_t kManyRows = 64;  // from here on a task is long: more and narrower ones end the threads together
+constexpr int64_t kTaskActivationBytes = 640 << 10;  // of one task, so that they stay in L2 while panels pass
 
 // One pass over a weight. The second stage of a gated output multiplies into what the first one stored.
 struct Stage {
@@ -38,7 +39,8 @@ struct Scratch {
   int32_t* words;     // int8 tiles; nullptr: no weight needs them
   int32_t* outliers;  // what they leave out
   float* floats;      // float32 tiles; likewise
-  float* threads;     // [num_threads, kExpandedScratchFloats]
+  float* threads;     // [num_threads, thread_floats]
+  int64_t thread_floats;
 };
 
 Scratch take_scratch(WorkspaceArena& arena, Context& context, int64_t rows, int64_t cols, bool int8, bool f32) {
@@ -46,11 +48,13 @@ Scratch take_scratch(WorkspaceArena& arena, Context& context, int64_t rows, int6
   if (int8) {
     scratch.words = arena.take<int32_t>(rows * activation_words_per_token(cols));
     scratch.outliers = arena.take<int32_t>(rows * outlier_words_per_token(cols));
+    scratch.thread_floats = outlier_scratch_floats(cols);
   }
   if (f32) {
     scratch.floats = arena.take<float>(rows * cols);
-    scratch.threads = arena.take<float>(context.pool().num_threads() * kExpandedScratchFloats);
+    scratch.thread_floats = std::max(scratch.thread_floats, kExpandedScratchFloats);
   }
+  scratch.threads = arena.take<float>(context.pool().num_threads() * scratch.thread_floats);
   return scratch;
 }
 
@@ -107,8 +111,10 @@ struct Cut {
 Cut make_cut(int num_threads, const Output* outputs, int num_outputs, int64_t rows) {
   int64_t panels = 0;
   for (int i = 0; i < num_outputs; ++i) panels += outputs[i].stages[0].panels.count();
-  const int64_t wanted = kTasksPerThread * num_threads;
-  const int64_t chunk_panels = round_up(std::max((panels + wanted - 1) / wanted, kMinTaskPanels), kMinTaskPanels);
+  const bool many = rows >= kManyRows;
+  const int64_t wanted = (many ? 2 : 1) * kTasksPerThread * num_threads;
+  const int64_t min_panels = many ? kMinTaskPanels / 2 : kMinTaskPanels;
+  const int64_t chunk_panels = round_up(std::max((panels + wanted - 1) / wanted, min_panels), min_panels);
   const int64_t row_bytes = activation_words_per_token(outputs[0].stages[0].panels.cols) * sizeof(int32_t);
   const int64_t for_cache = (rows * row_bytes + kTaskActivationBytes - 1) / kTaskActivationBytes;
   const int64_t for_threads = (wanted + panels / chunk_panels) / (panels / chunk_panels + 1) - 1;
@@ -140,7 +146,7 @@ void run_task(const KernelTable& kernels, const Output& output, const Segment& s
     task.bias = stage.bias;
     task.activation = stage.activation;
     task.multiply = stage.multiply;
-    task.scratch = scratch.threads ? scratch.threads + thread * kExpandedScratchFloats : nullptr;
+    task.scratch = scratch.threads + thread * scratch.thread_floats;
     linear_kernel(kernels, stage)(task);
   }
 }
