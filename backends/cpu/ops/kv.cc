@@ -72,6 +72,7 @@ class Canonical {
 
   const tm_kv_spec& spec() const { return pool_.spec; }
   const KvLayout& layout() const { return layout_; }
+  bool holds(int64_t block) const { return block >= 0 && block < pool_.num_blocks; }
 
  private:
   static constexpr int64_t kScaleBytes = sizeof(float);
@@ -109,7 +110,7 @@ void visit_head(const Canonical& canonical, const BlockHead& head, Copy&& copy) 
 
 template <class Copy>
 void visit_blocks(Stream& stream, const Canonical& canonical, const int32_t* block_ids, int64_t num_ids, Copy&& copy) {
-  for (int64_t i = 0; i < num_ids; ++i) require(block_ids[i] >= 0, "block_ids", "block ids of the pool");
+  for (int64_t i = 0; i < num_ids; ++i) require(canonical.holds(block_ids[i]), "block_ids", "block ids of the pool");
   const int64_t heads = canonical.layout().num_heads;
   for_row_ranges(stream.pool(), num_ids * heads, canonical.layout().head_bytes, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
