@@ -97,7 +97,8 @@ TestWeight& Case::weight(tm_weight_format format, int64_t rows, int64_t cols, co
                             .rows = rows,
                             .cols = cols,
                             .parts = parts.data(),
-                            .num_parts = static_cast<int32_t>(parts.size())};
+                            .num_parts = static_cast<int32_t>(parts.size()),
+                            .activation_dtype = options.activation};
   const tm_weight_info info = PackedWeight::query(device_, desc);
   if (!info.supported) throw NotOffered{info.reason};
   TestWeight& weight = weights_.emplace_back();
@@ -115,7 +116,7 @@ TestWeight& Case::weight(tm_weight_format format, int64_t rows, int64_t cols, co
   return weight;
 }
 
-TestWeight Case::pack(const reference::RawWeight& raw) const {
+TestWeight Case::pack(const reference::RawWeight& raw, tm_dtype activation) const {
   auto copy = std::make_shared<const reference::RawWeight>(raw);
   const std::vector<tm_weight_part> parts = slice_parts(*copy, raw.rows, {});
   const tm_weight_desc desc{.format = raw.format,
@@ -124,7 +125,8 @@ TestWeight Case::pack(const reference::RawWeight& raw) const {
                             .rows = raw.rows,
                             .cols = raw.cols,
                             .parts = parts.data(),
-                            .num_parts = 1};
+                            .num_parts = 1,
+                            .activation_dtype = activation};
   const tm_weight_info info = PackedWeight::query(device_, desc);
   if (!info.supported) throw NotOffered{info.reason};
   return {{}, PackedWeight(device_, stream_, desc, copy)};

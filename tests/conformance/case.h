@@ -43,6 +43,7 @@ struct WeightOptions {
   int64_t skipped_rows = 0;  // the weight is a slice of a larger one: so many rows before it,
   int64_t skipped_cols = 0;  // and so many columns on either side; whole blocks of codes, not always of scales
   float global_scale = 0;
+  tm_dtype activation = TM_F32;  // of the x it meets
 };
 
 // A plan with host metadata that a fill may change between runs.
@@ -76,7 +77,7 @@ class Case {
   // Throws NotOffered if query() refuses it.
   TestWeight& weight(tm_weight_format format, int64_t rows, int64_t cols, const WeightOptions& options = {});
   // A whole matrix, without its values. Throws NotOffered if query() refuses it.
-  TestWeight pack(const reference::RawWeight& raw) const;
+  TestWeight pack(const reference::RawWeight& raw, tm_dtype activation) const;
   TestPlan& plan(const tm_plan_limits& limits);
   // A pool with guard bytes. Throws NotOffered if the backend refuses the spec.
   tm_kv_pool kv_pool(const tm_kv_spec& spec, int64_t num_blocks);

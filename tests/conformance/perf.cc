@@ -88,7 +88,7 @@ Timed time_linear(Case& c, DType dtype, tm_weight_format format, int64_t rows, i
   const reference::RawWeight raw = reference::make_weight(format, n, cols, [&] { return c.random.next(); });
   const double raw_bytes = static_cast<double>(raw.codes.size() + raw.scales.size() + raw.zeros.size());
   auto weights = std::make_shared<std::deque<TestWeight>>();
-  for (double bytes = 0; bytes < kColdBytes; bytes += raw_bytes) weights->push_back(c.pack(raw));
+  for (double bytes = 0; bytes < kColdBytes; bytes += raw_bytes) weights->push_back(c.pack(raw, dtype));
   auto next = std::make_shared<size_t>(0);
   const auto issue = [&c, &x, &out, weights, next] {
     const tm_weight* weight = (*weights)[++*next % weights->size()].handle();

@@ -78,7 +78,8 @@ PackedWeight Linear::pack_neighbours(size_t begin, size_t end) const {
                             .rows = rows,
                             .cols = my_cols_.count,
                             .parts = parts.data(),
-                            .num_parts = static_cast<int32_t>(parts.size())};
+                            .num_parts = static_cast<int32_t>(parts.size()),
+                            .activation_dtype = context_.activation_dtype};
   return context_.weights.pack(desc, owners);
 }
 

@@ -62,8 +62,8 @@ void build_linear_gated(Case& c, DType dtype, tm_weight_format gate_format, tm_w
   constexpr int64_t kN = 70;
   require_slot(c.op().linear_gated_activation, TM_OP_linear_gated_activation);
   TestTensor& x = c.input("x", dtype, {rows, kCols});
-  TestWeight& gate = c.weight(gate_format, kN, kCols);
-  TestWeight& up = c.weight(up_format, kN, kCols);
+  TestWeight& gate = c.weight(gate_format, kN, kCols, {.activation = dtype});
+  TestWeight& up = c.weight(up_format, kN, kCols, {.activation = dtype});
   TestTensor& gate_bias = c.input("gate_bias", TM_F32, {kN});
   TestTensor& up_bias = c.input("up_bias", TM_F32, {kN});
   TestTensor& gate_out = c.output("gate_out", dtype, {rows, kN});

@@ -36,6 +36,7 @@ Arithmetic linear_arithmetic(tm_weight_format format, tm_compute compute, DType 
 void build_linear(Case& c, DType dtype, tm_weight_format format, const LinearCase& p) {
   WeightOptions options = p.weight;
   options.compute = p.compute;
+  options.activation = dtype;
   TestTensor& x = c.input("x", dtype, {p.rows, p.cols}, p.x_gap);
   TestWeight& weight = c.weight(format, p.n, p.cols, options);
   TestTensor& bias = c.input("bias", TM_F32, {p.n});
@@ -70,7 +71,7 @@ void build_fused_linear(Case& c, DType dtype, std::vector<tm_weight_format> form
   std::vector<TestWeight*> weights;
   Arithmetic arithmetic = Arithmetic::kFloat32;
   for (size_t i = 0; i < count; ++i) {
-    weights.push_back(&c.weight(formats[i], sizes[i], kCols));
+    weights.push_back(&c.weight(formats[i], sizes[i], kCols, {.activation = dtype}));
     arithmetic = std::max(arithmetic, linear_arithmetic(formats[i], TM_COMPUTE_DEFAULT, dtype));
   }
   TestTensor& out = c.output("out", dtype, {rows, total});
@@ -104,7 +105,7 @@ void build_grouped_linear(Case& c, DType dtype, tm_weight_format format, std::ve
   int64_t rows = 0;
   for (const int64_t count : counts) rows += count;
   TestTensor& x = c.input("x", dtype, {rows, kCols});
-  TestWeight& weight = c.weight(format, kN, kCols, {.num_experts = static_cast<int32_t>(experts)});
+  TestWeight& weight = c.weight(format, kN, kCols, {.num_experts = static_cast<int32_t>(experts), .activation = dtype});
   TestTensor& offsets = c.input("expert_offsets", TM_I32, {experts + 1});
   TestTensor& out = c.output("out", dtype, {rows, kN});
   c.arithmetic = linear_arithmetic(format, TM_COMPUTE_DEFAULT, dtype);
@@ -217,7 +218,7 @@ void add_embedding_cases(Suite& suite, const Session& session) {
     constexpr int64_t kVocabulary = 50;
     constexpr int64_t kCols = 256;
     TestTensor& ids = c.input("ids", TM_I32, {rows});
-    TestWeight& weight = c.weight(format, kVocabulary, kCols, {.is_embedding = true});
+    TestWeight& weight = c.weight(format, kVocabulary, kCols, {.is_embedding = true, .activation = dtype});
     TestTensor& out = c.output("out", dtype, {rows, kCols}, rows > 1 ? 16 : 0);
     c.independent_rows = rows;
     c.fill = [&c, &ids, row_offset] {
