@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "cuda_check.h"
+#include "gemm.h"
 #include "kernels/kv_layout.h"
 #include "weight.h"
 
@@ -65,6 +66,14 @@ Context::Context(int32_t device_index, const tm_config& config, const tm_host_ap
                                          std::to_string(properties_.major) + "." + std::to_string(properties_.minor));
   }
   set_thread();
+  gemm_ = std::make_unique<Gemm>(deterministic_);
+}
+
+Context::~Context() {
+  cudaSetDevice(device_);
+  gemm_.reset();
+  // A dead CUDA context would make the next one dead too; nothing of this one is in use any more.
+  if (status_of(cudaDeviceSynchronize()) == TM_DEVICE_LOST) cudaDeviceReset();
 }
 
 void Context::props(tm_device_props* out) const {

@@ -4,7 +4,6 @@
 #include <string>
 
 namespace turbomind::cuda {
-namespace {
 
 tm_status status_of(cudaError_t error) {
   switch (error) {
@@ -28,8 +27,6 @@ tm_status status_of(cudaError_t error) {
       return TM_DEVICE_ERROR;
   }
 }
-
-}  // namespace
 
 void check_cuda(cudaError_t error, const char* call) {
   if (error == cudaSuccess) return;

@@ -4,49 +4,88 @@
 #include <algorithm>
 
 #include "cuda_check.h"
+#include "kernels/convert.h"
+#include "owned.h"
 
 namespace turbomind::cuda {
 namespace {
+
+constexpr int64_t kVectorBytes = 16;
+constexpr int64_t kStagingBytes = int64_t{64} << 20;
 
 bool is_dense(tm_weight_format format) {
   return format == TM_WEIGHT_F32 || format == TM_WEIGHT_F16 || format == TM_WEIGHT_BF16;
 }
 
-size_t element_bytes(tm_weight_format format) { return format == TM_WEIGHT_F32 ? 4 : 2; }
+tm_dtype dtype_of(tm_weight_format format) {
+  return format == TM_WEIGHT_F32 ? TM_F32 : format == TM_WEIGHT_F16 ? TM_F16 : TM_BF16;
+}
+
+int64_t element_bytes(tm_dtype dtype) { return dtype == TM_F32 ? 4 : 2; }
+
+int64_t padded_cols(const tm_weight_desc& desc) {
+  const int64_t unit = kVectorBytes / element_bytes(desc.activation_dtype);
+  return (desc.cols + unit - 1) / unit * unit;
+}
 
 }  // namespace
 
 std::string unsupported_reason(const tm_weight_desc& desc) {
   if (!is_dense(desc.format)) return "the cuda backend takes float32, float16 and bfloat16 weights";
   if (desc.rows <= 0 || desc.cols <= 0) return "an empty matrix";
+  if (desc.activation_dtype != TM_F32 && desc.activation_dtype != TM_F16 && desc.activation_dtype != TM_BF16) {
+    return "the cuda backend takes float32, float16 and bfloat16 activations";
+  }
+  if (desc.compute == TM_COMPUTE_FLOAT32 && desc.activation_dtype != TM_F32) {
+    return "the cuda backend computes in float32 on float32 activations only";
+  }
   return {};
 }
 
 size_t packed_bytes(const tm_weight_desc& desc) {
-  const auto elements = static_cast<size_t>(desc.rows) * static_cast<size_t>(desc.cols);
-  return elements * element_bytes(desc.format) * static_cast<size_t>(std::max(desc.num_experts, 1));
+  const int64_t rows = desc.rows * std::max(desc.num_experts, 1);
+  return static_cast<size_t>(rows * padded_cols(desc) * element_bytes(desc.activation_dtype));
 }
 
 Weight::Weight(Stream& stream, const tm_weight_desc& desc, void* dst)
     : data_(dst),
-      dtype_(desc.format == TM_WEIGHT_F32   ? TM_F32
-             : desc.format == TM_WEIGHT_F16 ? TM_F16
-                                            : TM_BF16),
+      dtype_(desc.activation_dtype),
       rows_(desc.rows),
       cols_(desc.cols),
+      stride_(0),
       num_experts_(desc.num_experts) {
   const std::string reason = unsupported_reason(desc);
   if (!reason.empty()) throw abi::Error(TM_UNSUPPORTED, reason);
-  const size_t row_bytes = static_cast<size_t>(cols_) * element_bytes(desc.format);
+  stride_ = padded_cols(desc);
+  stream.context().set_thread();
+  if (stride_ != cols_) stream.memset_async(dst, 0, packed_bytes(desc));
   auto* to = static_cast<std::byte*>(dst);
   for (int32_t i = 0; i < desc.num_parts; ++i) {
-    const tm_weight_part& part = desc.parts[i];
-    check_cuda(cudaMemcpy2DAsync(to, row_bytes, part.data, static_cast<size_t>(part.row_stride_bytes), row_bytes,
-                                 static_cast<size_t>(part.rows), cudaMemcpyHostToDevice, stream.handle()),
-               "cudaMemcpy2DAsync");
-    to += row_bytes * static_cast<size_t>(part.rows);
+    pack_part(stream, desc.parts[i], dtype_of(desc.format), to);
+    to += desc.parts[i].rows * stride_ * element_bytes(dtype_);
   }
   stream.synchronize();
+}
+
+void Weight::pack_part(Stream& stream, const tm_weight_part& part, tm_dtype source, std::byte* to) const {
+  const int64_t width = cols_ * element_bytes(source);
+  const int64_t pitch = stride_ * element_bytes(dtype_);
+  const bool converts = source != dtype_;
+  const int64_t rows_at_once = converts ? std::max<int64_t>(1, kStagingBytes / width) : part.rows;
+  const DeviceMemory staging = converts ? allocate_device(static_cast<size_t>(rows_at_once * width)) : DeviceMemory();
+  const auto* from = static_cast<const std::byte*>(part.data);
+  for (int64_t row = 0; row < part.rows; row += rows_at_once) {
+    const int64_t count = std::min(rows_at_once, part.rows - row);
+    check_cuda(cudaMemcpy2DAsync(converts ? staging.get() : to, static_cast<size_t>(converts ? width : pitch),
+                                 from + row * part.row_stride_bytes, static_cast<size_t>(part.row_stride_bytes),
+                                 static_cast<size_t>(width), static_cast<size_t>(count), cudaMemcpyHostToDevice,
+                                 stream.handle()),
+               "cudaMemcpy2DAsync");
+    if (!converts) continue;
+    launch_convert_rows(stream.handle(), {staging.get(), source, count, cols_, cols_},
+                        {to + row * pitch, dtype_, stride_});
+  }
+  stream.synchronize();  // the staging memory goes
 }
 
 }  // namespace turbomind::cuda

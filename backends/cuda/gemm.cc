@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "gemm.h"
+
+#include <algorithm>
+#include <bit>
+#include <string>
+
+#include "turbomind/abi/tm_backend.hpp"
+
+namespace turbomind::cuda {
+namespace {
+
+constexpr int64_t kDeterministicRows = 256;  // the shape for which a deterministic kernel is chosen
+constexpr int kMaxAlignment = 16;
+
+void check_blas(cublasStatus_t status, const char* call) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  const tm_status code = status == CUBLAS_STATUS_NOT_SUPPORTED  ? TM_UNSUPPORTED
+                         : status == CUBLAS_STATUS_ALLOC_FAILED ? TM_OUT_OF_MEMORY
+                                                                : TM_DEVICE_ERROR;
+  throw abi::Error(code, std::string(call) + ": " + cublasLtGetStatusString(status));
+}
+
+cudaDataType_t data_type(tm_dtype dtype) {
+  switch (dtype) {
+    case TM_F32:
+      return CUDA_R_32F;
+    case TM_F16:
+      return CUDA_R_16F;
+    case TM_BF16:
+      return CUDA_R_16BF;
+    default:
+      throw abi::Error(TM_INVALID_ARGUMENT, "linear: expected float32, float16 or bfloat16, found dtype " +
+                                                std::to_string(static_cast<int>(dtype)));
+  }
+}
+
+int64_t element_bytes(tm_dtype dtype) { return dtype == TM_F32 ? 4 : 2; }
+
+// The largest power of two, up to 16, that divides the address and the bytes of a row.
+int alignment_of(const void* data, int64_t row_bytes) {
+  const auto bits = reinterpret_cast<uintptr_t>(data) | static_cast<uintptr_t>(row_bytes);
+  return static_cast<int>(std::min<uintptr_t>(bits & (~bits + 1), kMaxAlignment));
+}
+
+// Numbers of rows that share a choice of kernel: powers of two, and between them three steps, so that tiles fit.
+int64_t rows_bucket(int64_t rows) {
+  if (rows <= 16) return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows)));
+  const int64_t step = static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(rows - 1))) / 4;
+  return (rows + step - 1) / step * step;
+}
+
+// cuBLASLt thinks in columns: it computes out^T [n, rows] = w [n, k] * x^T.
+struct Problem {
+  cublasLtMatmulDescOpaque_t desc;
+  cublasLtMatrixLayoutOpaque_t w;
+  cublasLtMatrixLayoutOpaque_t x;
+  cublasLtMatrixLayoutOpaque_t out;
+
+  Problem(const GemmArgs& args, int64_t rows) {
+    check_blas(cublasLtMatmulDescInit(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescInit");
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    check_blas(cublasLtMatmulDescSetAttribute(&desc, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed),
+               "cublasLtMatmulDescSetAttribute");
+    const cudaDataType_t type = data_type(args.dtype);
+    init(w, type, args.k, args.n, args.w_stride);
+    init(x, type, args.k, rows, args.x_stride);
+    init(out, data_type(args.out_dtype), args.n, rows, args.out_stride);
+  }
+
+ private:
+  static void init(cublasLtMatrixLayoutOpaque_t& layout, cudaDataType_t type, int64_t rows, int64_t cols, int64_t ld) {
+    check_blas(cublasLtMatrixLayoutInit(&layout, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(cols),
+                                        std::max(ld, rows)),
+               "cublasLtMatrixLayoutInit");
+  }
+};
+
+class Preference {
+ public:
+  Preference() { check_blas(cublasLtMatmulPreferenceInit(&value_), "cublasLtMatmulPreferenceInit"); }
+
+  template <class T>
+  void set(cublasLtMatmulPreferenceAttributes_t attribute, T value) {
+    check_blas(cublasLtMatmulPreferenceSetAttribute(&value_, attribute, &value, sizeof value),
+               "cublasLtMatmulPreferenceSetAttribute");
+  }
+  cublasLtMatmulPreferenceOpaque_t* get() { return &value_; }
+
+ private:
+  cublasLtMatmulPreferenceOpaque_t value_;
+};
+
+}  // namespace
+
+Gemm::Gemm(bool deterministic) : deterministic_(deterministic) {
+  check_blas(cublasLtCreate(&handle_), "cublasLtCreate");
+}
+
+Gemm::~Gemm() { cublasLtDestroy(handle_); }
+
+Gemm::Key Gemm::key_of(const GemmArgs& args) const {
+  // A single row may come with any stride: what matters is the address.
+  const int64_t x_row = args.rows > 1 ? args.x_stride * element_bytes(args.dtype) : 0;
+  const int64_t out_row = args.rows > 1 ? args.out_stride * element_bytes(args.out_dtype) : 0;
+  return {.rows = deterministic_ ? kDeterministicRows : rows_bucket(args.rows),
+          .n = args.n,
+          .k = args.k,
+          .x_alignment = alignment_of(args.x, x_row),
+          .w_alignment = alignment_of(args.w, args.w_stride * element_bytes(args.dtype)),
+          .out_alignment = alignment_of(args.out, out_row),
+          .dtype = args.dtype,
+          .out_dtype = args.out_dtype};
+}
+
+cublasLtMatmulAlgo_t Gemm::choose(const GemmArgs& args, const Key& key) const {
+  Problem problem(args, key.rows);
+  Preference preference;
+  preference.set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kWorkspaceBytes});
+  preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, static_cast<uint32_t>(key.w_alignment));
+  preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, static_cast<uint32_t>(key.x_alignment));
+  preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, static_cast<uint32_t>(key.out_alignment));
+  preference.set(CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, static_cast<uint32_t>(key.out_alignment));
+  if (deterministic_) {
+    preference.set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE));
+  }
+  cublasLtMatmulHeuristicResult_t result{};
+  int found = 0;
+  check_blas(cublasLtMatmulAlgoGetHeuristic(handle_, &problem.desc, &problem.w, &problem.x, &problem.out, &problem.out,
+                                            preference.get(), 1, &result, &found),
+             "cublasLtMatmulAlgoGetHeuristic");
+  if (found == 0) check_blas(CUBLAS_STATUS_NOT_SUPPORTED, "cublasLtMatmulAlgoGetHeuristic");
+  return result.algo;
+}
+
+void Gemm::run(cudaStream_t stream, const GemmArgs& args) {
+  if (args.rows == 0) return;
+  const Key key = key_of(args);
+  cublasLtMatmulAlgo_t algo;
+  {
+    const std::lock_guard lock(mutex_);
+    auto found = choices_.find(key);
+    if (found == choices_.end()) found = choices_.emplace(key, choose(args, key)).first;
+    algo = found->second;
+  }
+  Problem problem(args, args.rows);
+  const float one = 1.0f;
+  const float zero = 0.0f;
+  check_blas(cublasLtMatmul(handle_, &problem.desc, &one, args.w, &problem.w, args.x, &problem.x, &zero, args.out,
+                            &problem.out, args.out, &problem.out, &algo, args.workspace, kWorkspaceBytes, stream),
+             "cublasLtMatmul");
+}
+
+}  // namespace turbomind::cuda

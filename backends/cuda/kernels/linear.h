@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "turbomind/abi/tm_backend.h"
+
+namespace turbomind::cuda {
+
+// What follows a matrix product: out = activation(out + bias).
+struct Epilogue {
+  const float* bias;  // f32 [n]; nullptr: none
+  tm_activation_kind activation;
+};
+
+// out[rows, n] = epilogue(x[rows, k] * w[n, k]^T); strides in elements.
+struct LinearShape {
+  int64_t rows;
+  int64_t n;
+  int64_t k;
+  int64_t x_stride;
+  int64_t w_stride;
+  int64_t out_stride;
+};
+
+inline constexpr int64_t kMaxSkinnyRows = 4;
+
+// At most kMaxSkinnyRows rows of a 16-bit dtype: a warp per output, which reads its row of w once. Bound by memory.
+// All addresses and row strides of x and w are multiples of 16 bytes.
+void launch_skinny_linear(cudaStream_t stream, const LinearShape& shape, const void* x, const void* w, void* out,
+                          tm_dtype dtype, tm_dtype out_dtype, const Epilogue& epilogue);
+
+// In place on [rows, n] with rows `stride` elements apart.
+void launch_linear_epilogue(cudaStream_t stream, void* out, tm_dtype dtype, int64_t rows, int64_t n, int64_t stride,
+                            const Epilogue& epilogue);
+
+// Rows offsets[e] .. offsets[e + 1] of x meet the n rows of w from e * n on. A row's bits depend on nothing else.
+void launch_grouped_linear(cudaStream_t stream, const LinearShape& shape, const void* x, const void* w, void* out,
+                           tm_dtype dtype, const int32_t* offsets, int32_t num_experts);
+
+}  // namespace turbomind::cuda
