@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The plug-in's one exported symbol.
+#include "comm.h"
 #include "ops.h"
 #include "plan.h"
 #include "stream.h"
@@ -37,6 +38,7 @@ struct Backend {
   using Weight = cuda::Weight;
   using Plan = cuda::Plan;
   using Graph = cuda::Graph;
+  using Comm = cuda::Comm;
   using Ops = CudaOps;
 };
 

@@ -4,6 +4,13 @@
 #include "cuda_check.h"
 
 namespace turbomind::cuda {
+namespace {
+
+void check_not_aborted(const std::shared_ptr<const AbortFlag>& aborted) {
+  if (aborted && *aborted) throw abi::Error(TM_DEVICE_ERROR, "a collective was aborted before all ranks had joined");
+}
+
+}  // namespace
 
 Stream::Stream(Context& context) : context_(context) {
   context.set_thread();
@@ -25,7 +32,10 @@ void Stream::memset_async(void* dst, int value, size_t bytes) {
   if (bytes > 0) check_cuda(cudaMemsetAsync(dst, value, bytes, handle_), "cudaMemsetAsync");
 }
 
-void Stream::synchronize() { check_cuda(cudaStreamSynchronize(handle_), "cudaStreamSynchronize"); }
+void Stream::synchronize() {
+  check_cuda(cudaStreamSynchronize(handle_), "cudaStreamSynchronize");
+  check_not_aborted(aborted_);
+}
 
 void Stream::capture_begin() {
   check_cuda(cudaStreamBeginCapture(handle_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
@@ -62,13 +72,19 @@ Event::Event(Context& context) {
 
 Event::~Event() { cudaEventDestroy(handle_); }
 
-void Event::record(Stream& stream) { check_cuda(cudaEventRecord(handle_, stream.handle()), "cudaEventRecord"); }
+void Event::record(Stream& stream) {
+  check_cuda(cudaEventRecord(handle_, stream.handle()), "cudaEventRecord");
+  if (aborted_ != stream.aborted()) aborted_ = stream.aborted();
+}
 
 void Event::wait(Stream& stream) {
   check_cuda(cudaStreamWaitEvent(stream.handle(), handle_, 0), "cudaStreamWaitEvent");
 }
 
-void Event::synchronize() { check_cuda(cudaEventSynchronize(handle_), "cudaEventSynchronize"); }
+void Event::synchronize() {
+  check_cuda(cudaEventSynchronize(handle_), "cudaEventSynchronize");
+  check_not_aborted(aborted_);
+}
 
 bool Event::query() {
   const cudaError_t error = cudaEventQuery(handle_);
@@ -77,6 +93,7 @@ bool Event::query() {
     return false;
   }
   check_cuda(error, "cudaEventQuery");
+  check_not_aborted(aborted_);
   return true;
 }
 

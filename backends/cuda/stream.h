@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <atomic>
 #include <memory>
 
 #include "context.h"
@@ -8,6 +9,9 @@
 namespace turbomind::cuda {
 
 class Graph;
+
+// Set once a group of ranks gave up; what waited for its collectives did not get their results.
+using AbortFlag = std::atomic<bool>;
 
 class Stream {
  public:
@@ -26,10 +30,18 @@ class Stream {
   void capture_begin();
   std::unique_ptr<Graph> capture_end();
 
+  // From now on, waits for this stream's work throw abi::Error (TM_DEVICE_ERROR) once the flag is set. One group of
+  // ranks per stream: the last one counts.
+  void watch(const std::shared_ptr<const AbortFlag>& aborted) {
+    if (aborted_ != aborted) aborted_ = aborted;
+  }
+  const std::shared_ptr<const AbortFlag>& aborted() const { return aborted_; }
+
  private:
   Context& context_;
   cudaStream_t handle_ = nullptr;
   bool capturing_ = false;
+  std::shared_ptr<const AbortFlag> aborted_;
 };
 
 // A captured step. What changes between replays lies in the plans' device memory.
@@ -61,6 +73,7 @@ class Event {
 
  private:
   cudaEvent_t handle_ = nullptr;
+  std::shared_ptr<const AbortFlag> aborted_;  // of the stream that recorded it
 };
 
 }  // namespace turbomind::cuda
