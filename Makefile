@@ -11,10 +11,15 @@ TORCH ?= torch==2.13.0
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 CMAKE := $(BIN)/cmake -G Ninja -DCMAKE_MAKE_PROGRAM=$(BIN)/ninja
+CUDA_WHEELS = $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/nvidia
 # The package and the C++ tests share one build folder, so nothing is compiled twice.
 INSTALL := CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) --no-build-isolation -C build-dir=$(BUILD)/release
 
-.PHONY: demo install install-tests test lint test-cpp test-python test-parity sanitize clean
+# GPU generations that `make cuda` compiles for; the wheel holds them all.
+CUDA_ARCHITECTURES ?= 90a-real
+CUDA_WHEEL_ARCHITECTURES ?= 80-real;89-real;90a-real;100-real
+
+.PHONY: demo install install-tests test lint test-cpp test-python test-parity sanitize cuda cuda-wheel clean
 
 demo: install
 	$(BIN)/manymind chat smollm2 --prompt "$(QUESTION)"
@@ -54,6 +59,17 @@ sanitize: $(VENV)/.build-tools
 	$(BIN)/cmake --build $(BUILD)/tsan -j $(JOBS) --target test_engine
 	$(BIN)/ctest --test-dir $(BUILD)/tsan --output-on-failure -R '^test_engine$$'
 
+# The CUDA plug-in, compiled without a GPU and without an installed toolkit.
+cuda: $(VENV)/.cuda-tools
+	$(CMAKE) -S . -B $(BUILD)/cuda -DTM_BACKEND_CUDA=ON -DTM_BACKEND_CPU=OFF -DTM_CUDA_WHEELS=$(CUDA_WHEELS) \
+	  -DCMAKE_CUDA_ARCHITECTURES="$(CUDA_ARCHITECTURES)"
+	$(BIN)/cmake --build $(BUILD)/cuda -j $(JOBS) --target tm_backend_cuda
+
+cuda-wheel: $(VENV)/.cuda-tools
+	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/pip wheel --no-build-isolation --no-deps -w dist backends/cuda \
+	  -C build-dir=$(abspath $(BUILD))/cuda-wheel -C cmake.define.TM_CUDA_WHEELS=$(CUDA_WHEELS) \
+	  -C cmake.define.CMAKE_CUDA_ARCHITECTURES="$(CUDA_WHEEL_ARCHITECTURES)"
+
 clean:
 	rm -rf $(BUILD) dist
 
@@ -67,6 +83,10 @@ $(VENV)/.build-tools: pyproject.toml | $(BIN)/python
 
 $(VENV)/.test-tools: requirements-dev.txt | $(VENV)/.build-tools
 	$(PIP) -r requirements-dev.txt
+	touch $@
+
+$(VENV)/.cuda-tools: backends/cuda/requirements-build.txt | $(VENV)/.build-tools
+	$(PIP) -r backends/cuda/requirements-build.txt
 	touch $@
 
 $(VENV)/.reference-stack: | $(BIN)/python

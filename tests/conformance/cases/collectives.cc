@@ -22,14 +22,16 @@ struct Rank {
   Comm& comm;
 };
 
-// Runs body on `size` ranks; the first thing that went wrong on any of them.
+// Runs body on `size` ranks; the first thing that went wrong on any of them. Throws NotOffered if the backend cannot
+// join so many ranks on this machine.
 std::string on_ranks(const Session& session, int size, const std::function<std::string(Rank&)>& body) {
   const Plugin& plugin = session.device.plugin();
   if (!plugin.comm()) throw NotOffered{"the collectives table is NULL"};
   const CommId id = Comm::unique_id(session.device);
   const int32_t device_count = plugin.device_count();
-  std::mutex mutex;  // guards wrong
+  std::mutex mutex;  // guards wrong and refused
   std::string wrong;
+  std::string refused;
   const auto run_rank = [&](int rank) {
     std::string result;
     try {
@@ -39,6 +41,13 @@ std::string on_ranks(const Session& session, int size, const std::function<std::
       Comm comm(device, id, rank, size);
       Rank context{device, stream, comm};
       result = body(context);
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::kUnsupported) {
+        const std::lock_guard lock(mutex);
+        refused = error.what();
+        return;
+      }
+      result = error.what();
     } catch (const std::exception& error) {
       result = error.what();
     }
@@ -48,6 +57,7 @@ std::string on_ranks(const Session& session, int size, const std::function<std::
   std::vector<std::thread> threads;
   for (int rank = 0; rank < size; ++rank) threads.emplace_back(run_rank, rank);
   for (std::thread& thread : threads) thread.join();
+  if (wrong.empty() && !refused.empty()) throw NotOffered{refused};
   return wrong;
 }
 
