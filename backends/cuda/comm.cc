@@ -146,9 +146,8 @@ void Comm::reduce_scatter(Stream& stream, const tm_tensor& in, const tm_tensor& 
 }
 
 void Comm::broadcast(Stream& stream, const tm_tensor& data, int32_t root) {
-  issue(stream, "ncclBroadcast", [&] {
-    return nccl().broadcast(data.data, data.data, bytes(data), ncclUint8, root, comm_, stream.handle());
-  });
+  issue(stream, "ncclBroadcast",
+        [&] { return nccl().broadcast(data.data, data.data, bytes(data), ncclUint8, root, comm_, stream.handle()); });
 }
 
 void Comm::all_to_all(Stream& stream, const tm_tensor& in, const tm_tensor& out) {

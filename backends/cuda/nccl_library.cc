@@ -21,7 +21,8 @@ void find(void* library, const char* name, Function& function) {
 NcclLibrary load() {
   void* library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
   if (!library) {
-    throw abi::Error(TM_UNSUPPORTED, std::string("several GPUs need NCCL (pip install nvidia-nccl-cu13): ") + dlerror());
+    throw abi::Error(TM_UNSUPPORTED,
+                     std::string("several GPUs need NCCL (pip install nvidia-nccl-cu13): ") + dlerror());
   }
   NcclLibrary nccl{};
   find(library, "ncclGetErrorString", nccl.get_error_string);

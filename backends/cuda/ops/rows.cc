@@ -23,7 +23,8 @@ void CudaOps::embedding(Stream& stream, const tm_embedding_args& args, const tm_
   const Weight& weight = *abi::as<const Weight>(args.weight);
   require(args.out.shape[1] == weight.cols(), "out",
           std::to_string(weight.cols()) + " columns, found " + std::to_string(args.out.shape[1]));
-  launch_embedding(stream.handle(), args, {weight.data(), weight.dtype(), weight.rows(), weight.cols(), weight.stride()});
+  launch_embedding(stream.handle(), args,
+                   {weight.data(), weight.dtype(), weight.rows(), weight.cols(), weight.stride()});
 }
 
 void CudaOps::gather_rows(Stream& stream, const tm_gather_rows_args& args, const tm_workspace&) {

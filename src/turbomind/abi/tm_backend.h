@@ -272,7 +272,8 @@ typedef struct tm_weight_desc {
   int64_t cols;                /* in features */
   const tm_weight_part* parts; /* may be NULL in query() */
   int32_t num_parts;
-  tm_dtype activation_dtype; /* of the x it will meet: a backend whose matrix units take no mixed operands packs for it */
+  tm_dtype
+      activation_dtype; /* of the x it will meet: a backend whose matrix units take no mixed operands packs for it */
 } tm_weight_desc;
 
 typedef struct tm_weight_info {
