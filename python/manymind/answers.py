@@ -50,6 +50,7 @@ class Answer:
     def _finish_if_over(self, output: _turbomind.Output, piece: Response) -> None:
         if self.stop_matched:
             piece.finish_reason = "stop"
+            piece.stop_word = self._assembler.stop_word
         elif output.finished:
             piece.finish_reason = output.finish_reason
             if output.error is not None:
@@ -67,6 +68,7 @@ class Answer:
         response.input_token_len = piece.input_token_len
         response.cached_tokens = piece.cached_tokens
         response.finish_reason = piece.finish_reason
+        response.stop_word = piece.stop_word
         response.error_message = piece.error_message
         response.times = piece.times
         response.logprobs = _joined(response.logprobs, piece.logprobs)

@@ -261,6 +261,7 @@ class Response:
         index: the prompt's place in the list it came in.
         choice: which of the prompt's n answers this is.
         cached_tokens: tokens of the prompt that the prefix cache supplied.
+        stop_word: the one that ended the answer, if one did.
         error_message: set with finish_reason "error".
         times: set with finish_reason.
     """
@@ -277,5 +278,6 @@ class Response:
     index: int = 0
     choice: int = 0
     cached_tokens: int = 0
+    stop_word: str | None = None
     error_message: str | None = None
     times: RequestTimes | None = None

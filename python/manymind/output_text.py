@@ -82,6 +82,11 @@ class TextAssembler:
         """True once a stop string was found: the rest of the generation is of no interest."""
         return self._stops.matched is not None
 
+    @property
+    def stop_word(self) -> str | None:
+        """The stop string that was found."""
+        return self._stops.matched
+
     def push(self, ids: Sequence[int], last: bool) -> str:
         """The text that new ids make visible; ``last`` releases what might have become a stop word.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from manymind.answers import Answer
 from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig
+from manymind.description import describe
 from manymind.dispatcher import OutputDispatcher
 from manymind.errors import InvalidParameterError
 from manymind.fetch import resolve_model
@@ -51,6 +52,7 @@ class Runtime:
         self.template = text.template
         self.dispatcher = OutputDispatcher(engine)
         self.guides = GuideCompiler(text.tokenizer, engine.vocab_size)
+        self.description = describe(checkpoint)
         self._system = text.system
         self._checkpoint = checkpoint
 
@@ -87,9 +89,9 @@ class Runtime:
             return self.tokenizer.encode(prompt, parse_special=not use_template)
         return self.encode_chat(prompt)
 
-    def encode_chat(self, prompt: Prompt, **template_options: Any) -> list[int]:
-        """Token ids of a conversation; ``template_options`` are those of
-        ``ChatTemplate.render_segments``.
+    def encode_chat(self, prompt: Prompt, prefill: str = "", **template_options: Any) -> list[int]:
+        """Token ids of a conversation, and of ``prefill``, with which its answer begins;
+        ``template_options`` are those of ``ChatTemplate.render_segments``.
 
         Raises InvalidParameterError for a model without chat template.
         """
@@ -99,7 +101,7 @@ class Runtime:
             )
         messages = as_messages(prompt, self._system)
         segments = self.template.render_segments(messages, **template_options)
-        return self.tokenizer.encode_segments(segments)
+        return self.tokenizer.encode_segments([*segments, *([(prefill, False)] if prefill else [])])
 
     def sampling_params(self, config: GenerationConfig) -> _turbomind.SamplingParams:
         """The engine's parameters for one request."""

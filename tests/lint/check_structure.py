@@ -45,7 +45,7 @@ PYTHON_LAYERS = (
         "template_limits",
         "lmdeploy_config",
     },
-    {"sampling", "native", "dispatcher", "answers", "session"},
+    {"sampling", "native", "dispatcher", "description", "answers", "session"},
     {"runtime", "call", "async_call"},
     {"api"},
     {"server"},

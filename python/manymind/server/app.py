@@ -14,13 +14,14 @@ from starlette.routing import Match
 
 from manymind import __version__
 from manymind.errors import ManymindError
+from manymind.server import anthropic, embeddings, ollama
 from manymind.server.config import ServerConfig
 from manymind.server.errors import ApiError
 from manymind.server.guard import Guard
 from manymind.server.journal import Journal
 from manymind.server.messages import RequestModel, error_response, json_response
 from manymind.server.metrics import Metrics
-from manymind.server.openai import chat, completions, text
+from manymind.server.openai import chat, completions, responses, text
 from manymind.server.record import RequestRecord
 from manymind.server.service import Service
 
@@ -47,7 +48,8 @@ def create_app(service: Service, config: ServerConfig) -> Guard:
     journal = Journal()
     _add_error_handlers(app)
     _add_operations(app, service, metrics)
-    _add_openai(app, service)
+    _add_interfaces(app, service)
+    _add_ollama(app, service)
 
     def report(record: RequestRecord) -> None:
         service.release(record)
@@ -83,18 +85,25 @@ def _add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, routing)
 
 
-def add_post(
-    app: FastAPI, service: Service, path: str, endpoint: Endpoint, body: type[RequestModel]
+def _add_post(
+    app: FastAPI,
+    service: Service,
+    schemas: dict[str, Any],
+    path: str,
+    endpoint: Endpoint,
+    body: type[RequestModel],
 ) -> None:
     """A route whose body is read by the endpoint itself, within bounds, and documented here."""
 
     async def handle(request: Request) -> Response:
         return await endpoint(request, service)
 
-    schema = body.model_json_schema(ref_template="#/components/schemas/{model}")
-    definitions = schema.pop("$defs", {})
-    name = body.__name__
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    prefix = body.__module__.rpartition(".")[2]
+    template = f"#/components/schemas/{prefix}.{{model}}"
+    schema = body.model_json_schema(ref_template=template)
+    definitions = schema.pop("$defs", {}) | {body.__name__: schema}
+    reference = {"$ref": template.format(model=body.__name__)}
+    content = {"application/json": {"schema": reference}}
     app.add_api_route(
         path,
         handle,
@@ -103,15 +112,27 @@ def add_post(
         response_model=None,
         openapi_extra={"requestBody": {"required": True, "content": content}},
     )
-    schemas: dict[str, Any] = app.state.__dict__.setdefault("schemas", {})
-    schemas.update(definitions, **{name: schema})
+    schemas.update({f"{prefix}.{name}": item for name, item in definitions.items()})
 
 
-def _add_openai(app: FastAPI, service: Service) -> None:
-    add_post(app, service, "/v1/chat/completions", chat.create, chat.ChatRequest)
-    add_post(app, service, "/v1/completions", completions.create, completions.CompletionRequest)
-    add_post(app, service, "/tokenize", text.tokenize, text.TokenizeRequest)
-    add_post(app, service, "/detokenize", text.detokenize, text.DetokenizeRequest)
+def _add_interfaces(app: FastAPI, service: Service) -> None:
+    schemas: dict[str, Any] = {}
+    for path, endpoint, body in (
+        ("/v1/chat/completions", chat.create, chat.ChatRequest),
+        ("/v1/completions", completions.create, completions.CompletionRequest),
+        ("/v1/responses", responses.create, responses.ResponseRequest),
+        ("/v1/embeddings", embeddings.create, embeddings.EmbeddingRequest),
+        ("/tokenize", text.tokenize, text.TokenizeRequest),
+        ("/detokenize", text.detokenize, text.DetokenizeRequest),
+        ("/v1/messages", anthropic.create, anthropic.MessageRequest),
+        ("/v1/messages/count_tokens", anthropic.count_tokens, anthropic.CountRequest),
+        ("/api/generate", ollama.generate, ollama.GenerateRequest),
+        ("/api/chat", ollama.chat, ollama.ChatRequest),
+        ("/api/embed", embeddings.create_for_ollama, ollama.EmbedRequest),
+        ("/api/show", ollama.show, ollama.ShowRequest),
+    ):
+        _add_post(app, service, schemas, path, endpoint, body)
+    _document(app, schemas)
 
     @app.get("/v1/models")
     async def models() -> Response:
@@ -121,6 +142,37 @@ def _add_openai(app: FastAPI, service: Service) -> None:
     async def model(name: str) -> Response:
         service.check_model(name)
         return json_response(text.describe_model(service))
+
+
+def _document(app: FastAPI, schemas: dict[str, Any]) -> None:
+    """Adds the bodies' schemas, and the errors that any route may answer, to the document."""
+    make_document = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = make_document()
+        components = document.setdefault("components", {}).setdefault("schemas", {})
+        components.update(schemas)
+        for item in document["paths"].values():
+            for operation in item.values():
+                errors = {"description": "An error, in the form of the route's interface."}
+                operation["responses"].update({"4XX": errors, "5XX": errors})
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _add_ollama(app: FastAPI, service: Service) -> None:
+    @app.get("/api/tags")
+    async def tags() -> Response:
+        return json_response(ollama.tags(service))
+
+    @app.get("/api/ps")
+    async def running() -> Response:
+        return json_response(ollama.running(service))
+
+    @app.get("/api/version")
+    async def version() -> Response:
+        return json_response(ollama.version())
 
 
 def _add_operations(app: FastAPI, service: Service, metrics: Metrics) -> None:

@@ -54,6 +54,7 @@ _HISTOGRAMS = {
 _OWN_HISTOGRAMS = {
     "request_receive_time_seconds": ("Until the body had arrived.", _E2E),
     "request_preprocess_time_seconds": ("Templates and tokenising, with the wait for both.", _E2E),
+    "request_grammar_time_seconds": ("Compiling the grammar of a response format.", _E2E),
     "request_network_time_seconds": ("Waiting for the client to take its answer.", _E2E),
 }
 
@@ -150,6 +151,7 @@ class Metrics:
             "request_params_max_tokens": record.max_tokens,
             "request_receive_time_seconds": record.receive,
             "request_preprocess_time_seconds": record.preprocess,
+            "request_grammar_time_seconds": record.grammar,
             "request_network_time_seconds": record.network,
         }
         for name, value in values.items():

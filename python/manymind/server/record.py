@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from manymind.config import RequestTimes, Response
 from manymind.server.keys import ApiKey
 
-PHASES = ("receive", "preprocess", "queue", "prefill", "decode", "network")
+PHASES = ("receive", "preprocess", "grammar", "queue", "prefill", "decode", "network")
 
 
 @dataclass
@@ -41,6 +41,7 @@ class RequestRecord:
     body_bytes: int = 0
     receive: float = 0.0
     preprocess: float = 0.0
+    grammar: float = 0.0
     network: float = 0.0
     finished: float = 0.0
     prompt_tokens: int = 0
@@ -94,7 +95,8 @@ class RequestRecord:
     def phases(self) -> dict[str, float]:
         """Seconds per phase. Those of the engine are of the slowest of the request's answers."""
         spent = dict.fromkeys(PHASES, 0.0)
-        spent.update(receive=self.receive, preprocess=self.preprocess, network=self.network)
+        for name in ("receive", "preprocess", "grammar", "network"):
+            spent[name] = getattr(self, name)
         for times in self.times:
             stages = (times.arrival, times.first_scheduled, times.first_token, times.finish)
             for name, start, end in zip(

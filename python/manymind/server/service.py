@@ -15,6 +15,7 @@ from typing import TypeVar
 from manymind.async_call import AnswerStream
 from manymind.config import GenerationConfig, Response
 from manymind.errors import BackendError, QueueFullError
+from manymind.guided import is_constrained
 from manymind.runtime import Runtime
 from manymind.server.config import ServerConfig
 from manymind.server.errors import ApiError, retry_later
@@ -97,6 +98,19 @@ class Service:
             return await self.beside(work)
         finally:
             record.preprocess += time.monotonic() - start
+
+    async def compile_grammar(self, record: RequestRecord, config: GenerationConfig) -> None:
+        """Compiles the grammar of a response format beside the loop; the engine's request then
+        finds it compiled.
+        """
+        response_format = config.response_format
+        if response_format is None or not is_constrained(response_format):
+            return
+        start = time.monotonic()
+        try:
+            await self.beside(lambda: self.runtime.guides.compile(response_format))
+        finally:
+            record.grammar += time.monotonic() - start
 
     @contextmanager
     def generate(

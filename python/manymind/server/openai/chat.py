@@ -6,27 +6,22 @@ Source of the form: OpenAI's API reference, "Chat".
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from manymind.config import Response
+from manymind.server.dialogue import Dialogue, encode_dialogue, respond
 from manymind.server.errors import ApiError, error_body
-from manymind.server.messages import (
-    EventStream,
-    RequestModel,
-    json_response,
-    read_model,
-    record_of,
-    server_sent,
-)
+from manymind.server.messages import RequestModel, read_model, record_of, server_sent
 from manymind.server.openai.logprobs import chat_logprobs
 from manymind.server.openai.sampling import MAX_LOGPROBS, SamplingModel, usage
-from manymind.server.service import Generation, Service
+from manymind.server.service import Service
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -45,6 +40,9 @@ _RESERVED_VARIABLES = frozenset(
         "eos_token",
         "chat_template",
         "tokenize",
+        "self",
+        "prompt",
+        "prefill",
     }
 )
 _MAX_VARIABLES_CHARACTERS = 16384
@@ -76,6 +74,12 @@ class ChatMessage(RequestModel):
         """For the template, which knows "developer" as "system"."""
         message = self.model_dump(exclude_none=True)
         message.setdefault("content", None)
+        for call in message.get("tool_calls", ()):
+            # Templates print arguments as JSON themselves.
+            function = call.get("function")
+            if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+                with contextlib.suppress(ValueError, RecursionError):
+                    function["arguments"] = json.loads(function["arguments"])
         if self.role == "developer":
             message["role"] = "system"
         return message
@@ -103,7 +107,6 @@ class ChatRequest(SamplingModel):
     prompt_cache_key: Any = None
     prompt_cache_retention: Any = None
     reasoning_effort: Any = None
-    response_format: Any = None
     safety_identifier: Any = None
     service_tier: Any = None
     store: Any = None
@@ -124,7 +127,6 @@ class ChatRequest(SamplingModel):
         "prompt_cache_key": (),
         "prompt_cache_retention": (),
         "reasoning_effort": ("none",),
-        "response_format": ({"type": "text"},),
         "safety_identifier": (),
         "service_tier": ("auto", "default"),
         "store": (False,),
@@ -146,6 +148,14 @@ class ChatRequest(SamplingModel):
             raise ApiError(400, message, "invalid_value", "chat_template_kwargs")
         return variables
 
+    def dialogue(self) -> Dialogue:
+        """What is to be answered."""
+        return Dialogue(
+            [message.as_mapping() for message in self.messages],
+            add_generation_prompt=self.add_generation_prompt,
+            variables=self.template_variables(),
+        )
+
     def top(self) -> int | None:
         """Alternatives to report per token; None = no log probabilities."""
         if self.logprobs:
@@ -164,16 +174,11 @@ async def create(request: Request, service: Service) -> HttpResponse:
     record.user = body.user
     service.check_model(body.model)
     body.check_stream_options()
-    ids = await encode_messages(service, record, body)
-    limit = body.max_completion_tokens or body.max_tokens
-    config = body.generation_config(limit or service.room_after(ids[0]), logprobs=body.top())
-    answer = _Answer(service, record, body)
-    if body.stream:
-        chunks = answer.stream(ids, config)
-        return EventStream(chunks, stream_failure)
-    with service.generate(record, ids, [config]) as generation:
-        groups = await generation.answers()
-    return json_response(answer.whole(groups[0]))
+    ids = await encode_dialogue(service, record, body.dialogue())
+    limit = body.max_completion_tokens or body.max_tokens or service.room_after(ids)
+    config = body.generation_config(limit, logprobs=body.top())
+    wording = ChatWording(service, record, body)
+    return await respond(service, record, ids, config, wording, body.stream)
 
 
 def stream_failure(error: ApiError) -> bytes:
@@ -181,38 +186,27 @@ def stream_failure(error: ApiError) -> bytes:
     return server_sent(json.dumps(error_body("", error))) + server_sent("[DONE]")
 
 
-async def encode_messages(
-    service: Service, record: RequestRecord, body: ChatRequest
-) -> list[list[int]]:
-    """The conversation's token ids, as the only prompt of a request."""
-    variables = body.template_variables()
-    messages = [message.as_mapping() for message in body.messages]
+class ChatWording:
+    """Chat completions and their chunks."""
 
-    def work() -> list[list[int]]:
-        ids = service.runtime.encode_chat(
-            messages, add_generation_prompt=body.add_generation_prompt, **variables
-        )
-        return [ids]
-
-    return await service.encode(record, work)
-
-
-class _Answer:
-    """Words the engine's answer."""
+    media_type = "text/event-stream"
 
     def __init__(self, service: Service, record: RequestRecord, body: ChatRequest) -> None:
-        self._service = service
+        self._tokenizer = service.runtime.tokenizer
         self._record = record
-        self._body = body
         self._top = body.top()
+        self._include_usage = body.include_usage
         self._head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": body.model,
         }
+        self._chunk_head = json.dumps({**self._head, "object": "chat.completion.chunk"})[:-1]
+        self._chunk_tail = ',"usage":null}' if self._include_usage else "}"
+        self._opened: set[int] = set()
 
     def whole(self, answers: Sequence[Response]) -> dict[str, Any]:
-        """The complete answer of n choices."""
+        """A chat completion of n choices."""
         return {
             **self._head,
             "object": "chat.completion",
@@ -220,50 +214,36 @@ class _Answer:
             "usage": self._usage(),
         }
 
-    async def stream(self, ids: list[list[int]], config: Any) -> AsyncIterator[bytes]:
-        """Events, all that one wake-up brings at once."""
-        with self._service.generate(self._record, ids, [config]) as generation:
-            async for event in self._events(generation):
-                yield event
+    def step(self, pieces: Sequence[Response]) -> bytes:
+        """Chunks: of each choice the role first, then text, then why it ended."""
+        choices: list[str] = []
+        for piece in pieces:
+            if piece.choice not in self._opened:
+                self._opened.add(piece.choice)
+                choices.append(_chunk_choice(piece, '{"role":"assistant","content":""}'))
+            if piece.text or piece.logprobs:
+                logprobs = ""
+                if self._top is not None:
+                    logprobs = f'"logprobs":{json.dumps(self._logprobs(piece))},'
+                delta = f'{{"content":{json.dumps(piece.text, ensure_ascii=False)}}}'
+                choices.append(_chunk_choice(piece, delta, logprobs))
+            if piece.finish_reason is not None:
+                choices.append(_chunk_choice(piece, "{}", reason=piece.finish_reason))
+        head, tail = self._chunk_head, self._chunk_tail
+        chunks = [f'data: {head},"choices":[{choice}]{tail}\n\n' for choice in choices]
+        return "".join(chunks).encode()
+
+    def end(self) -> bytes:
+        """The usage, if it was asked for, and the mark of the end."""
         end = server_sent("[DONE]")
-        if self._body.include_usage:
-            last = {**self._head, "object": "chat.completion.chunk", "choices": []}
-            end = server_sent(json.dumps({**last, "usage": self._usage()})) + end
-        yield end
+        if not self._include_usage:
+            return end
+        last = {**self._head, "object": "chat.completion.chunk", "choices": []}
+        return server_sent(json.dumps({**last, "usage": self._usage()})) + end
 
-    async def _events(self, generation: Generation) -> AsyncIterator[bytes]:
-        head = json.dumps({**self._head, "object": "chat.completion.chunk"})[:-1]
-        tail = ',"usage":null}' if self._body.include_usage else "}"
-        opened: set[int] = set()
-        while pieces := await generation.next():
-            events = []
-            for piece in pieces:
-                if piece.choice not in opened:
-                    opened.add(piece.choice)
-                    delta = '{"role":"assistant","content":""}'
-                    choice = f'{{"index":{piece.choice},"delta":{delta},"finish_reason":null}}'
-                    events.append(f'data: {head},"choices":[{choice}]{tail}\n\n')
-                events += [
-                    f'data: {head},"choices":[{choice}]{tail}\n\n'
-                    for choice in self._chunk_choices(piece)
-                ]
-            yield "".join(events).encode()
-
-    def _chunk_choices(self, piece: Response) -> list[str]:
-        """JSON of the choices of a piece's chunks: its text, then the reason if it was the last."""
-        choices = []
-        if piece.text or piece.logprobs:
-            delta = f'{{"content":{json.dumps(piece.text, ensure_ascii=False)}}}'
-            logprobs = ""
-            if self._top is not None:
-                logprobs = f'"logprobs":{json.dumps(self._logprobs(piece))},'
-            choices.append(
-                f'{{"index":{piece.choice},"delta":{delta},{logprobs}"finish_reason":null}}'
-            )
-        if piece.finish_reason is not None:
-            reason = json.dumps(piece.finish_reason)
-            choices.append(f'{{"index":{piece.choice},"delta":{{}},"finish_reason":{reason}}}')
-        return choices
+    def failure(self, error: ApiError) -> bytes:
+        """An event that holds the error."""
+        return stream_failure(error)
 
     def _choice(self, answer: Response) -> dict[str, Any]:
         return {
@@ -274,10 +254,15 @@ class _Answer:
         }
 
     def _logprobs(self, piece: Response) -> dict[str, Any]:
-        tokenizer = self._service.runtime.tokenizer
         rows = piece.logprobs or []
-        return {"content": chat_logprobs(tokenizer, rows, self._top or 0), "refusal": None}
+        return {"content": chat_logprobs(self._tokenizer, rows, self._top or 0), "refusal": None}
 
     def _usage(self) -> dict[str, object]:
         record = self._record
         return usage(record.prompt_tokens, record.cached_tokens, record.generated_tokens)
+
+
+def _chunk_choice(piece: Response, delta: str, logprobs: str = "", reason: str = "") -> str:
+    """JSON of a chunk's choice: written by hand, as it is the server's most frequent work."""
+    quoted = f'"{reason}"' if reason else "null"
+    return f'{{"index":{piece.choice},"delta":{delta},{logprobs}"finish_reason":{quoted}}}'

@@ -50,12 +50,10 @@ class CompletionRequest(SamplingModel):
 
     best_of: Any = None
     suffix: Any = None
-    response_format: Any = None
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
         "best_of": (1,),
         "suffix": ("",),
-        "response_format": ({"type": "text"},),
     }
 
     def prompts(self, limit: int) -> list[str | list[int]]:
@@ -88,6 +86,7 @@ async def create(request: Request, service: Service) -> HttpResponse:
 
     ids = await service.encode(record, encode)
     answer = _Answer(service, record, body, ids)
+    await service.compile_grammar(record, answer.config)
     if body.stream:
         return EventStream(answer.stream(), stream_failure)
     with service.generate(record, ids, [answer.config] * len(ids)) as generation:

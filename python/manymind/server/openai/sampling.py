@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -49,6 +49,7 @@ class SamplingModel(RequestModel):
     include_stop_str_in_output: bool = False
     min_p: float = Field(0.0, ge=0, le=1)
     min_tokens: int = Field(0, ge=0)
+    response_format: dict[str, Any] | None = None
     priority: int = Field(0, ge=-(2**31), le=2**31 - 1)
     repetition_penalty: float = Field(1.0, ge=1e-3, le=1e3)
     skip_special_tokens: bool = True
@@ -88,6 +89,7 @@ class SamplingModel(RequestModel):
             include_stop_str_in_output=self.include_stop_str_in_output,
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
+            response_format=self.response_format,
             priority=self.priority,
             timeout=self.timeout,
             cache_salt=self.cache_salt or "",

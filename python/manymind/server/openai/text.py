@@ -50,8 +50,9 @@ async def tokenize(request: Request, service: Service) -> HttpResponse:
             ids = service.runtime.tokenizer.encode(body.prompt or "", body.add_special_tokens)
         else:
             messages = [message.as_mapping() for message in body.messages]
-            options = {"add_generation_prompt": body.add_generation_prompt}
-            ids = service.runtime.encode_chat(messages, **options)
+            ids = service.runtime.encode_chat(
+                messages, add_generation_prompt=body.add_generation_prompt
+            )
         spell = service.runtime.tokenizer.id_to_token
         return json_response(
             {

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``/v1/embeddings`` and Ollama's ``/api/embed``: the last hidden state of a decoder's last token,
+scaled to length 1.
+
+Source of the pooling: last-token pooling of Neelakantan et al. 2022 (arXiv:2201.10005).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from manymind.config import GenerationConfig
+from manymind.config import Response as Answer
+from manymind.server.errors import ApiError
+from manymind.server.messages import RequestModel, json_response, read_model, record_of
+from manymind.server.ollama import EmbedRequest
+from manymind.server.openai.sampling import TokenId
+from manymind.server.record import RequestRecord
+from manymind.server.service import Service
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from starlette.requests import Request
+    from starlette.responses import Response as HttpResponse
+
+    Rows = npt.NDArray[np.float32]
+
+Ids = Annotated[list[TokenId], Field(min_length=1)]
+
+
+class EmbeddingRequest(RequestModel):
+    """The body of ``/v1/embeddings``."""
+
+    model: str = Field(min_length=1, max_length=256)
+    input: str | list[str] | Ids | list[Ids]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = Field(None, ge=1)
+    user: str | None = Field(None, max_length=256)
+
+
+async def create(request: Request, service: Service) -> HttpResponse:
+    """OpenAI's form."""
+    record = record_of(request)
+    service.admit(record)
+    body = await read_model(request, service, EmbeddingRequest)
+    record.user = body.user
+    service.check_model(body.model)
+    rows = await _embed(service, record, body.input, body.dimensions)
+
+    def answer() -> HttpResponse:
+        data = [
+            {"object": "embedding", "index": index, "embedding": _spelt(row, body.encoding_format)}
+            for index, row in enumerate(rows)
+        ]
+        usage = {"prompt_tokens": record.prompt_tokens, "total_tokens": record.prompt_tokens}
+        return json_response({"object": "list", "data": data, "model": body.model, "usage": usage})
+
+    return await service.beside(answer)
+
+
+async def create_for_ollama(request: Request, service: Service) -> HttpResponse:
+    """Ollama's form."""
+    record = record_of(request)
+    service.admit(record)
+    body = await read_model(request, service, EmbedRequest)
+    service.check_model(body.model)
+    rows = await _embed(service, record, body.input, body.dimensions)
+    answer = {
+        "model": body.model,
+        "embeddings": rows.tolist(),
+        "prompt_eval_count": record.prompt_tokens,
+    }
+    return json_response(answer)
+
+
+async def _embed(
+    service: Service, record: RequestRecord, texts: Any, dimensions: int | None
+) -> Rows:
+    """Rows of length 1, [texts, hidden_size]."""
+    single = isinstance(texts, str) or (texts and isinstance(texts[0], int))
+    prompts = [texts] if single else texts
+    limit = service.config.limits.max_prompts
+    if not 0 < len(prompts) <= limit:
+        message = f"input: expected 1 to {limit} texts, found {len(prompts)}"
+        raise ApiError(400, message, "invalid_value", "input")
+    encode = service.runtime.tokenizer.encode
+
+    def work() -> list[list[int]]:
+        return [encode(text) if isinstance(text, str) else text for text in prompts]
+
+    ids = await service.encode(record, work)
+    config = GenerationConfig(max_new_tokens=1, output_last_hidden_state="generation")
+    with service.generate(record, ids, [config] * len(ids)) as generation:
+        groups = await generation.answers()
+    rows = await service.beside(lambda: _normalised([group[0] for group in groups]))
+    if dimensions not in (None, rows.shape[1]):
+        message = f"dimensions: this model has {rows.shape[1]}, found {dimensions}"
+        raise ApiError(400, message, "unsupported_parameter", "dimensions")
+    return rows
+
+
+def _normalised(answers: Sequence[Answer]) -> Rows:
+    import numpy as np
+
+    rows = np.concatenate([np.from_dlpack(answer.last_hidden_state) for answer in answers])
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    scaled: Rows = (rows / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+    return scaled
+
+
+def _spelt(row: Rows, encoding: str | None) -> Any:
+    """Numbers, or the base64 of their little-endian float32."""
+    if encoding == "base64":
+        return base64.b64encode(row.astype("<f4").tobytes()).decode()
+    return row.tolist()

@@ -1,0 +1,393 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ollama's ``/api/generate``, ``/api/chat``, ``/api/embed`` and what its clients ask about models.
+
+Source of the form: Ollama's ``docs/api.md``. Streams are lines of JSON and are what a client gets
+unless it asks otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from manymind import __version__
+from manymind.config import GenerationConfig, Response
+from manymind.server.dialogue import Dialogue, encode_dialogue, respond
+from manymind.server.errors import ApiError, error_body
+from manymind.server.messages import RequestModel, json_response, read_model, record_of
+from manymind.server.openai.logprobs import chat_logprobs
+from manymind.server.openai.sampling import MAX_LOGPROBS
+from manymind.server.service import Service
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response as HttpResponse
+
+    from manymind.server.record import RequestRecord
+
+_WHOLE_CONTEXT = -2  # num_predict: as much as fits; -1, without end, is the same here
+_FAR_FUTURE = "2318-01-01T00:00:00Z"
+
+
+class Options(RequestModel):
+    """Sampling, in Ollama's names and with its defaults; its loader's options are refused."""
+
+    num_predict: int = Field(-1, ge=_WHOLE_CONTEXT)
+    num_ctx: int | None = Field(None, ge=1)
+    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    temperature: float = Field(0.8, ge=0, le=100)
+    top_k: int = Field(40, ge=0, le=2**31 - 1)
+    top_p: float = Field(0.9, gt=0, le=1)
+    min_p: float = Field(0.0, ge=0, le=1)
+    repeat_penalty: float = Field(1.0, ge=1e-3, le=1e3)
+    presence_penalty: float = Field(0.0, ge=-100, le=100)
+    frequency_penalty: float = Field(0.0, ge=-100, le=100)
+    stop: list[Annotated[str, Field(min_length=1, max_length=1024)]] | None = Field(
+        None, max_length=16
+    )
+
+    repeat_last_n: Any = None
+    typical_p: Any = None
+    tfs_z: Any = None
+    mirostat: Any = None
+    mirostat_tau: Any = None
+    mirostat_eta: Any = None
+    num_keep: Any = None
+    penalize_newline: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        # Penalties count the whole prompt and answer.
+        "repeat_last_n": (-1,),
+        "typical_p": (1, 1.0),
+        "tfs_z": (1, 1.0),
+        "mirostat": (0,),
+        "mirostat_tau": (),
+        "mirostat_eta": (),
+        "num_keep": (),
+        "penalize_newline": (False,),
+    }
+
+
+class BaseRequest(RequestModel):
+    """What generate and chat have in common."""
+
+    model: str = Field(min_length=1, max_length=256)
+    stream: bool = True
+    format: Literal["", "json"] | dict[str, Any] | None = None
+    options: Options | None = None
+    keep_alive: float | str | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    think: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"think": (False,)}
+
+    def top(self) -> int | None:
+        """Alternatives to report per token; None = no log probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    def generation_config(self, service: Service, prompt: Sequence[int]) -> GenerationConfig:
+        """The engine's words for the same; ``num_ctx`` bounds prompt and answer together."""
+        options = self.options or Options.model_validate({})
+        options.refuse_unsupported()
+        room = service.room_after(prompt)
+        if options.num_ctx is not None:
+            if not len(prompt) < options.num_ctx <= service.max_tokens:
+                expected = f"more than the prompt's {len(prompt)} tokens, at most "
+                message = f"num_ctx: expected {expected}{service.max_tokens}"
+                raise ApiError(400, f"{message}, found {options.num_ctx}", "invalid_value")
+            room = options.num_ctx - len(prompt)
+        return GenerationConfig(
+            max_new_tokens=room if options.num_predict < 0 else min(room, options.num_predict),
+            do_sample=options.temperature > 0,
+            temperature=options.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
+            min_p=options.min_p,
+            repetition_penalty=options.repeat_penalty,
+            presence_penalty=options.presence_penalty,
+            frequency_penalty=options.frequency_penalty,
+            random_seed=None if options.seed is None else options.seed % 2**64,
+            stop_words=options.stop,
+            response_format=_response_format(self.format),
+            logprobs=self.top(),
+        )
+
+    def check_keep_alive(self) -> None:
+        """The model stays loaded as long as the server runs: only unloading it now is refused."""
+        if str(self.keep_alive).rstrip("smh") in ("0", "0.0"):
+            message = "keep_alive: this server cannot unload its model"
+            raise ApiError(400, message, "unsupported_parameter", "keep_alive")
+
+
+class GenerateRequest(BaseRequest):
+    """The body of ``/api/generate``."""
+
+    prompt: str = ""
+    system: str | None = None
+    raw: bool | None = None
+
+    context: Any = None
+    images: Any = None
+    suffix: Any = None
+    template: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        **BaseRequest.unsupported,
+        "context": ([],),
+        "images": ([],),
+        "suffix": ("",),
+        "template": ("",),
+    }
+
+
+class Message(RequestModel):
+    """One turn."""
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str = ""
+    thinking: str | None = None
+    tool_calls: list[dict[str, Any]] | None = Field(None, max_length=128)
+    tool_name: str | None = Field(None, max_length=256)
+    images: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"images": ([],)}
+
+    def as_mapping(self) -> dict[str, Any]:
+        """For the template."""
+        self.refuse_unsupported()
+        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            message["tool_calls"] = [{"type": "function", **call} for call in self.tool_calls]
+        return {**message, "name": self.tool_name} if self.tool_name else message
+
+
+class ChatRequest(BaseRequest):
+    """The body of ``/api/chat``."""
+
+    messages: list[Message] = Field(default_factory=list, max_length=8192)
+    tools: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        **BaseRequest.unsupported,
+        "tools": ([],),
+    }
+
+
+class EmbedRequest(RequestModel):
+    """The body of ``/api/embed``."""
+
+    model: str = Field(min_length=1, max_length=256)
+    input: str | list[str]
+    truncate: bool | None = None
+    dimensions: int | None = Field(None, ge=1)
+    keep_alive: float | str | None = None
+    options: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"truncate": (False,), "options": ({},)}
+
+
+class ShowRequest(RequestModel):
+    """The body of ``/api/show``."""
+
+    model: str = Field(min_length=1, max_length=256)
+    verbose: bool | None = None
+
+
+def _response_format(value: str | dict[str, Any] | None) -> dict[str, Any] | None:
+    if not value:
+        return None
+    if isinstance(value, str):
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "format", "schema": value}}
+
+
+async def generate(request: Request, service: Service) -> HttpResponse:
+    """Answers one prompt: as a user's message, or as it is if ``raw`` or without a template."""
+    record = record_of(request)
+    service.admit(record)
+    body = await read_model(request, service, GenerateRequest)
+    service.check_model(body.model)
+    body.check_keep_alive()
+    wording = OllamaWording(service, record, body, "response")
+    if not body.prompt:
+        return json_response(wording.loaded())
+    runtime = service.runtime
+    if body.raw or runtime.template is None:
+        if body.system:
+            message = "system: not supported with raw, nor by a model without a chat template"
+            raise ApiError(400, message, "unsupported_parameter", "system")
+
+        def encode() -> list[list[int]]:
+            return [runtime.tokenizer.encode(body.prompt, parse_special=bool(body.raw))]
+
+        ids = (await service.encode(record, encode))[0]
+    else:
+        messages = [{"role": "system", "content": body.system}] if body.system else []
+        dialogue = Dialogue([*messages, {"role": "user", "content": body.prompt}])
+        ids = await encode_dialogue(service, record, dialogue)
+    config = body.generation_config(service, ids)
+    return await respond(service, record, ids, config, wording, body.stream)
+
+
+async def chat(request: Request, service: Service) -> HttpResponse:
+    """Answers a conversation."""
+    record = record_of(request)
+    service.admit(record)
+    body = await read_model(request, service, ChatRequest)
+    service.check_model(body.model)
+    body.check_keep_alive()
+    wording = OllamaWording(service, record, body, "message")
+    if not body.messages:
+        return json_response(wording.loaded())
+    dialogue = Dialogue([message.as_mapping() for message in body.messages])
+    ids = await encode_dialogue(service, record, dialogue)
+    config = body.generation_config(service, ids)
+    return await respond(service, record, ids, config, wording, body.stream)
+
+
+class OllamaWording:
+    """Lines of generate ("response": text) and chat ("message": an object)."""
+
+    media_type = "application/x-ndjson"
+
+    def __init__(
+        self, service: Service, record: RequestRecord, body: BaseRequest, field: str
+    ) -> None:
+        self._tokenizer = service.runtime.tokenizer
+        self._record = record
+        self._model = body.model
+        self._field = field
+        self._top = body.top()
+        self._last: Response | None = None
+
+    def whole(self, answers: Sequence[Response]) -> dict[str, Any]:
+        """The only line of an answer that is not streamed."""
+        self._last = answers[0]
+        return {**self._line(answers[0]), **self._totals()}
+
+    def loaded(self) -> dict[str, Any]:
+        """The answer to a request that only asks for the model to be loaded."""
+        empty = Response("", 0, 0)
+        return {**self._line(empty), "done": True, "done_reason": "load"}
+
+    def step(self, pieces: Sequence[Response]) -> bytes:
+        """A line per piece of text."""
+        self._last = pieces[-1]
+        lines = [self._line(piece) for piece in pieces if piece.text or piece.logprobs]
+        return b"".join(_encoded({**line, "done": False}) for line in lines)
+
+    def end(self) -> bytes:
+        """The line with the totals."""
+        return _encoded({**self._line(Response("", 0, 0)), **self._totals()})
+
+    def failure(self, error: ApiError) -> bytes:
+        """A line that holds the error."""
+        return _encoded(error_body("/api/", error))
+
+    def _line(self, piece: Response) -> dict[str, Any]:
+        text: Any = piece.text
+        if self._field == "message":
+            text = {"role": "assistant", "content": piece.text}
+        line = {"model": self._model, "created_at": _now(), self._field: text}
+        if self._top is not None and piece.logprobs:
+            line["logprobs"] = chat_logprobs(self._tokenizer, piece.logprobs, self._top)
+        return line
+
+    def _totals(self) -> dict[str, Any]:
+        last = self._last or Response("", 0, 0)
+        spent = self._record.phases()
+        return {
+            "done": True,
+            "done_reason": last.finish_reason,
+            "total_duration": _nanoseconds(time.monotonic() - self._record.received),
+            "load_duration": 0,
+            "prompt_eval_count": last.input_token_len,
+            "prompt_eval_duration": _nanoseconds(spent["prefill"]),
+            "eval_count": last.generate_token_len,
+            "eval_duration": _nanoseconds(spent["decode"]),
+        }
+
+
+def _encoded(line: dict[str, Any]) -> bytes:
+    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def tags(service: Service) -> dict[str, Any]:
+    """The one model."""
+    return {"models": [_entry(service)]}
+
+
+def running(service: Service) -> dict[str, Any]:
+    """The one model is always loaded."""
+    entry = _entry(service)
+    size = sum(line["bytes"] for line in service.runtime.memory_plan["lines"])
+    loaded = {"size_vram": size, "context_length": service.max_tokens}
+    return {"models": [{**entry, "expires_at": _FAR_FUTURE, **loaded}]}
+
+
+async def show(request: Request, service: Service) -> HttpResponse:
+    """What is known of the model."""
+    service.admit(record_of(request))
+    body = await read_model(request, service, ShowRequest)
+    service.check_model(body.model)
+    info = service.runtime.description
+    template = service.runtime.template
+    return json_response(
+        {
+            "modelfile": f"FROM {service.config.served_name}",
+            "parameters": f"num_ctx {service.max_tokens}",
+            "template": template.source if template else "",
+            "details": _details(service),
+            "model_info": {
+                "general.architecture": info.family,
+                "general.parameter_count": info.num_parameters,
+                f"{info.family}.context_length": service.max_tokens,
+            },
+            "capabilities": ["completion"],
+        }
+    )
+
+
+def version() -> dict[str, str]:
+    """The server's own."""
+    return {"version": __version__}
+
+
+def _entry(service: Service) -> dict[str, Any]:
+    name = service.config.served_name
+    info = service.runtime.description
+    moment = datetime.fromtimestamp(service.created, timezone.utc).isoformat()
+    return {
+        "name": f"{name}:latest",
+        "model": f"{name}:latest",
+        "modified_at": moment,
+        "size": info.num_bytes,
+        "digest": info.digest,
+        "details": _details(service),
+    }
+
+
+def _details(service: Service) -> dict[str, Any]:
+    info = service.runtime.description
+    return {
+        "parent_model": "",
+        "format": info.file_kind,
+        "family": info.family,
+        "families": [info.family],
+        "parameter_size": f"{info.num_parameters / 1e6:.0f}M",
+        "quantization_level": info.commonest_format.removeprefix("gguf_").upper(),
+    }
