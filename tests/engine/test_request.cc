@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <vector>
 
 #include "support/test.h"
 #include "turbomind/engine/options.h"
@@ -43,6 +45,16 @@ TEST(bad_parameters_are_named) {
     p.allowed_token_ids = {3};
     p.bad_token_ids = {3};
   });
+  expect_rejected("allowed_token_ids: expected a token left", [&](auto& p) {
+    p.allowed_token_ids = {3};
+    p.logit_bias = {{3, -infinity}};
+  });
+  expect_rejected("allowed_token_ids: expected a token left", [](auto& p) {
+    p.allowed_token_ids = {3, 4};
+    p.bad_token_ids = {3};
+    p.eos_token_ids = {4};
+    p.min_new_tokens = 1;
+  });
   expect_rejected("stop_token_ids", [](auto& p) { p.stop_token_ids = {kVocab}; });
   expect_rejected("eos_token_ids", [](auto& p) { p.eos_token_ids = {-2}; });
   expect_rejected("n: expected a value in [1, max_num_seqs = 4], found 5", [](auto& p) { p.n = 5; });
@@ -54,6 +66,31 @@ TEST(bad_parameters_are_named) {
                   [](auto& p) { p.cache_keys = {{3, 3, "k"}}; });
   expect_rejected("cache_keys", [](auto& p) { p.cache_keys = {{-1, 3, "k"}}; });
   expect_rejected("cache_keys: expected a key", [](auto& p) { p.cache_keys = {{0, 3, ""}}; });
+}
+
+TEST(every_draw_has_a_token_to_take) {
+  std::vector<int32_t> all(kVocab);
+  std::iota(all.begin(), all.end(), 0);
+  expect_rejected("bad_token_ids: expected a token left", [&](auto& p) { p.bad_token_ids = all; });
+  expect_rejected("logit_bias: expected a token left", [&](auto& p) {
+    for (const int32_t token : all) p.logit_bias[token] = -std::numeric_limits<float>::infinity();
+  });
+  expect_rejected("min_new_tokens: expected a token left", [&](auto& p) {
+    p.stop_token_ids = all;
+    p.min_new_tokens = 1;
+  });
+  // A token that ends the answer may be the only one, unless tokens must come before it.
+  SamplingParams params;
+  params.allowed_token_ids = params.eos_token_ids = {4};
+  validate(params, kVocab, 4);
+  params.min_new_tokens = 1;
+  params.ignore_eos = true;
+  validate(params, kVocab, 4);
+  // Nothing is drawn where only the prompt is computed.
+  params = {};
+  params.bad_token_ids = all;
+  params.max_new_tokens = 0;
+  validate(params, kVocab, 4);
 }
 
 TEST(bad_prompts_are_refused) {

@@ -280,7 +280,7 @@ inline void sample(const tm_sample_args& args) {
     const float temperature = *row(args.temperature, t);
     std::vector<int32_t> order = ranking(logits, vocabulary);
     int32_t& out = *row<int32_t>(args.out, t) = order[0];
-    if (temperature == 0) continue;
+    if (temperature == 0 || logits[order[0]] == -kInfinity) continue;
     const int32_t top_k = *row<int32_t>(args.top_k, t);
     if (top_k > 0 && top_k < vocabulary) order.resize(static_cast<size_t>(top_k));
     const auto mass = [&, best = logits[order[0]]](int32_t id) {

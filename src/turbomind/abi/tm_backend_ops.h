@@ -241,7 +241,9 @@ typedef struct tm_logits_process_args {
  * over the kept set in ascending id order: the first id at which the running sum of p exceeds u times the kept total
  * (so no sort of the vocabulary is needed), with u = uniform(seed, position) in [0, 1). uniform is the first word of
  * Philox4x32-10 (Salmon et al., SC 2011) with key = (low, high) of seed and counter = (low, high of position, 0, 0),
- * divided by 2^32. At least one candidate always stays. */
+ * divided by 2^32. At least one candidate always stays. A row of nothing but -inf gives token 0 at any temperature: the
+ * core refuses requests that would cause one, and what is drawn must lie in the vocabulary, for the next step embeds it
+ * before the host sees it. */
 typedef struct tm_sample_args {
   size_t struct_size;
   tm_tensor logits;      /* f32 [T, V] */

@@ -34,12 +34,32 @@ void validate_token_lists(const SamplingParams& params, int32_t vocab_size) {
   require_tokens("allowed_token_ids", params.allowed_token_ids, vocab_size);
   require_tokens("stop_token_ids", params.stop_token_ids, vocab_size);
   require_tokens("eos_token_ids", params.eos_token_ids, vocab_size);
-  const auto is_bad = [&](int32_t token) {
-    return std::find(params.bad_token_ids.begin(), params.bad_token_ids.end(), token) != params.bad_token_ids.end();
+}
+
+// Every draw must have a token to take. Stop tokens are held back at first, so the first draw has the fewest.
+void validate_choice(const SamplingParams& params, int32_t vocab_size) {
+  std::vector<bool> open(static_cast<size_t>(vocab_size), params.allowed_token_ids.empty());
+  const auto set = [&](const std::vector<int32_t>& tokens, bool value) {
+    for (const int32_t token : tokens) open[static_cast<size_t>(token)] = value;
   };
-  const auto& allowed = params.allowed_token_ids;
-  require(allowed.empty() || !std::all_of(allowed.begin(), allowed.end(), is_bad), "allowed_token_ids",
-          "a token that is not in bad_token_ids", "none");
+  set(params.allowed_token_ids, true);
+  set(params.bad_token_ids, false);
+  for (const auto& [token, bias] : params.logit_bias) {
+    if (std::isinf(bias)) open[static_cast<size_t>(token)] = false;
+  }
+  if (params.min_new_tokens > 0) {
+    set(params.stop_token_ids, false);
+    if (!params.ignore_eos) set(params.eos_token_ids, false);
+  }
+  if (params.max_new_tokens == 0 || std::find(open.begin(), open.end(), true) != open.end()) return;
+  const char* name = !params.allowed_token_ids.empty() ? "allowed_token_ids"
+                     : !params.bad_token_ids.empty()   ? "bad_token_ids"
+                     : !params.logit_bias.empty()      ? "logit_bias"
+                                                       : "min_new_tokens";
+  require(false, name,
+          "a token left to generate that neither bad_token_ids nor a logit_bias of -inf forbids, nor min_new_tokens "
+          "as one that stops",
+          "none");
 }
 
 // A guide decides alone what may be drawn: a second opinion could leave nothing.
@@ -126,6 +146,7 @@ void validate(const SamplingParams& params, int32_t vocab_size, int32_t max_num_
   require(std::isfinite(params.presence_penalty), "presence_penalty", "a finite value", params.presence_penalty);
   require(std::isfinite(params.frequency_penalty), "frequency_penalty", "a finite value", params.frequency_penalty);
   validate_token_lists(params, vocab_size);
+  validate_choice(params, vocab_size);
   for (const CacheKey& key : params.cache_keys) {
     require(key.begin >= 0 && key.begin < key.end, "cache_keys", "positions with 0 <= begin < end",
             std::to_string(key.begin) + " .. " + std::to_string(key.end));

@@ -70,7 +70,8 @@ struct SamplingParams {
   std::shared_ptr<const TokenGuide> guide;
 };
 
-// Throws kInvalidArgument naming the parameter, what was expected and what was found.
+// Throws kInvalidArgument naming the parameter, what was expected and what was found; also where the lists of tokens
+// together leave a draw nothing to take.
 void validate(const SamplingParams& params, int32_t vocab_size, int32_t max_num_seqs);
 // Throws kInvalidArgument for an empty prompt or a token outside the vocabulary, kPromptTooLong unless at least one
 // more token fits into max_len.

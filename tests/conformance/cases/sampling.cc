@@ -21,6 +21,7 @@ struct SampleCase {
   bool ties = false;       // few distinct logits
   bool forbidden = false;  // most logits are -inf
   bool mixed = false;      // every row its own parameters
+  bool nothing = false;    // every second row is -inf throughout
 };
 
 // Candidates whose interval borders are nearer than this to a drawn number or a limit may change places in float32.
@@ -44,7 +45,8 @@ struct SampleTensors {
 
 void fill_sample(Random& random, SampleTensors& t, const SampleCase& p) {
   for (int64_t i = 0; i < t.logits.size(); ++i) {
-    const bool forbid = p.forbidden && random.integer(0, 9) != 0 && i % p.vocabulary != 3;
+    const bool forbid =
+        (p.forbidden && random.integer(0, 9) != 0 && i % p.vocabulary != 3) || (p.nothing && i / p.vocabulary % 2 == 1);
     const double value = p.ties ? static_cast<double>(random.integer(0, 2)) : p.sigma * random.normal();
     t.logits.set(i, forbid ? -std::numeric_limits<double>::infinity() : value);
   }
@@ -167,6 +169,8 @@ void add_sampling_cases(Suite& suite, const Session&) {
   add("ties_top_p", {.rows = 33, .vocabulary = 64, .top_p = 0.31, .ties = true});
   add("forbidden_tokens", {.rows = 17, .vocabulary = 200, .top_p = 0.9, .forbidden = true});
   add("mixed_rows", {.rows = 60, .vocabulary = 500, .mixed = true});
+  add("nothing_allowed", {.rows = 60, .vocabulary = 500, .mixed = true, .nothing = true});
+  add("nothing_allowed_plain", {.rows = 4, .vocabulary = 5000, .nothing = true});
   suite.add("sample", "f32", "frequencies", build_frequencies);
 }
 

@@ -183,7 +183,7 @@ int64_t sample(const double* logits, int64_t vocabulary, const SamplingRow& row)
   Ints order(static_cast<size_t>(vocabulary));
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return logits[a] > logits[b]; });
-  if (row.temperature == 0) return order[0];
+  if (row.temperature == 0 || std::isinf(logits[order[0]])) return order[0];
   if (row.top_k > 0) order.resize(static_cast<size_t>(std::min(row.top_k, vocabulary)));
   Values mass(order.size());
   for (size_t j = 0; j < order.size(); ++j) mass[j] = std::exp((logits[order[j]] - logits[order[0]]) / row.temperature);
