@@ -8,21 +8,21 @@ import os
 import queue
 import sys
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from types import TracebackType
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from manymind.call import Call
 from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig, Response
 from manymind.dispatcher import Subscription
-from manymind.prompts import split_prompts
+from manymind.lmdeploy_fields import CALL, CHAT, PIPELINE, STREAM, require_neutral
+from manymind.prompts import Prompt, split_prompts
 from manymind.runtime import Runtime
 from manymind.session import Session
-from manymind.validation import require, require_token_ids
+from manymind.validation import is_int, require, require_bool, require_token_ids, require_type
 
 if TYPE_CHECKING:
     from manymind import _turbomind
-    from manymind.prompts import Prompt
 
 Outputs: TypeAlias = "list[_turbomind.Output]"
 GenConfigs: TypeAlias = "GenerationConfig | Sequence[GenerationConfig] | None"
@@ -30,17 +30,26 @@ _PROGRESS_THRESHOLD = 16
 
 
 def pipeline(
-    model: str | os.PathLike[str],
+    model_path: str | os.PathLike[str],
     backend_config: EngineConfig | None = None,
     chat_template_config: ChatTemplateConfig | None = None,
     log_level: str | None = None,
+    **others: Any,
 ) -> Pipeline:
     """Loads a model: a folder of a Hugging Face checkpoint, a ``.gguf`` file or a short name.
 
-    Raises FetchError, CheckpointError, UnsupportedModelError, BackendError or OutOfMemoryError.
+    log_level: "debug", "info", "warning", "error" or "critical" (which shows errors, too), in any
+    case; None takes MANYMIND_LOG_LEVEL. others: LMDeploy's further parameters, at values that ask
+    for nothing. Raises InvalidParameterError, FetchError, CheckpointError, UnsupportedModelError,
+    BackendError or OutOfMemoryError.
     """
+    require_neutral("pipeline", others, PIPELINE)
+    require_type("model_path", model_path, (str, os.PathLike))
+    require_type("backend_config", backend_config, (EngineConfig, NoneType))
+    require_type("chat_template_config", chat_template_config, (ChatTemplateConfig, NoneType))
+    require_type("log_level", log_level, (str, NoneType))
     runtime = Runtime.load(
-        model,
+        model_path,
         backend_config or EngineConfig(),
         chat_template_config or ChatTemplateConfig(),
         log_level,
@@ -67,29 +76,34 @@ class Pipeline:
         gen_config: GenConfigs = None,
         do_preprocess: bool = True,
         use_tqdm: bool | None = None,
+        **others: Any,
     ) -> Any:
         """Answers prompts: a str, OpenAI messages, or a list of those.
 
         gen_config: one for all or one per prompt. do_preprocess=False sends a str as it is, without
-        the chat template. use_tqdm None: a progress bar on a terminal from 16 prompts on. Returns a
-        Response for a single prompt, a list for a list; with n > 1 each element is the list of its
-        n responses. Raises InvalidParameterError, PromptTooLongError; a request that fails in the
-        engine raises its error after the others are done.
+        the chat template. use_tqdm None: a progress bar on a terminal from 16 prompts on. others:
+        LMDeploy's further parameters, at values that ask for nothing. Returns a Response for a
+        single prompt, a list for a list; with n > 1 each element is the list of its n responses.
+        Raises InvalidParameterError, PromptTooLongError; a request that fails in the engine raises
+        its error after the others are done.
         """
+        require_neutral("infer", others, CALL)
+        if use_tqdm is not None:
+            require_bool("use_tqdm", use_tqdm)
         items, single = split_prompts(prompts)
-        ids = [self.runtime.encode_prompt(prompt, do_preprocess) for prompt in items]
+        ids = self._encode(items, do_preprocess)
         answers = self._run(ids, self._configs(gen_config, len(ids)), use_tqdm)
         return answers[0] if single else answers
 
     def generate(
-        self, input_ids: Sequence[Sequence[int]], gen_config: GenConfigs = None
+        self, input_ids: Collection[Collection[int]], gen_config: GenConfigs = None
     ) -> list[Any]:
-        """Like ``infer`` for prompts given as token ids."""
+        """Like ``infer`` for prompts given as token ids: lists of integers, or numpy arrays."""
         ids = _checked_ids(input_ids)
         return self._run(ids, self._configs(gen_config, len(ids)), False)
 
     def stream_infer(
-        self, prompts: Any, gen_config: GenConfigs = None, do_preprocess: bool = True
+        self, prompts: Any, gen_config: GenConfigs = None, do_preprocess: bool = True, **others: Any
     ) -> Iterator[Response]:
         """Yields what each step adds: ``text`` is the new piece, ``index`` the prompt's place in
         the list.
@@ -97,10 +111,11 @@ class Pipeline:
         The last piece of a prompt has its finish_reason. Leaving the iterator early cancels what is
         running. Raises as ``infer``, after the last piece.
         """
+        require_neutral("stream_infer", others, STREAM)
         items, _ = split_prompts(prompts)
         configs = self._configs(gen_config, len(items))
         _require_one_answer(configs)
-        ids = [self.runtime.encode_prompt(prompt, do_preprocess) for prompt in items]
+        ids = self._encode(items, do_preprocess)
         with _synchronous_call(self.runtime, ids, configs) as (call, outputs):
             while call.open:
                 yield from call.absorb(outputs.get())
@@ -111,10 +126,14 @@ class Pipeline:
         prompt: Any,
         session: Session | None = None,
         gen_config: GenerationConfig | None = None,
+        **others: Any,
     ) -> Session:
         """One turn of a conversation; returns the session with ``response`` and ``history``
         updated.
         """
+        require_neutral("chat", others, CHAT)
+        require_type("session", session, (Session, NoneType))
+        require_type("gen_config", gen_config, (GenerationConfig, NoneType))
         _require_one_answer([gen_config] if gen_config else [])
         session = session or self.session()
         session.response = self.infer(session.messages_with(prompt), gen_config)
@@ -130,12 +149,12 @@ class Pipeline:
         """A new, empty conversation."""
         return Session()
 
-    def get_ppl(self, input_ids: Sequence[int] | Sequence[Sequence[int]]) -> list[float]:
+    def get_ppl(self, input_ids: Collection[int] | Collection[Collection[int]]) -> list[float]:
         """Mean cross entropy, in nats, of each token sequence after its first token.
 
         Raises InvalidParameterError for a sequence of fewer than two tokens.
         """
-        single = any(isinstance(item, int) for item in input_ids)
+        single = isinstance(input_ids, Collection) and any(map(is_int, input_ids))
         batch = _checked_ids([input_ids] if single else input_ids)
         for ids in batch:
             require(len(ids) >= 2, "input_ids", "at least 2 tokens", ids)
@@ -200,16 +219,18 @@ class Pipeline:
     async def _encode_beside(self, items: Sequence[Prompt], use_template: bool) -> list[list[int]]:
         import asyncio
 
-        def encode() -> list[list[int]]:
-            return [self.runtime.encode_prompt(prompt, use_template) for prompt in items]
+        return await asyncio.to_thread(self._encode, items, use_template)
 
-        return await asyncio.to_thread(encode)
+    def _encode(self, items: Sequence[Prompt], do_preprocess: bool) -> list[list[int]]:
+        require_bool("do_preprocess", do_preprocess)
+        return [self.runtime.encode_prompt(prompt, do_preprocess) for prompt in items]
 
     def _run(
         self, ids: Sequence[Sequence[int]], configs: list[GenerationConfig], use_tqdm: bool | None
     ) -> list[Any]:
         running = _synchronous_call(self.runtime, ids, configs)
-        with running as (call, outputs), _Progress(len(ids), use_tqdm) as advance:
+        progress = _Progress(sum(config.n for config in configs), use_tqdm)
+        with running as (call, outputs), progress as advance:
             while call.open:
                 finished = [p for p in call.absorb(outputs.get()) if p.finish_reason is not None]
                 advance(len(finished))
@@ -230,12 +251,15 @@ class Pipeline:
         return list(gen_config)
 
 
-def _checked_ids(input_ids: object) -> list[Sequence[int]]:
-    valid = isinstance(input_ids, Sequence) and not isinstance(input_ids, (str, bytes))
+def _checked_ids(input_ids: Any) -> list[list[int]]:
+    valid = isinstance(input_ids, Collection) and not isinstance(input_ids, (str, bytes, Mapping))
     require(valid, "input_ids", "a list of lists of token ids", input_ids)
-    for index, ids in enumerate(input_ids):  # type: ignore[arg-type, var-annotated]
+    batch: list[list[int]] = []
+    for index, ids in enumerate(input_ids):
+        require(ids is not None, f"input_ids[{index}]", "a list of token ids", ids)
         require_token_ids(f"input_ids[{index}]", ids)
-    return list(input_ids)  # type: ignore[call-overload, no-any-return]
+        batch.append(list(map(int, ids)))
+    return batch
 
 
 def _cross_entropy(answer: Response) -> float:
@@ -268,7 +292,7 @@ class _Progress:
         if wanted:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, unit="prompt")
+            self._bar = tqdm(total=total, unit="answer")
 
     def __enter__(self) -> Callable[[int], None]:
         return self._advance

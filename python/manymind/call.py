@@ -36,6 +36,8 @@ class Call:
         self._runtime = runtime
         self._subscription = subscription
         self._lock = threading.Lock()  # guards the requests' state, absorbed or being sent
+        # First: this refuses an n for which no list of answers could be made.
+        params = [runtime.sampling_params(config) for config in configs]
         self._answers = [
             [runtime.new_answer(config, index, choice) for choice in range(config.n)]
             for index, config in enumerate(configs)
@@ -43,7 +45,6 @@ class Call:
         self._open_answers = sum(len(group) for group in self._answers)
         self._prompt_of: dict[int, int] = {}
         self._in_flight = 0
-        params = [runtime.sampling_params(config) for config in configs]
         self._unsent = deque(enumerate(zip(ids, params, strict=True)))
 
     def __enter__(self) -> Call:

@@ -7,10 +7,11 @@ A wrong value raises InvalidParameterError that names the field.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 from manymind.guided.formats import check_response_format
+from manymind.lmdeploy_fields import CHAT_TEMPLATE, GENERATION, takes_neutral
 from manymind.validation import (
     require,
     require_bool,
@@ -27,7 +28,7 @@ OutputRows = Literal["all", "generation"]
 _MAX_SEED = 2**64 - 1
 
 
-@dataclass
+@dataclass(slots=True)
 class EngineConfig:
     """How the engine runs; the same settings on every device.
 
@@ -42,7 +43,8 @@ class EngineConfig:
         block_size: tokens per KV block; 0 = the backend's choice.
         session_len: most tokens of one sequence, prompt included; 0 = the model's own limit.
         max_batch_size: most sequences in one step.
-        max_prefill_token_num: most token rows in one step.
+        max_prefill_token_num: most token rows in one step, at least max_batch_size; 0 = 512, or
+            max_batch_size where that is more.
         cache_max_entry_count: share of the memory left after loading that the KV cache may take;
             0 = the device's usual share.
         num_kv_blocks: exact size of the KV cache; 0 = sized by memory.
@@ -62,7 +64,7 @@ class EngineConfig:
     block_size: int = 0
     session_len: int = 0
     max_batch_size: int = 32
-    max_prefill_token_num: int = 512
+    max_prefill_token_num: int = 0
     cache_max_entry_count: float = 0.0
     num_kv_blocks: int = 0
     enable_prefix_caching: bool = True
@@ -77,8 +79,9 @@ class EngineConfig:
         """Raises InvalidParameterError naming a field outside its domain; also done before use."""
         for name in ("device_index", "num_threads", "block_size", "session_len", "num_kv_blocks"):
             require_int(name, getattr(self, name), 0)
-        for name in ("tp", "max_batch_size", "max_prefill_token_num", "max_queue_size"):
+        for name in ("tp", "max_batch_size", "max_queue_size"):
             require_int(name, getattr(self, name), 1)
+        self._check_step()
         require(isinstance(self.backend, str), "backend", "a plug-in's name", self.backend)
         dtypes = ("auto", "float32", "bfloat16", "float16")
         require_choice("dtype", self.dtype, dtypes)
@@ -92,15 +95,25 @@ class EngineConfig:
         )
         require(valid, "backend_config", "a mapping of str to str", self.backend_config)
 
+    def _check_step(self) -> None:
+        rows = self.max_prefill_token_num
+        require_int("max_prefill_token_num", rows, 0)
+        # Every sequence that decodes takes one row of each step.
+        expected = f"0 or at least max_batch_size ({self.max_batch_size})"
+        require(rows == 0 or rows >= self.max_batch_size, "max_prefill_token_num", expected, rows)
 
-@dataclass
+
+@takes_neutral(GENERATION)
+@dataclass(slots=True)
 class GenerationConfig:
     """How one request is answered, in LMDeploy's names.
+
+    LMDeploy's fields that are not among them are taken at the value that changes nothing.
 
     Attributes:
         n: answers per prompt.
         max_new_tokens: most tokens of an answer; 0 computes the prompt only.
-        min_new_tokens: no end-of-sequence or stop token before so many.
+        min_new_tokens: no end-of-sequence or stop token before so many; None = 0.
         do_sample: False is greedy and leaves temperature, top_k, top_p and min_p unused; penalties
             and biases apply in both cases.
         temperature: divides the logits.
@@ -134,7 +147,7 @@ class GenerationConfig:
 
     n: int = 1
     max_new_tokens: int = 512
-    min_new_tokens: int = 0
+    min_new_tokens: int | None = 0
     do_sample: bool = False
     temperature: float = 0.8
     top_k: int = 50
@@ -184,13 +197,11 @@ class GenerationConfig:
 
     def _check_lengths(self) -> None:
         require_int("max_new_tokens", self.max_new_tokens, 0)
-        require_int("min_new_tokens", self.min_new_tokens, 0)
-        require(
-            self.min_new_tokens <= self.max_new_tokens,
-            "min_new_tokens",
-            f"at most max_new_tokens ({self.max_new_tokens})",
-            self.min_new_tokens,
-        )
+        if self.min_new_tokens is not None:
+            require_int("min_new_tokens", self.min_new_tokens, 0)
+            expected = f"at most max_new_tokens ({self.max_new_tokens})"
+            fits = self.min_new_tokens <= self.max_new_tokens
+            require(fits, "min_new_tokens", expected, self.min_new_tokens)
 
     def _check_sampling(self) -> None:
         require_bool("do_sample", self.do_sample)
@@ -215,22 +226,36 @@ class GenerationConfig:
         require_token_weights("logit_bias", self.logit_bias)
 
 
-@dataclass
+@takes_neutral(CHAT_TEMPLATE)
+@dataclass(slots=True)
 class ChatTemplateConfig:
     """Changes to how messages become a prompt.
 
     Attributes:
+        model_name: LMDeploy's name of a built-in template. None is the only value: templates come
+            with the checkpoint.
         chat_template: a Jinja text used instead of the checkpoint's template.
         system: system message of conversations that bring none.
     """
 
+    model_name: None = None
+    _: KW_ONLY
     chat_template: str | None = None
     system: str | None = None
 
     def __post_init__(self) -> None:
+        self.validate()
+
+    def validate(self) -> None:
+        """Raises InvalidParameterError naming a field outside its domain; also done before use."""
+        expected = "None (templates come with the checkpoint, or as chat_template)"
+        require(self.model_name is None, "ChatTemplateConfig.model_name", expected, self.model_name)
         for name in ("chat_template", "system"):
             value = getattr(self, name)
             require(value is None or isinstance(value, str), name, "a str", value)
+        text = self.chat_template
+        is_template = text is None or "{{" in text or "{%" in text
+        require(is_template, "chat_template", "a Jinja template", text)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from pathlib import Path
 
 from manymind.catalog import CATALOG, CatalogEntry
@@ -17,14 +18,15 @@ def resolve_model(model: str | os.PathLike[str], progress: bool = True) -> Path:
     A short name is fetched on first use. Raises FetchError if ``model`` is none of these or cannot
     be fetched.
     """
-    path = Path(model).expanduser()
-    if path.exists():
-        return path
-    entry = CATALOG.get(str(model))
+    name = os.fspath(model)
+    # Not Path.exists(), which raises for a name that is too long for a file.
+    if name and os.path.exists(path := os.path.expanduser(name)):
+        return Path(path)
+    entry = CATALOG.get(name)
     if entry is None:
         raise FetchError(
             f"model: expected a folder, a .gguf file or one of {', '.join(CATALOG)}; "
-            f"found {str(model)!r}, which does not exist"
+            f"found {reprlib.repr(name)}, which does not exist"
         )
     return fetch(entry, home_folder() / "models", progress)
 

@@ -1,104 +1,78 @@
 # SPDX-License-Identifier: Apache-2.0
 """LMDeploy's engine configurations by their own field names, so that its users change only the
-import.
-
-A field with a meaning here is mapped; any other field may only be passed with LMDeploy's default
-value, which changes nothing. Field names and defaults: LMDeploy 0.18, ``lmdeploy.messages``.
+import: each is an EngineConfig. Field names and defaults: LMDeploy 0.18, ``lmdeploy.messages``.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from manymind.config import EngineConfig
-from manymind.errors import InvalidParameterError
-
-# LMDeploy field -> EngineConfig field of the same meaning and domain.
-_SAME = MappingProxyType(
-    {
-        "dtype": "dtype",
-        "tp": "tp",
-        "session_len": "session_len",
-        "max_batch_size": "max_batch_size",
-        "cache_max_entry_count": "cache_max_entry_count",
-        "cache_block_seq_len": "block_size",
-        "block_size": "block_size",
-        "enable_prefix_caching": "enable_prefix_caching",
-        "max_prefill_token_num": "max_prefill_token_num",
-    }
-)
-_KV_DTYPES = {0: "auto", 8: "int8"}
-_BACKENDS = {"cpu": "cpu", "cuda": "cuda", "ascend": "ascend"}
-_NEUTRAL: Mapping[str, tuple[object, ...]] = MappingProxyType(
-    {
-        "dp": (1,),
-        "cp": (1,),
-        "ep": (1,),
-        "nnodes": (1,),
-        "node_rank": (0,),
-        "model_format": (None,),
-        "rope_scaling_factor": (0.0,),
-        "use_logn_attn": (False,),
-        "download_dir": (None,),
-        "revision": (None,),
-        "num_tokens_per_iter": (0,),
-        "max_prefill_iters": (1,),
-        "cache_chunk_size": (-1,),
-        "async_": (1,),
-        "devices": (None,),
-        "empty_init": (False,),
-        "language_model_only": (False,),
-        "communicator": ("nccl",),
-        "hf_overrides": (None,),
-        "enable_metrics": (True,),
-        "adapters": (None,),
-        "num_cpu_blocks": (0,),
-        "num_gpu_blocks": (0,),
-        "prefill_interval": (16,),
-        "eager_mode": (False,),
-        "thread_safe": (False, True),  # every pipeline is
-        "custom_module_map": (None,),
-        "distributed_executor_backend": (None,),
-        "enable_microbatch": (False,),
-        "enable_eplb": (False,),
-    }
-)
+from manymind.lmdeploy_fields import PYTORCH, TURBOMIND, Neutral, require_neutral
+from manymind.validation import require
 
 
-def _translate(kind: str, fields: Mapping[str, Any]) -> EngineConfig:
-    mapped: dict[str, Any] = {}
-    for name, value in fields.items():
-        if name in _SAME:
-            if value is not None:
-                mapped[_SAME[name]] = value
-        elif name == "quant_policy":
-            mapped["kv_cache_dtype"] = _choose(kind, name, value, _KV_DTYPES)
-        elif name == "device_type":
-            mapped["backend"] = _choose(kind, name, value, _BACKENDS)
-        elif name not in _NEUTRAL:
-            raise InvalidParameterError(f"{kind}.{name}: this field is not supported")
-        elif value not in _NEUTRAL[name]:
-            raise InvalidParameterError(
-                f"{kind}.{name}: only {_NEUTRAL[name][0]!r} is supported, found {value!r}"
-            )
-    return EngineConfig(**mapped)
+def _renamed(kind: str, name: str, field: str, values: Mapping[object, str] | None = None) -> Any:
+    """An attribute for the EngineConfig field of another name, whose values may be others, too."""
+
+    def read(self: EngineConfig) -> Any:
+        value = getattr(self, field)
+        return next((ours for ours, theirs in (values or {}).items() if theirs == value), value)
+
+    def write(self: EngineConfig, value: Any) -> None:
+        if values is not None:
+            known = isinstance(value, (str, int)) and value in values
+            expected = f"one of {', '.join(map(repr, values))}"
+            require(known, f"{kind}.{name}", expected, value)
+            value = values[value]
+        setattr(self, field, value)
+
+    return property(read, write, doc=f"LMDeploy's name of {field}.")
 
 
-def _choose(kind: str, name: str, value: Any, choices: Mapping[Any, str]) -> str:
-    if value not in choices:
-        raise InvalidParameterError(
-            f"{kind}.{name}: expected one of {', '.join(map(repr, choices))}, found {value!r}"
-        )
-    return choices[value]
+def _quant_policy(kind: str) -> Any:
+    return _renamed(kind, "quant_policy", "kv_cache_dtype", {0: "auto", 8: "int8"})
 
 
-def TurbomindEngineConfig(**fields: Any) -> EngineConfig:  # noqa: N802  (LMDeploy's class name)
-    """An EngineConfig from LMDeploy's TurbomindEngineConfig fields."""
-    return _translate("TurbomindEngineConfig", fields)
+class _LmdeployConfig(EngineConfig):
+    """Takes LMDeploy's fields with a meaning here, EngineConfig's own, and neutral ones."""
+
+    __slots__ = ()
+    _neutral: ClassVar[Neutral]
+
+    def __init__(self, **fields: Any) -> None:
+        kind = type(self)
+        known = {field.name for field in dataclasses.fields(kind)}
+        known |= {name for name, item in vars(kind).items() if isinstance(item, property)}
+        others = {name: value for name, value in fields.items() if name not in known}
+        require_neutral(kind.__name__, others, self._neutral)
+        super().__init__()
+        for name in known & fields.keys():
+            if fields[name] is not None:  # LMDeploy's word for "as usual"
+                setattr(self, name, fields[name])
+        self.validate()
 
 
-def PytorchEngineConfig(**fields: Any) -> EngineConfig:  # noqa: N802  (LMDeploy's class name)
-    """An EngineConfig from LMDeploy's PytorchEngineConfig fields."""
-    return _translate("PytorchEngineConfig", fields)
+class TurbomindEngineConfig(_LmdeployConfig):
+    """An EngineConfig by the names of LMDeploy's TurbomindEngineConfig."""
+
+    __slots__ = ()
+    _neutral = TURBOMIND
+    cache_block_seq_len = _renamed("TurbomindEngineConfig", "cache_block_seq_len", "block_size")
+    quant_policy = _quant_policy("TurbomindEngineConfig")
+
+
+class PytorchEngineConfig(_LmdeployConfig):
+    """An EngineConfig by the names of LMDeploy's PytorchEngineConfig."""
+
+    __slots__ = ()
+    _neutral = PYTORCH
+    device_type = _renamed(
+        "PytorchEngineConfig",
+        "device_type",
+        "backend",
+        {"cpu": "cpu", "cuda": "cuda", "ascend": "ascend"},
+    )
+    quant_policy = _quant_policy("PytorchEngineConfig")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from manymind import _turbomind
     from manymind.checkpoint import Checkpoint
 
+_STEP_ROWS = 512
+_LOG_LEVELS = {"critical": "error"}  # where the engine has no level of its own
 _ENTRY_POINT_GROUP = "manymind.backends"
 
 
@@ -26,7 +28,8 @@ def start_engine(
     from manymind.environment import log_level as default_log_level
     from manymind.models import load_model
 
-    _turbomind.set_log_level(log_level.lower() if log_level else default_log_level())
+    level = log_level.lower() if log_level else default_log_level()
+    _turbomind.set_log_level(_LOG_LEVELS.get(level, level))
     model = load_model(checkpoint)
     engine = _turbomind.Engine(model.config, engine_options(config))
     for weight in model.weights.values():
@@ -50,7 +53,8 @@ def engine_options(config: EngineConfig) -> _turbomind.EngineOptions:
     options.block_size = config.block_size
     options.session_len = config.session_len
     options.max_num_seqs = config.max_batch_size
-    options.max_num_batched_tokens = config.max_prefill_token_num
+    rows = config.max_prefill_token_num or max(_STEP_ROWS, config.max_batch_size)
+    options.max_num_batched_tokens = rows
     options.cache_memory_fraction = config.cache_max_entry_count
     options.num_kv_blocks = config.num_kv_blocks
     options.enable_prefix_caching = config.enable_prefix_caching

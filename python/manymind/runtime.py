@@ -18,7 +18,8 @@ from manymind.fetch import resolve_model
 from manymind.guided import GuideCompiler
 from manymind.output_text import TextAssembler
 from manymind.prompts import Prompt, as_messages
-from manymind.sampling import sampling_params
+from manymind.sampling import listed, sampling_params
+from manymind.validation import require
 
 if TYPE_CHECKING:
     from manymind import _turbomind
@@ -45,6 +46,7 @@ class Runtime:
         engine: _turbomind.Engine,
         memory_plan: dict[str, Any],
         text: TextSide,
+        max_batch_size: int,
     ) -> None:
         self.engine = engine
         self.memory_plan = memory_plan
@@ -54,6 +56,7 @@ class Runtime:
         self.guides = GuideCompiler(text.tokenizer, engine.vocab_size)
         self.description = describe(checkpoint)
         self._system = text.system
+        self._max_batch_size = max_batch_size
         self._checkpoint = checkpoint
 
     @classmethod
@@ -76,7 +79,8 @@ class Runtime:
                 text = beside.submit(_load_text_side, checkpoint, template_config)
                 engine, memory_plan = start_engine(checkpoint, config, log_level)
                 on_failure.callback(engine.stop)
-                runtime = cls(checkpoint, engine, memory_plan, text.result())
+                sequences = config.max_batch_size
+                runtime = cls(checkpoint, engine, memory_plan, text.result(), sequences)
             on_failure.pop_all()
         return runtime
 
@@ -104,14 +108,17 @@ class Runtime:
         return self.tokenizer.encode_segments([*segments, *([(prefill, False)] if prefill else [])])
 
     def sampling_params(self, config: GenerationConfig) -> _turbomind.SamplingParams:
-        """The engine's parameters for one request."""
+        """The engine's parameters for one request; raises InvalidParameterError."""
+        config.validate()
+        most = self._max_batch_size
+        require(config.n <= most, "n", f"at most max_batch_size ({most})", config.n)
         eos = self.tokenizer.eos_token_ids
         return sampling_params(config, eos, self._encode_word, self.guides)
 
     def new_answer(self, config: GenerationConfig, index: int, choice: int = 0) -> Answer:
         """An empty answer, the ``choice``-th to prompt number ``index``."""
         decoder = self.tokenizer.incremental_decoder(config.skip_special_tokens)
-        stop_words = tuple(config.stop_words or ())
+        stop_words = tuple(listed(config.stop_words))
         text = TextAssembler(decoder, stop_words, config.include_stop_str_in_output)
         return Answer(text, index, choice)
 
@@ -130,5 +137,6 @@ def _load_text_side(checkpoint: Checkpoint, config: ChatTemplateConfig) -> TextS
     from manymind.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(checkpoint)
+    config.validate()
     source = config.chat_template or checkpoint.chat_template
     return TextSide(tokenizer, load_chat_template(source, tokenizer), config.system)

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from manymind.config import GenerationConfig
 from manymind.errors import InvalidParameterError
@@ -14,6 +14,8 @@ from manymind.guided import GuideCompiler, is_constrained
 if TYPE_CHECKING:
     from manymind import _turbomind
 
+Item = TypeVar("Item")
+
 
 def sampling_params(
     config: GenerationConfig,
@@ -21,7 +23,7 @@ def sampling_params(
     encode_word: Callable[[str], list[int]],
     guides: GuideCompiler,
 ) -> _turbomind.SamplingParams:
-    """The engine's parameters of one request.
+    """The engine's parameters of one request, whose settings are valid.
 
     encode_word turns a bad word into its token ids; a word of several tokens cannot be forbidden
     token by token and raises InvalidParameterError. A response format that ``guides`` has not
@@ -29,19 +31,18 @@ def sampling_params(
     """
     from manymind import _turbomind
 
-    config.validate()
     params = _turbomind.SamplingParams()
     params.n = config.n
     params.max_new_tokens = config.max_new_tokens
-    params.min_new_tokens = config.min_new_tokens
+    params.min_new_tokens = config.min_new_tokens or 0
     _set_randomness(params, config)
     params.repetition_penalty = config.repetition_penalty
     params.presence_penalty = config.presence_penalty
     params.frequency_penalty = config.frequency_penalty
     params.logit_bias = dict(config.logit_bias or {})
-    params.bad_token_ids = [*(config.bad_token_ids or ()), *_bad_word_ids(config, encode_word)]
-    params.allowed_token_ids = list(config.allowed_token_ids or ())
-    params.stop_token_ids = list(config.stop_token_ids or ())
+    params.bad_token_ids = [*listed(config.bad_token_ids), *_bad_word_ids(config, encode_word)]
+    params.allowed_token_ids = listed(config.allowed_token_ids)
+    params.stop_token_ids = listed(config.stop_token_ids)
     params.eos_token_ids = list(eos_token_ids)
     params.ignore_eos = config.ignore_eos
     params.logprobs = -1 if config.logprobs is None else config.logprobs
@@ -56,6 +57,11 @@ def sampling_params(
     return params
 
 
+def listed(values: Collection[Item] | None) -> list[Item]:
+    """The values as a list: a numpy array has no truth value."""
+    return [] if values is None else list(values)
+
+
 def _set_randomness(params: _turbomind.SamplingParams, config: GenerationConfig) -> None:
     params.temperature = config.temperature if config.do_sample else 0.0
     params.top_k = config.top_k
@@ -67,7 +73,7 @@ def _set_randomness(params: _turbomind.SamplingParams, config: GenerationConfig)
 
 def _bad_word_ids(config: GenerationConfig, encode_word: Callable[[str], list[int]]) -> list[int]:
     ids: list[int] = []
-    for word in config.bad_words or ():
+    for word in listed(config.bad_words):
         tokens = encode_word(word)
         if len(tokens) != 1:
             raise InvalidParameterError(

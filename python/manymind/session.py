@@ -17,6 +17,17 @@ class Session:
     history: list[dict[str, Any]] = field(default_factory=list)
     response: Response | None = None
 
+    def close(self) -> None:
+        """Forgets the conversation; nothing else is held."""
+        self.history = []
+        self.response = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def messages_with(self, prompt: Prompt) -> list[dict[str, Any]]:
         """The history followed by a new turn."""
         return [*self.history, *_as_turn(prompt)]

@@ -244,6 +244,10 @@ def test_progress_bar_counts_answers(smollm2: Pipeline, capfd: pytest.CaptureFix
     config = GenerationConfig(max_new_tokens=1)
     smollm2([QUESTION] * 3, config, use_tqdm=True)
     assert "3/3" in capfd.readouterr().err
+    smollm2([QUESTION] * 3, GenerationConfig(max_new_tokens=1, n=2), use_tqdm=True)
+    shown = capfd.readouterr().err
+    assert "6/6" in shown
+    assert "answer" in shown
     smollm2([QUESTION] * 20, config)
     assert capfd.readouterr().err == ""  # no terminal, no bar
 

@@ -161,7 +161,7 @@ SLOW = {
     "{{ k | map('sort') | list | length }}",
     "selecting test": LONG_LIST + "{{ range(-100000, 0) | select('in', l) | list | length }}",
     "titles": LONG_TEXT + "{{ s | title | length }}",
-    "constants": "{{ '\n' | indent(5000000) | length }}" * 5000,
+    "constants": "{{ 'a\\nb' | indent(5000000) | length }}" * 500,
 }
 
 
@@ -170,11 +170,11 @@ def test_time_limit_holds_wherever_time_is_spent(
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("manymind.template_limits.MAX_SECONDS", 0.3)
-    start = time.monotonic()
+    start = time.thread_time()
     with pytest.raises(ChatTemplateError, match="at most"):
         render(SLOW[case])
     # The rest is compiling the template and the operation that the limit fell into.
-    assert time.monotonic() - start < 3.0
+    assert time.thread_time() - start < 3.0
 
 
 def test_a_failed_rendering_does_not_spend_the_next_ones_budget() -> None:

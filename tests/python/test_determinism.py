@@ -6,6 +6,7 @@ Each test changes one circumstance and compares with the same request alone on a
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ def test_streaming_and_n(
 ) -> None:
     pieces = smollm2.stream_infer(PROMPT, config, do_preprocess=False)
     assert [token for piece in pieces for token in piece.token_ids] == alone[id(config)]
-    group = GenerationConfig(**{**vars(config), "n": 2})
+    group = dataclasses.replace(config, n=2)
     assert smollm2(PROMPT, group, do_preprocess=False)[0].token_ids == alone[id(config)]
 
 

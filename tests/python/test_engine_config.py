@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every field of EngineConfig changes what it says, and LMDeploy's names lead to the same place."""
+"""Every field of EngineConfig changes what it says."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support import wait_until
+from support import FieldCoverage, wait_until
 
 from manymind import (
     EngineConfig,
     GenerationConfig,
     Pipeline,
-    PytorchEngineConfig,
-    TurbomindEngineConfig,
     _turbomind,
     pipeline,
 )
 from manymind.errors import (
     BackendError,
-    InvalidParameterError,
     ManymindError,
     OutOfMemoryError,
     PromptTooLongError,
@@ -31,11 +28,7 @@ from manymind.errors import (
 )
 
 PROMPT = "The lighthouse keeper said to the sailor that the storm would"
-COVERED: set[str] = set()
-
-
-def covers(*fields: str) -> None:
-    COVERED.update(fields)
+covers = FieldCoverage()
 
 
 def start(path: Path, **fields: Any) -> Pipeline:
@@ -60,9 +53,7 @@ def kv_bytes_per_token(path: Path, **fields: Any) -> float:
     return float(line["bytes"] / memory["kv_capacity"])
 
 
-covers("backend", "device_index", "plugin_paths", "backend_config")
-
-
+@covers("backend", "device_index", "plugin_paths", "backend_config")
 def test_backend_is_chosen_by_name(smollm2_path: Path) -> None:
     with pytest.raises(BackendError, match="abacus"):
         start(smollm2_path, backend="abacus")
@@ -74,9 +65,7 @@ def test_backend_is_chosen_by_name(smollm2_path: Path) -> None:
         start(smollm2_path, backend_config={"no_such_setting": "1"})
 
 
-covers("num_threads", "compute_dtype", "kv_cache_dtype", "dtype")
-
-
+@covers("num_threads")
 def test_threads_do_not_change_results(smollm2_path: Path) -> None:
     one = next_logits(smollm2_path, num_threads=1)
     two = next_logits(smollm2_path, num_threads=2)
@@ -85,6 +74,7 @@ def test_threads_do_not_change_results(smollm2_path: Path) -> None:
         start(smollm2_path, num_threads=10**6)
 
 
+@covers("compute_dtype", "kv_cache_dtype", "dtype")
 def test_precision_settings_change_the_numbers(smollm2_path: Path) -> None:
     exact = next_logits(smollm2_path, compute_dtype="float32", kv_cache_dtype="float32")
     usual = next_logits(smollm2_path)
@@ -102,9 +92,7 @@ def test_kv_dtype_sets_the_size(smollm2_path: Path) -> None:
     assert full / 4 <= kv_bytes_per_token(smollm2_path, kv_cache_dtype="int8") < full / 3
 
 
-covers("block_size", "num_kv_blocks", "session_len", "cache_max_entry_count", "max_batch_size")
-
-
+@covers("block_size", "num_kv_blocks", "session_len", "cache_max_entry_count")
 def test_sizes_show_in_the_memory_plan(smollm2_path: Path) -> None:
     memory = plan(smollm2_path, num_kv_blocks=100)
     assert memory["num_kv_blocks"] == 100
@@ -120,6 +108,7 @@ def test_sizes_show_in_the_memory_plan(smollm2_path: Path) -> None:
         start(smollm2_path, num_kv_blocks=10**9)
 
 
+@covers("max_batch_size")
 def test_batch_size_limits_what_runs_together(smollm2_path: Path) -> None:
     config = GenerationConfig(max_new_tokens=8, ignore_eos=True)
     steps = {}
@@ -131,9 +120,7 @@ def test_batch_size_limits_what_runs_together(smollm2_path: Path) -> None:
     assert steps[4] < 2 * 8
 
 
-covers("max_prefill_token_num", "enable_prefix_caching", "max_queue_size")
-
-
+@covers("max_prefill_token_num")
 def test_prefill_is_cut_into_chunks(smollm2_path: Path) -> None:
     config = GenerationConfig(max_new_tokens=1)
     steps = {}
@@ -145,6 +132,7 @@ def test_prefill_is_cut_into_chunks(smollm2_path: Path) -> None:
     assert steps[8] >= answer.input_token_len / 8
 
 
+@covers("enable_prefix_caching")
 def test_prefix_cache_can_be_turned_off(smollm2_path: Path) -> None:
     config = GenerationConfig(max_new_tokens=1)
     for enabled in (True, False):
@@ -153,6 +141,7 @@ def test_prefix_cache_can_be_turned_off(smollm2_path: Path) -> None:
             assert (pipe(PROMPT * 8, config).cached_tokens > 0) is enabled
 
 
+@covers("max_queue_size")
 def test_full_queue(smollm2_path: Path) -> None:
     config = GenerationConfig(max_new_tokens=200, ignore_eos=True)
     short = GenerationConfig(max_new_tokens=1)
@@ -174,9 +163,7 @@ def test_full_queue(smollm2_path: Path) -> None:
         assert len(pipe([PROMPT] * 16, short)) == 16
 
 
-covers("tp")
-
-
+@covers("tp")
 def test_tensor_parallel_ranks_agree_with_one(smollm2_path: Path) -> None:
     fields = {"compute_dtype": "float32", "kv_cache_dtype": "float32"}
     one = next_logits(smollm2_path, **fields)
@@ -187,7 +174,7 @@ def test_tensor_parallel_ranks_agree_with_one(smollm2_path: Path) -> None:
 
 
 def test_every_field_is_covered() -> None:
-    assert {field.name for field in dataclasses.fields(EngineConfig)} == COVERED
+    assert {field.name for field in dataclasses.fields(EngineConfig)} == covers.fields
 
 
 def test_prompt_longer_than_the_session(smollm2_path: Path) -> None:
@@ -199,56 +186,6 @@ def test_prompt_longer_than_the_session(smollm2_path: Path) -> None:
         )
         assert answer.finish_reason == "length"
         assert answer.input_token_len + answer.generate_token_len == 32
-
-
-def test_lmdeploy_turbomind_names() -> None:
-    config = TurbomindEngineConfig(
-        tp=2,
-        session_len=4096,
-        max_batch_size=7,
-        cache_max_entry_count=0.3,
-        cache_block_seq_len=64,
-        enable_prefix_caching=False,
-        quant_policy=8,
-        max_prefill_token_num=1024,
-        model_format=None,
-        async_=1,
-    )
-    assert config == EngineConfig(
-        tp=2,
-        session_len=4096,
-        max_batch_size=7,
-        cache_max_entry_count=0.3,
-        block_size=64,
-        enable_prefix_caching=False,
-        kv_cache_dtype="int8",
-        max_prefill_token_num=1024,
-    )
-
-
-def test_lmdeploy_pytorch_names() -> None:
-    config = PytorchEngineConfig(device_type="ascend", block_size=128, thread_safe=True, tp=1)
-    assert config == EngineConfig(backend="ascend", block_size=128)
-    assert PytorchEngineConfig(session_len=None) == EngineConfig()
-
-
-@pytest.mark.parametrize(
-    ("kind", "field", "value"),
-    [
-        (TurbomindEngineConfig, "quant_policy", 4),
-        (TurbomindEngineConfig, "rope_scaling_factor", 2.0),
-        (TurbomindEngineConfig, "dp", 2),
-        (TurbomindEngineConfig, "enable_metrics", False),
-        (PytorchEngineConfig, "eager_mode", True),
-        (TurbomindEngineConfig, "no_such_field", 1),
-        (PytorchEngineConfig, "device_type", "maca"),
-        (PytorchEngineConfig, "adapters", {"a": "b"}),
-        (PytorchEngineConfig, "role", "prefill"),
-    ],
-)
-def test_unsupported_lmdeploy_settings_are_named(kind: Any, field: str, value: object) -> None:
-    with pytest.raises(InvalidParameterError, match=f"{kind.__name__}.{field}"):
-        kind(**{field: value})
 
 
 def test_plugin_listing_is_safe_beside_a_running_engine(smollm2: Pipeline) -> None:

@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from support import FieldCoverage
 
 from manymind import EngineConfig, GenerationConfig, Pipeline, Response, pipeline
 from manymind.errors import InvalidParameterError, RequestTimeoutError
@@ -17,12 +18,7 @@ STORY = "Write a story about a lighthouse."
 CAPITAL = "What is the capital of Japan?"
 LOOP = "1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1"
 
-# Each test below names the fields it covers; this list is compared with the class.
-COVERED: set[str] = set()
-
-
-def covers(*fields: str) -> None:
-    COVERED.update(fields)
+covers = FieldCoverage()
 
 
 def ask(pipe: Pipeline, prompt: str = STORY, *, plain: bool = False, **fields: object) -> Response:
@@ -38,9 +34,7 @@ def greedy(smollm2: Pipeline) -> list[int]:
     return ask(smollm2).token_ids
 
 
-covers("max_new_tokens", "ignore_eos")
-
-
+@covers("max_new_tokens", "ignore_eos")
 def test_max_new_tokens_and_ignore_eos(smollm2: Pipeline) -> None:
     stopped = ask(smollm2, CAPITAL, max_new_tokens=64)
     assert stopped.finish_reason == "stop"
@@ -52,9 +46,7 @@ def test_max_new_tokens_and_ignore_eos(smollm2: Pipeline) -> None:
     assert ask(smollm2, max_new_tokens=0).token_ids == []
 
 
-covers("stop_token_ids", "min_new_tokens")
-
-
+@covers("stop_token_ids", "min_new_tokens")
 def test_stop_tokens_and_minimum(smollm2: Pipeline, greedy: list[int]) -> None:
     stop = greedy[3]
     first = greedy.index(stop)
@@ -66,9 +58,7 @@ def test_stop_tokens_and_minimum(smollm2: Pipeline, greedy: list[int]) -> None:
     assert stop not in later.token_ids[:8]
 
 
-covers("stop_words", "include_stop_str_in_output")
-
-
+@covers("stop_words", "include_stop_str_in_output")
 def test_stop_words_end_the_text_wherever_tokens_are_cut(smollm2: Pipeline) -> None:
     text = ask(smollm2, max_new_tokens=24).text
     middle = len(text) // 2
@@ -84,9 +74,7 @@ def test_stop_words_end_the_text_wherever_tokens_are_cut(smollm2: Pipeline) -> N
         assert "".join(piece.text for piece in pieces) == stopped.text
 
 
-covers("do_sample", "temperature", "top_k", "top_p", "min_p")
-
-
+@covers("do_sample", "temperature", "top_k", "top_p", "min_p")
 def test_sampling_narrows_down_to_greedy(smollm2: Pipeline, greedy: list[int]) -> None:
     wide = {"do_sample": True, "temperature": 1.5, "top_k": 0, "random_seed": 3}
     assert ask(smollm2, **wide).token_ids != greedy
@@ -121,9 +109,7 @@ def test_filters_keep_to_their_set(smollm2: Pipeline, field: str, value: float) 
         }[field]
 
 
-covers("random_seed", "n")
-
-
+@covers("random_seed", "n")
 def test_seed_repeats_and_n_differ(smollm2: Pipeline) -> None:
     wide = {"do_sample": True, "temperature": 1.5, "top_k": 0}
     first = ask(smollm2, random_seed=11, **wide).token_ids
@@ -159,9 +145,7 @@ def test_sampled_frequencies_follow_the_distribution(smollm2: Pipeline) -> None:
         assert abs(share - probability[token]) < 5 * error + 1 / draws
 
 
-covers("repetition_penalty", "presence_penalty", "frequency_penalty")
-
-
+@covers("repetition_penalty", "presence_penalty", "frequency_penalty")
 @pytest.mark.parametrize(
     "penalty",
     [{"repetition_penalty": 50.0}, {"presence_penalty": 100.0}, {"frequency_penalty": 100.0}],
@@ -186,9 +170,7 @@ def test_frequency_penalty_grows_with_the_count(smollm2: Pipeline) -> None:
     assert repeats(presence_penalty=1.0) > repeats(frequency_penalty=1.0)
 
 
-covers("logit_bias", "bad_words", "bad_token_ids", "allowed_token_ids")
-
-
+@covers("logit_bias", "bad_words", "bad_token_ids", "allowed_token_ids")
 def test_biases_and_bans(smollm2: Pipeline, greedy: list[int]) -> None:
     assert set(ask(smollm2, logit_bias={1234: 1000.0}).token_ids) == {1234}
     banned = greedy[0]
@@ -202,18 +184,14 @@ def test_biases_and_bans(smollm2: Pipeline, greedy: list[int]) -> None:
         ask(smollm2, bad_words=["antidisestablishmentarianism"])
 
 
-covers("skip_special_tokens")
-
-
+@covers("skip_special_tokens")
 def test_special_tokens_are_shown_on_request(smollm2: Pipeline) -> None:
     fields = {"max_new_tokens": 40, "ignore_eos": True}
     assert "<|im_end|>" not in ask(smollm2, CAPITAL, **fields).text
     assert "<|im_end|>" in ask(smollm2, CAPITAL, skip_special_tokens=False, **fields).text
 
 
-covers("logprobs", "prompt_logprobs", "output_logits", "output_last_hidden_state")
-
-
+@covers("logprobs", "prompt_logprobs")
 def test_logprobs_are_those_of_the_raw_logits(smollm2: Pipeline) -> None:
     answer = ask(
         smollm2, logprobs=3, output_logits="all", prompt_logprobs=2, temperature=2.0, do_sample=True
@@ -243,6 +221,7 @@ def _check_logprobs(row: np.ndarray, reported: dict[int, float], alternatives: i
     assert len(top & set(reported)) >= alternatives - 1  # ties aside
 
 
+@covers("output_logits", "output_last_hidden_state")
 def test_output_rows(smollm2: Pipeline) -> None:
     answer = ask(smollm2, output_last_hidden_state="generation", output_logits="generation")
     assert answer.last_hidden_state.shape == (16, 576)
@@ -269,9 +248,7 @@ def test_no_answer_ends_in_half_a_character(smollm2: Pipeline) -> None:
     assert answer.finish_reason == "length"
 
 
-covers("priority", "timeout")
-
-
+@covers("priority")
 def test_priority_decides_who_waits(smollm2_path: str) -> None:
     with pipeline(smollm2_path, EngineConfig(session_len=512, max_batch_size=1)) as pipe:
         finished: list[str] = []
@@ -290,6 +267,7 @@ def test_priority_decides_who_waits(smollm2_path: str) -> None:
         assert finished.index("high") < finished.index("low")
 
 
+@covers("timeout")
 def test_timeout_fails_the_request(smollm2: Pipeline) -> None:
     with pytest.raises(RequestTimeoutError, match=r"timeout: expected .* within 0.05 s"):
         ask(smollm2, max_new_tokens=2000, ignore_eos=True, timeout=0.05)
@@ -299,9 +277,7 @@ def test_timeout_fails_the_request(smollm2: Pipeline) -> None:
         list(smollm2.stream_infer(STORY, config))
 
 
-covers("cache_salt")
-
-
+@covers("cache_salt")
 def test_cache_salt_separates_tenants(smollm2: Pipeline) -> None:
     prompt = "An unusual prompt that no other test sends, long enough to fill a few blocks. " * 3
     assert ask(smollm2, prompt, cache_salt="a").cached_tokens < 40
@@ -309,9 +285,12 @@ def test_cache_salt_separates_tenants(smollm2: Pipeline) -> None:
     assert ask(smollm2, prompt, cache_salt="b").cached_tokens == 0
 
 
-# test_guided.py
-covers("response_format")
+@covers("response_format")
+def test_response_format_restricts_the_text(smollm2: Pipeline) -> None:
+    choices = ["lighthouse", "seventeen"]
+    answer = ask(smollm2, response_format={"type": "choice", "choice": choices})
+    assert answer.text in choices
 
 
 def test_every_field_is_covered() -> None:
-    assert {field.name for field in dataclasses.fields(GenerationConfig)} == COVERED
+    assert {field.name for field in dataclasses.fields(GenerationConfig)} == covers.fields

@@ -45,13 +45,12 @@ class ServeFlags:
     log_level: str
 
     def engine_config(self) -> EngineConfig:
-        """The engine's part. A step has room for a token of each sequence at least."""
+        """The engine's part."""
         return EngineConfig(
             backend=self.backend,
             num_threads=self.num_threads,
             session_len=self.session_len,
             max_batch_size=self.max_batch_size,
-            max_prefill_token_num=max(512, self.max_batch_size),
             kv_cache_dtype=self.kv_cache_dtype,
         )
 

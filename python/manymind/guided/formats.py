@@ -51,7 +51,12 @@ def check_response_format(response_format: object) -> None:
     assert isinstance(response_format, Mapping)
     kind = response_format.get("type")
     known = ", ".join(RESPONSE_FORMATS)
-    require(kind in RESPONSE_FORMATS, "response_format.type", f"one of {known}", kind)
+    require(
+        isinstance(kind, str) and kind in RESPONSE_FORMATS,
+        "response_format.type",
+        f"one of {known}",
+        kind,
+    )
     fields = RESPONSE_FORMATS[str(kind)]
     for name in response_format:
         if name != "type" and name not in fields:
