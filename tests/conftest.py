@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,13 @@ import pytest
 
 from manymind import EngineConfig, Pipeline, pipeline
 from manymind.fetch import resolve_model
+
+
+def pytest_sessionstart() -> None:
+    """In the background of a shell, interrupts are ignored, and children inherit that: the tests of
+    Ctrl-C would wait for nothing.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -33,7 +33,7 @@ CPP_LAYERS = ("abi", "core", "runtime", "ops", "layers", "models", "engine", "gu
 # Lowest first; a module may import its own group and those before it.
 PYTHON_LAYERS = (
     {"errors"},
-    {"validation", "environment", "catalog"},
+    {"validation", "environment", "catalog", "lmdeploy_fields"},
     {"download", "media_fetch", "guided", "parsers"},
     {"config", "fetch", "checkpoint", "prompts", "output_text", "media"},
     {"vision"},

@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -45,6 +46,16 @@ def test_chat_answers_once(model: str) -> None:
     assert re.fullmatch(
         r"\[\d+ tokens, first after \d+\.\d{3} s, then \d+\.\d tokens/s\]", done.stderr.strip()
     )
+
+
+def test_answer_and_figures_in_one_file(model: str) -> None:
+    command = [*COMMAND, "chat", model, "--prompt", QUESTION, "--session_len=512"]
+    both = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    )
+    answer, figures = both.stdout.splitlines()
+    assert "Tokyo" in answer
+    assert figures.startswith("[")
 
 
 def test_chat_flags_reach_the_engine(model: str) -> None:
@@ -113,7 +124,9 @@ def read_until(terminal: IO[bytes], pattern: str, seconds: float = 60.0) -> str:
     seen = b""
     deadline = time.monotonic() + seconds
     while not re.search(pattern.encode(), seen):
-        assert time.monotonic() < deadline, seen
+        left = deadline - time.monotonic()
+        readable, _, _ = select.select([terminal], [], [], max(left, 0.0))
+        assert readable, f"{pattern!r} did not come in time: {seen!r}"
         seen += terminal.read(4096)
     return seen.decode(errors="replace")
 
@@ -197,6 +210,9 @@ def test_a_bad_value_is_named(model: str, flag: str, name: str) -> None:
         ("chat", "smollm2", "--promt", "hi"),
         ("bench", "speed", "smollm2"),
         ("models", "surplus"),
+        ("chat", "smollm2", "--prompt"),
+        ("chat", "smollm2", "--prompt", "--seed=1"),
+        ("bench", "latency", "smollm2", "--json"),
     ],
 )
 def test_a_line_that_does_not_parse_is_status_2(arguments: tuple[str, ...]) -> None:
@@ -217,7 +233,9 @@ def test_check_env() -> None:
     usable = [backend for backend in report["backends"] if backend["usable"]]
     assert [backend["name"] for backend in usable] == ["cpu"]
     assert usable[0]["device"]["total_memory_bytes"] > 0
-    assert report["packages"]["numpy"]
+    assert {"numpy", "tokenizers", "tqdm", "fire"} <= report["packages"].keys()
+    assert all(report["packages"].values())
+    assert "safetensors" not in report["packages"]  # the tests' own
     text = run("check_env").stdout
     assert "cpu" in text
     assert report["python"] in text
@@ -244,4 +262,12 @@ def test_bench(model: str, kind: str, tmp_path: Path) -> None:
         row = result[metric]
         assert 0 < row["p50"] <= row["p90"] <= row["p99"] < 1e3 * result["seconds"]
     assert "TTFT" in done.stdout
+    assert ", 2 in flight: " in done.stdout
     assert run("bench", kind, model, "--concurrency=0").returncode == 1
+
+
+def test_bench_of_more_at_once_than_there_are(model: str) -> None:
+    sizes = ("--input_len=4", "--output_len=2", "--num_prompts=2", "--concurrency=1000")
+    done = run("bench", "throughput", model, *sizes)
+    assert done.returncode == 0, done.stderr
+    assert ", 2 in flight: " in done.stdout

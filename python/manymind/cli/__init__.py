@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ _COMMANDS: dict[str, Any] = {
     "bench": {"throughput": commands.throughput, "latency": commands.latency},
 }
 _INTERRUPTED = 130
+_FLAG = re.compile(r"--|-[A-Za-z]")  # what fire takes for the next flag, and not for a value
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -58,6 +60,21 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
+def _require_values(arguments: Sequence[str]) -> None:
+    """Exits at a flag that takes a text and was given none: fire would hand over "True"."""
+    entry: Any = _COMMANDS
+    for word in arguments:
+        if not isinstance(entry, dict):
+            break
+        entry = entry.get(word, {})
+    texts = {} if isinstance(entry, dict) else _text_parameters(entry)
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        name = argument.lstrip("-").replace("-", "_")
+        if argument.startswith("-") and name in texts and _FLAG.match(following):
+            print(f"ERROR: {argument}: expected a value, found none", file=sys.stderr)
+            sys.exit(2)
+
+
 def _parse(arguments: list[str]) -> list[Callable[[], None]]:
     """The command to run, or nothing if a group's help was shown.
 
@@ -66,6 +83,8 @@ def _parse(arguments: list[str]) -> list[Callable[[], None]]:
     """
     import fire
     from fire import decorators
+
+    _require_values(arguments)
 
     # Fire's help lists the attributes of a function, its own mark among them unless it is private.
     decorators.FIRE_METADATA = "_FIRE_METADATA"

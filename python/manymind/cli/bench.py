@@ -41,6 +41,11 @@ class Load:
         for name, value in asdict(self).items():
             require_int(name, value, 1)
 
+    @property
+    def in_flight(self) -> int:
+        """Most requests at once."""
+        return min(self.concurrency, self.num_prompts)
+
 
 @dataclass
 class Trace:
@@ -85,7 +90,7 @@ def run(
         backend=backend,
         num_threads=num_threads,
         kv_cache_dtype=kv_cache_dtype,
-        max_batch_size=load.concurrency,
+        max_batch_size=load.in_flight,
     )
     with pipeline(model, config) as pipe:
         prompts = _random_prompts(pipe, load, load.num_prompts + 1)
@@ -112,7 +117,7 @@ def run_load(pipe: Pipeline, prompts: Sequence[Sequence[int]], load: Load) -> li
     waiting = list(reversed(prompts))
     in_flight = 0
     while waiting or in_flight:
-        while waiting and in_flight < load.concurrency:
+        while waiting and in_flight < load.in_flight:
             submitted = time.perf_counter()
             request_id = runtime.dispatcher.submit(waiting.pop(), params, subscription)
             traces[request_id] = Trace(submitted)
@@ -144,6 +149,7 @@ def _report(model: str, load: Load, traces: Sequence[Trace], seconds: float) -> 
     return {
         "model": model,
         **asdict(load),
+        "in_flight": load.in_flight,
         "seconds": seconds,
         "output_tokens_per_second": generated / seconds,
         "total_tokens_per_second": total / seconds,
@@ -173,7 +179,7 @@ def _peak_memory_bytes() -> int:
 def _as_text(result: dict[str, Any]) -> str:
     lines = [
         f"{result['model']}: {result['num_prompts']} prompts of {result['input_len']} tokens, "
-        f"{result['output_len']} generated each, {result['concurrency']} in flight: "
+        f"{result['output_len']} generated each, {result['in_flight']} in flight: "
         f"{result['seconds']:.2f} s",
         f"output tokens/s  {result['output_tokens_per_second']:10.1f}",
         f"total tokens/s   {result['total_tokens_per_second']:10.1f}",

@@ -129,7 +129,7 @@ def _answer(
         sys.stdout.flush()
         if shown is not None:
             shown.append(piece.text)
-    print()
+    print(flush=True)  # before the figures where both streams end in one file
     print(_figures(tokens, first - start, time.perf_counter() - first), file=sys.stderr)
 
 

@@ -6,14 +6,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 import manymind
 from manymind.environment import home_folder
 from manymind.native import plugin_paths
-
-_PACKAGES = ("numpy", "tokenizers", "jinja2", "safetensors")
 
 
 def run(as_json: bool) -> None:
@@ -31,10 +30,16 @@ def environment_report() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {name: _version(name) for name in _dependencies()},
         "home": str(home_folder()),
         "backends": _turbomind.list_plugins(plugin_paths()),
     }
+
+
+def _dependencies() -> list[str]:
+    """Names of the packages that the installed one declares, without those of its extras."""
+    needed = [item for item in requires("manymind") or () if "extra ==" not in item]
+    return [re.split(r"[^\w.-]", item, maxsplit=1)[0] for item in needed]
 
 
 def _version(package: str) -> str | None:

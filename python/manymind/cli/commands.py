@@ -5,6 +5,8 @@ start short.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 def chat(
     model: str,
@@ -127,18 +129,7 @@ def serve(
     run(ServeFlags(**flags))
 
 
-def throughput(
-    model: str,
-    input_len: int = 512,
-    output_len: int = 128,
-    num_prompts: int = 32,
-    concurrency: int = 32,
-    json: str | None = None,
-    backend: str = "auto",
-    num_threads: int = 0,
-    kv_cache_dtype: str = "auto",
-) -> None:
-    """Measures tokens per second with many requests in flight.
+_BENCH_ARGUMENTS = """
 
     Args:
         model: a short name, a model folder or a .gguf file.
@@ -151,38 +142,38 @@ def throughput(
         num_threads: 0 = all cores.
         kv_cache_dtype: auto, float32, bfloat16, float16 or int8.
     """
-    from manymind.cli.bench import Load, run
-
-    load = Load(input_len, output_len, num_prompts, concurrency)
-    run(model, load, json, backend, num_threads, kv_cache_dtype)
 
 
-def latency(
-    model: str,
-    input_len: int = 512,
-    output_len: int = 128,
-    num_prompts: int = 8,
-    concurrency: int = 1,
-    json: str | None = None,
-    backend: str = "auto",
-    num_threads: int = 0,
-    kv_cache_dtype: str = "auto",
-) -> None:
-    """Measures the time to the first and to each further token, by default with one request at a
-    time.
+def _bench(name: str, summary: str, prompts: int, in_flight: int) -> Callable[..., None]:
+    """A command that puts a load on the engine; the commands differ in the load they suggest."""
 
-    Args:
-        model: a short name, a model folder or a .gguf file.
-        input_len: tokens per prompt (random, so that no two share a prefix).
-        output_len: tokens generated per prompt.
-        num_prompts: how many prompts.
-        concurrency: how many of them in flight at once.
-        json: write the results to this file, too.
-        backend: plug-in to run on.
-        num_threads: 0 = all cores.
-        kv_cache_dtype: auto, float32, bfloat16, float16 or int8.
-    """
-    from manymind.cli.bench import Load, run
+    def command(
+        model: str,
+        input_len: int = 512,
+        output_len: int = 128,
+        num_prompts: int = prompts,
+        concurrency: int = in_flight,
+        json: str | None = None,
+        backend: str = "auto",
+        num_threads: int = 0,
+        kv_cache_dtype: str = "auto",
+    ) -> None:
+        from manymind.cli.bench import Load, run
 
-    load = Load(input_len, output_len, num_prompts, concurrency)
-    run(model, load, json, backend, num_threads, kv_cache_dtype)
+        load = Load(input_len, output_len, num_prompts, concurrency)
+        run(model, load, json, backend, num_threads, kv_cache_dtype)
+
+    command.__name__ = command.__qualname__ = name
+    command.__doc__ = summary + _BENCH_ARGUMENTS
+    return command
+
+
+throughput = _bench(
+    "throughput", "Measures tokens per second with many requests in flight.", 32, 32
+)
+latency = _bench(
+    "latency",
+    "Measures the time to the first and to each further token, one request at a time.",
+    8,
+    1,
+)
