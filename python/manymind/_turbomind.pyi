@@ -43,7 +43,9 @@ class TokenGuide:
     def accept(self, token: int, draws_left: int) -> bool: ...
 
 class GrammarGuide(TokenGuide):
-    def __init__(self, vocabulary: GuideVocabulary, kind: str, grammar: str) -> None: ...
+    def __init__(
+        self, vocabulary: GuideVocabulary, kind: str, grammar: str, hints: Sequence[str]
+    ) -> None: ...
 
 class SamplingParams:
     max_new_tokens: int

@@ -75,7 +75,7 @@ class GuideCompiler:
 
         vocabulary = self._load_vocabulary()
         try:
-            return _turbomind.GrammarGuide(vocabulary, grammar.kind, grammar.text)
+            return _turbomind.GrammarGuide(vocabulary, grammar.kind, grammar.text, grammar.hints)
         except InvalidParameterError as error:
             raise InvalidParameterError(f"response_format.{name}: {_say(str(error))}") from error
 

@@ -21,6 +21,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from manymind.errors import InvalidParameterError
+from manymind.guided.examples import example_of, pattern_examples
 from manymind.guided.json_schema import schema_text
 from manymind.guided.structural_tags import structural_tag_grammar
 from manymind.validation import require
@@ -31,10 +32,14 @@ MAX_CHOICES = 4096
 
 
 class Grammar(NamedTuple):
-    """A grammar in one of llguidance's notations: "json_schema" or "lark"."""
+    """A grammar in one of llguidance's notations: "json_schema" or "lark".
+
+    ``hints`` are examples of the regular expressions in it.
+    """
 
     kind: str
     text: str
+    hints: tuple[str, ...] = ()
 
 
 def is_constrained(response_format: Mapping[str, Any] | None) -> bool:
@@ -90,7 +95,8 @@ def _json_schema(response_format: Mapping[str, Any]) -> Grammar:
     for field in wrapper:
         if field not in ("name", "description", "schema", "strict"):
             raise InvalidParameterError(f"{name}.{field}: this field is not supported")
-    return Grammar("json_schema", schema_text(wrapper["schema"], f"{name}.schema"))
+    text = schema_text(wrapper["schema"], f"{name}.schema")
+    return Grammar("json_schema", text, pattern_examples(wrapper["schema"]))
 
 
 def _regex(response_format: Mapping[str, Any]) -> Grammar:
@@ -100,7 +106,8 @@ def _regex(response_format: Mapping[str, Any]) -> Grammar:
     from llguidance import regex_to_lark
 
     # ASCII classes: a model that may write any script's digits does.
-    return _lark(f"start: /{regex_to_lark(pattern, 'dws')}/\n", f"response_format.{field}")
+    lark = _lark(f"start: /{regex_to_lark(pattern, 'dws')}/\n", f"response_format.{field}")
+    return lark._replace(hints=(example_of(pattern),))
 
 
 def _choice(response_format: Mapping[str, Any]) -> Grammar:

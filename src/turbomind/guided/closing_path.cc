@@ -10,21 +10,25 @@ namespace {
 
 using Path = std::vector<int32_t>;
 
-constexpr int64_t kMaxSteps = 20'000;     // masks computed, about 20 us each
-constexpr int64_t kFirstLength = 64;      // lengths tried: this, then four times as long
+// Lengths tried, and masks computed for each, about 20 us apiece: first without any departure.
+struct Effort {
+  int64_t max_tokens;
+  int64_t max_steps;
+};
+constexpr Effort kEfforts[] = {{1024, 1024}, {64, 2048}, {256, 4096}, {1024, 4096}, {16'384, 16'384}};
+
 constexpr size_t kMaxAlternatives = 256;  // departures that wait to be tried
 constexpr size_t kMaxSkipped = 4;         // tokens of the earlier path that what was drawn may have made needless
 
 class ClosingSearch {
  public:
-  ClosingSearch(GrammarMatcher& matcher, std::span<const int32_t> before)
-      : matcher_(matcher), before_(before), mask_(matcher.vocabulary().mask_words()) {}
+  ClosingSearch(GrammarMatcher& matcher, std::span<const int32_t> before, const std::vector<Path>& hints)
+      : matcher_(matcher), before_(before), hints_(hints), mask_(matcher.vocabulary().mask_words()) {}
 
   std::optional<Path> run(int64_t max_tokens) {
-    for (int64_t length = kFirstLength; steps_ < kMaxSteps; length *= 4) {
-      const int64_t limit = std::min(length, max_tokens);
-      if (std::optional<Path> path = search(limit)) return path;
-      if (limit == max_tokens) break;
+    for (const Effort& effort : kEfforts) {
+      steps_left_ = effort.max_steps;
+      if (std::optional<Path> path = search(std::min(effort.max_tokens, max_tokens))) return path;
     }
     return std::nullopt;
   }
@@ -32,7 +36,7 @@ class ClosingSearch {
  private:
   std::optional<Path> search(int64_t max_tokens) {
     alternatives_.assign(1, {});
-    while (!alternatives_.empty() && steps_ < kMaxSteps) {
+    while (!alternatives_.empty() && steps_left_ > 0) {
       const Path begin = std::move(alternatives_.front());
       alternatives_.pop_front();
       if (std::optional<Path> path = descend(begin, max_tokens)) return path;
@@ -44,7 +48,7 @@ class ClosingSearch {
   std::optional<Path> descend(Path path, int64_t max_tokens) {
     for (const int32_t token : path) matcher_.consume(token);
     bool found = false;
-    while (!found && static_cast<int64_t>(path.size()) <= max_tokens && steps_++ < kMaxSteps) {
+    while (!found && static_cast<int64_t>(path.size()) <= max_tokens && steps_left_-- > 0) {
       found = ends(path, max_tokens);
       if (found || !advance(path)) break;
     }
@@ -70,6 +74,10 @@ class ClosingSearch {
 
   bool advance(Path& path) {
     matcher_.fill_mask(mask_);
+    const Path hint = matcher_.vocabulary().is_open(mask_) ? find_hint() : Path{};
+    for (const int32_t token : hint) matcher_.consume(token);
+    path.insert(path.end(), hint.begin(), hint.end());
+    if (!hint.empty()) return true;
     const std::vector<int32_t> candidates = matcher_.vocabulary().closing_candidates(mask_);
     if (candidates.empty()) return false;
     for (size_t i = 1; i < candidates.size() && alternatives_.size() < kMaxAlternatives; ++i) {
@@ -81,21 +89,35 @@ class ClosingSearch {
     return true;
   }
 
+  // Where nearly anything may follow, but not the end, only the grammar's author knows what leads there: the shortest
+  // end of a hint after which the string, or the text, can end.
+  Path find_hint() {
+    for (const Path& hint : hints_) {
+      for (size_t begin = hint.size(); begin-- > 0;) {
+        const std::span<const int32_t> rest = std::span(hint).subspan(begin);
+        if (matcher_.can_close_after(rest)) return {rest.begin(), rest.end()};
+      }
+    }
+    return {};
+  }
+
   size_t consumed_of(const Path& path) const { return path.size() - spliced_; }
 
   GrammarMatcher& matcher_;
   std::span<const int32_t> before_;
+  const std::vector<Path>& hints_;
   std::vector<uint32_t> mask_;
   std::deque<Path> alternatives_;
   size_t spliced_ = 0;  // last tokens of the path being followed that the matcher has not consumed
-  int64_t steps_ = 0;
+  int64_t steps_left_ = 0;
 };
 
 }  // namespace
 
 std::optional<std::vector<int32_t>> find_closing_path(GrammarMatcher& matcher, std::span<const int32_t> before,
+                                                      const std::vector<std::vector<int32_t>>& hints,
                                                       int64_t max_tokens) {
-  return ClosingSearch(matcher, before).run(max_tokens);
+  return ClosingSearch(matcher, before, hints).run(max_tokens);
 }
 
 }  // namespace turbomind

@@ -13,6 +13,13 @@ namespace {
 // A grammar whose shortest text is longer is of no use to any model.
 constexpr int64_t kLongestMinimum = 16'384;
 
+std::shared_ptr<const std::vector<std::vector<int32_t>>> spell(const GuideVocabulary& vocabulary,
+                                                               const std::vector<std::string>& texts) {
+  std::vector<std::vector<int32_t>> spelled;
+  for (const std::string& text : texts) spelled.push_back(vocabulary.spell(text));
+  return std::make_shared<const std::vector<std::vector<int32_t>>>(std::move(spelled));
+}
+
 void set_bit(std::span<uint32_t> mask, int32_t token) {
   mask[static_cast<size_t>(token) / 32] |= uint32_t{1} << token % 32;
 }
@@ -20,9 +27,9 @@ void set_bit(std::span<uint32_t> mask, int32_t token) {
 }  // namespace
 
 GrammarGuide::GrammarGuide(std::shared_ptr<const GuideVocabulary> vocabulary, const std::string& kind,
-                           const std::string& grammar)
-    : matcher_(std::move(vocabulary), kind, grammar) {
-  std::optional<std::vector<int32_t>> path = find_closing_path(matcher_, {}, kLongestMinimum);
+                           const std::string& grammar, const std::vector<std::string>& hints)
+    : matcher_(std::move(vocabulary), kind, grammar), hints_(spell(matcher_.vocabulary(), hints)) {
+  std::optional<std::vector<int32_t>> path = find_closing_path(matcher_, {}, *hints_, kLongestMinimum);
   check(path.has_value(), ErrorCode::kInvalidArgument, "expected a grammar with a text of at most ", kLongestMinimum,
         " tokens, found none");
   path_ = std::move(*path);
@@ -48,7 +55,7 @@ bool GrammarGuide::update_path(int32_t token, int64_t draws_left) {
     ++next_;
     return true;
   }
-  std::optional<std::vector<int32_t>> path = find_closing_path(matcher_, before, draws_left - 1);
+  std::optional<std::vector<int32_t>> path = find_closing_path(matcher_, before, *hints_, draws_left - 1);
   if (!path) return false;
   path_ = std::move(*path);
   next_ = 0;

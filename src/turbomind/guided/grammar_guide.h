@@ -17,8 +17,11 @@ namespace turbomind {
 // then on only those known tokens may be drawn.
 class GrammarGuide : public TokenGuide {
  public:
-  // Throws kInvalidArgument on a grammar that is refused, or of which no text was found.
-  GrammarGuide(std::shared_ptr<const GuideVocabulary> vocabulary, const std::string& kind, const std::string& grammar);
+  // hints: texts, or ends of texts, that strings of the grammar may have to contain, such as an example of each regular
+  // expression; tried where the grammar alone does not show how to go on. Throws kInvalidArgument on a grammar that is
+  // refused, or of which no text was found.
+  GrammarGuide(std::shared_ptr<const GuideVocabulary> vocabulary, const std::string& kind, const std::string& grammar,
+               const std::vector<std::string>& hints);
 
   std::unique_ptr<TokenGuide> clone() const override { return std::make_unique<GrammarGuide>(*this); }
   int64_t draws_to_end() const override { return static_cast<int64_t>(path_to_end().size()) + 1; }
@@ -31,6 +34,7 @@ class GrammarGuide : public TokenGuide {
   bool update_path(int32_t token, int64_t draws_left);
 
   GrammarMatcher matcher_;
+  std::shared_ptr<const std::vector<std::vector<int32_t>>> hints_;
   std::vector<int32_t> path_;  // from next_ on: tokens that bring the text to an end
   size_t next_ = 0;
   bool closing_ = false;  // nothing but the path may be drawn

@@ -45,11 +45,21 @@ void GrammarMatcher::roll_back(size_t count) {
 }
 
 bool GrammarMatcher::can_end_with(std::span<const int32_t> tokens) {
+  return count_valid(tokens, vocabulary_->eos_token_ids().front()) > tokens.size();
+}
+
+bool GrammarMatcher::can_close_after(std::span<const int32_t> tokens) {
+  const int32_t quote = vocabulary_->byte_token('"');
+  if (quote >= 0 && count_valid(tokens, quote) > tokens.size()) return true;
+  return can_end_with(tokens);
+}
+
+size_t GrammarMatcher::count_valid(std::span<const int32_t> tokens, int32_t last) {
   tokens_.assign(tokens.begin(), tokens.end());
-  tokens_.push_back(static_cast<uint32_t>(vocabulary_->eos_token_ids().front()));
+  tokens_.push_back(static_cast<uint32_t>(last));
   const int32_t valid = api().matcher_validate_tokens(matcher_.get(), tokens_.data(), tokens_.size());
   check_done(valid < 0 ? -1 : 0);
-  return static_cast<size_t>(valid) == tokens_.size();
+  return static_cast<size_t>(valid);
 }
 
 bool GrammarMatcher::is_accepting() { return api().matcher_is_accepting(matcher_.get()); }

@@ -31,6 +31,8 @@ class GrammarMatcher {
   void roll_back(size_t count);
   // True if the tokens can follow and end the text.
   bool can_end_with(std::span<const int32_t> tokens);
+  // True if the tokens can follow, and a quotation mark or the end of the text after them.
+  bool can_close_after(std::span<const int32_t> tokens);
   // True if the text may end here.
   bool is_accepting();
 
@@ -41,6 +43,8 @@ class GrammarMatcher {
   };
 
   const LlguidanceApi& api() const { return vocabulary_->api(); }
+  // How many of the tokens, and then of `last`, can follow.
+  size_t count_valid(std::span<const int32_t> tokens, int32_t last);
   void check_done(int32_t status);
 
   std::shared_ptr<const GuideVocabulary> vocabulary_;

@@ -90,6 +90,10 @@ GuideVocabulary::GuideVocabulary(std::shared_ptr<const LlguidanceApi> api, std::
                                  std::vector<int32_t> eos_token_ids)
     : api_(std::move(api)), tokens_(std::move(tokens)), eos_token_ids_(std::move(eos_token_ids)) {
   check(!eos_token_ids_.empty(), ErrorCode::kUnsupported, "guide: expected a token that ends an answer, found none");
+  byte_tokens_.fill(-1);
+  for (size_t i = tokens_.size(); i-- > 0;) {
+    if (tokens_[i].size() == 1) byte_tokens_[static_cast<unsigned char>(tokens_[i].front())] = static_cast<int32_t>(i);
+  }
   std::vector<uint32_t> lengths;
   std::string bytes;
   for (const std::string& token : tokens_) {
@@ -122,6 +126,19 @@ GuideVocabulary::GuideVocabulary(std::shared_ptr<const LlguidanceApi> api, std::
   }
   const std::vector<int32_t> fillers = find_fillers(tokens_);
   closers_.insert(closers_.end(), fillers.begin(), fillers.end());
+}
+
+std::vector<int32_t> GuideVocabulary::spell(const std::string& text) const {
+  std::vector<int32_t> tokens;
+  for (const char byte : text) tokens.push_back(byte_token(byte));
+  if (std::find(tokens.begin(), tokens.end(), -1) != tokens.end()) return {};
+  return tokens;
+}
+
+bool GuideVocabulary::is_open(std::span<const uint32_t> mask) const {
+  const int32_t quote = byte_token('"');
+  if (quote < 0 || is_set(mask, quote) || is_set(mask, eos_token_ids_.front())) return false;
+  return count_bits(mask) > kFew;
 }
 
 std::vector<int32_t> GuideVocabulary::closing_candidates(std::span<const uint32_t> mask) const {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -26,6 +27,13 @@ class GuideVocabulary {
   const std::vector<int32_t>& eos_token_ids() const { return eos_token_ids_; }
   size_t mask_words() const { return (tokens_.size() + 31) / 32; }
 
+  // The token of one byte, or -1.
+  int32_t byte_token(char byte) const { return byte_tokens_[static_cast<unsigned char>(byte)]; }
+  // The text byte by byte; empty if a byte has no token.
+  std::vector<int32_t> spell(const std::string& text) const;
+  // True where nearly anything may follow, but no quotation mark and no end.
+  bool is_open(std::span<const uint32_t> mask) const;
+
   // The most promising of the tokens in a mask for closing what is open, best first, a few; none for an empty mask.
   std::vector<int32_t> closing_candidates(std::span<const uint32_t> mask) const;
 
@@ -40,6 +48,7 @@ class GuideVocabulary {
   std::vector<std::string> tokens_;
   std::vector<int32_t> eos_token_ids_;
   std::shared_ptr<LlgTokenizer> tokenizer_;
+  std::array<int32_t, 256> byte_tokens_{};
   std::vector<uint8_t> scores_;   // by token, lower closes sooner
   std::vector<int32_t> closers_;  // tokens to try first where many are allowed, best first
 };
