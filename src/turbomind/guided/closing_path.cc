@@ -10,12 +10,13 @@ namespace {
 
 using Path = std::vector<int32_t>;
 
-// Lengths tried, and masks computed for each, about 20 us apiece: first without any departure.
+// Lengths tried, and masks computed for each, about 20 us apiece.
 struct Effort {
   int64_t max_tokens;
   int64_t max_steps;
 };
-constexpr Effort kEfforts[] = {{1024, 1024}, {64, 2048}, {256, 4096}, {1024, 4096}, {16'384, 16'384}};
+constexpr Effort kGreedy = {1024, 1024};  // without any departure
+constexpr Effort kEfforts[] = {{64, 2048}, {256, 4096}, {1024, 4096}, {16'384, 16'384}};
 
 constexpr size_t kMaxAlternatives = 256;  // departures that wait to be tried
 constexpr size_t kMaxSkipped = 4;         // tokens of the earlier path that what was drawn may have made needless
@@ -26,9 +27,20 @@ class ClosingSearch {
       : matcher_(matcher), before_(before), hints_(hints), mask_(matcher.vocabulary().mask_words()) {}
 
   std::optional<Path> run(int64_t max_tokens) {
+    Path rest;
+    steps_left_ = kGreedy.max_steps;
+    std::optional<Path> path;
+    if (ends(matcher_, rest, kGreedy.max_tokens)) {
+      path = std::move(rest);
+    } else {
+      path = descend({}, kGreedy.max_tokens);
+    }
+    // Departures from a way that leads to the end would save little, and this is how every refusal comes about.
+    if (path) return static_cast<int64_t>(path->size()) <= max_tokens ? path : std::nullopt;
     for (const Effort& effort : kEfforts) {
       steps_left_ = effort.max_steps;
-      if (std::optional<Path> path = search(std::min(effort.max_tokens, max_tokens))) return path;
+      path = search(std::min(effort.max_tokens, max_tokens));
+      if (path) return path;
     }
     return std::nullopt;
   }
@@ -44,71 +56,65 @@ class ClosingSearch {
     return std::nullopt;
   }
 
-  // Follows the best candidates from there. The matcher returns to where it was.
+  // Follows the best candidates from there, on a copy: a matcher whose tokens were taken back may answer with the mask
+  // of what it has seen since (llguidance 1.9 keeps its last mask through a rollback).
   std::optional<Path> descend(Path path, int64_t max_tokens) {
-    for (const int32_t token : path) matcher_.consume(token);
-    bool found = false;
-    while (!found && static_cast<int64_t>(path.size()) <= max_tokens && steps_left_-- > 0) {
-      found = ends(path, max_tokens);
-      if (found || !advance(path)) break;
+    GrammarMatcher matcher(matcher_);
+    for (const int32_t token : path) matcher.consume(token);
+    while (static_cast<int64_t>(path.size()) <= max_tokens && steps_left_-- > 0) {
+      if (ends(matcher, path, max_tokens)) return path;
+      if (!advance(matcher, path)) break;
     }
-    matcher_.roll_back(std::min(path.size(), consumed_of(path)));
-    spliced_ = 0;
-    if (!found) return std::nullopt;
-    return path;
+    return std::nullopt;
   }
 
   // True if the text may end here, or with the rest of the earlier path, which is then appended.
-  bool ends(Path& path, int64_t max_tokens) {
-    if (matcher_.is_accepting()) return true;
+  bool ends(GrammarMatcher& matcher, Path& path, int64_t max_tokens) {
+    if (matcher.is_accepting()) return true;
     for (size_t skip = 0; skip <= std::min(kMaxSkipped, before_.size()); ++skip) {
       const std::span<const int32_t> rest = before_.subspan(skip);
       if (rest.empty() || static_cast<int64_t>(path.size() + rest.size()) > max_tokens) continue;
-      if (!matcher_.can_end_with(rest)) continue;
+      if (!matcher.can_end_with(rest)) continue;
       path.insert(path.end(), rest.begin(), rest.end());
-      spliced_ = rest.size();
       return true;
     }
     return false;
   }
 
-  bool advance(Path& path) {
-    matcher_.fill_mask(mask_);
-    const Path hint = matcher_.vocabulary().is_open(mask_) ? find_hint() : Path{};
-    for (const int32_t token : hint) matcher_.consume(token);
+  bool advance(GrammarMatcher& matcher, Path& path) {
+    matcher.fill_mask(mask_);
+    const Path hint = matcher.vocabulary().is_open(mask_) ? find_hint(matcher) : Path{};
+    for (const int32_t token : hint) matcher.consume(token);
     path.insert(path.end(), hint.begin(), hint.end());
     if (!hint.empty()) return true;
-    const std::vector<int32_t> candidates = matcher_.vocabulary().closing_candidates(mask_);
+    const std::vector<int32_t> candidates = matcher.vocabulary().closing_candidates(mask_);
     if (candidates.empty()) return false;
     for (size_t i = 1; i < candidates.size() && alternatives_.size() < kMaxAlternatives; ++i) {
       alternatives_.push_back(path);
       alternatives_.back().push_back(candidates[i]);
     }
-    matcher_.consume(candidates.front());
+    matcher.consume(candidates.front());
     path.push_back(candidates.front());
     return true;
   }
 
   // Where nearly anything may follow, but not the end, only the grammar's author knows what leads there: the shortest
   // end of a hint after which the string, or the text, can end.
-  Path find_hint() {
+  Path find_hint(GrammarMatcher& matcher) {
     for (const Path& hint : hints_) {
       for (size_t begin = hint.size(); begin-- > 0;) {
         const std::span<const int32_t> rest = std::span(hint).subspan(begin);
-        if (matcher_.can_close_after(rest)) return {rest.begin(), rest.end()};
+        if (matcher.can_close_after(rest)) return {rest.begin(), rest.end()};
       }
     }
     return {};
   }
-
-  size_t consumed_of(const Path& path) const { return path.size() - spliced_; }
 
   GrammarMatcher& matcher_;
   std::span<const int32_t> before_;
   const std::vector<Path>& hints_;
   std::vector<uint32_t> mask_;
   std::deque<Path> alternatives_;
-  size_t spliced_ = 0;  // last tokens of the path being followed that the matcher has not consumed
   int64_t steps_left_ = 0;
 };
 

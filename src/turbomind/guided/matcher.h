@@ -27,7 +27,7 @@ class GrammarMatcher {
   // mask: u32 [vocabulary().mask_words()]; overwritten.
   void fill_mask(std::span<uint32_t> mask);
   void consume(int32_t token);
-  // Takes the last tokens back.
+  // Takes the last tokens back. Tokens may be consumed from then on, but masks are not to be asked for.
   void roll_back(size_t count);
   // True if the tokens can follow and end the text.
   bool can_end_with(std::span<const int32_t> tokens);

@@ -124,8 +124,7 @@ GuideVocabulary::GuideVocabulary(std::shared_ptr<const LlguidanceApi> api, std::
   for (const auto& [score, token] : closers) {
     closers_.push_back(token);
   }
-  const std::vector<int32_t> fillers = find_fillers(tokens_);
-  closers_.insert(closers_.end(), fillers.begin(), fillers.end());
+  fillers_ = find_fillers(tokens_);
 }
 
 std::vector<int32_t> GuideVocabulary::spell(const std::string& text) const {
@@ -144,9 +143,14 @@ bool GuideVocabulary::is_open(std::span<const uint32_t> mask) const {
 std::vector<int32_t> GuideVocabulary::closing_candidates(std::span<const uint32_t> mask) const {
   if (count_bits(mask) <= kFew) return rank_few(list_tokens(mask, kFew));
   std::vector<int32_t> candidates;
+  // A string below its minimum length is filled in long words.
+  const auto filler =
+      std::find_if(fillers_.begin(), fillers_.end(), [&](int32_t token) { return is_set(mask, token); });
+  if (filler != fillers_.end() && is_open(mask)) candidates.push_back(*filler);
   for (const int32_t token : closers_) {
     if (is_set(mask, token)) candidates.push_back(token);
   }
+  if (filler != fillers_.end()) candidates.push_back(*filler);
   return candidates.empty() ? rank_few(list_tokens(mask, kFew)) : choose(candidates);
 }
 

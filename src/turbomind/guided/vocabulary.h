@@ -51,6 +51,7 @@ class GuideVocabulary {
   std::array<int32_t, 256> byte_tokens_{};
   std::vector<uint8_t> scores_;   // by token, lower closes sooner
   std::vector<int32_t> closers_;  // tokens to try first where many are allowed, best first
+  std::vector<int32_t> fillers_;  // words, longest first
 };
 
 }  // namespace turbomind
