@@ -20,7 +20,6 @@ from harness.protocol import (
 from harness.workloads import FIRST_TOKEN_PROMPT, Kind, Workload, prompts, token_ids
 
 import manymind
-from manymind.answers import request_error
 from manymind.dispatcher import Subscription
 
 _WARM_UP_SEED = 7
@@ -70,8 +69,8 @@ def _token_times(
     while unfinished:
         now, outputs = steps.get()
         for output in outputs:
-            if output.finish_reason == "error":
-                raise request_error(output)
+            if output.error is not None:
+                raise output.error
             times[place[output.request_id]] += [now] * len(output.token_ids)
             unfinished -= int(output.finished)
     return times
