@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "perf.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -17,6 +18,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr double kSecondsPerShape = 0.2;
 constexpr double kColdBytes = 256e6;  // weights in turn, so that none is found in a cache
+constexpr int kCallsPerGraph = 8;     // where the device captures, so that the host's share is not timed
 
 // A call to time, and the least work it is: bytes from memory, float operations.
 struct Timed {
@@ -34,6 +36,9 @@ class Bench {
                 roofline_.flops_per_second / 1e9);
   }
 
+  // A processor: the largest shapes would take it minutes.
+  bool host_accessible() const { return session_.device.props().host_accessible != 0; }
+
   // build makes tensors in the case and returns what to time.
   void run(const std::string& op, const std::string& shape, const std::function<Timed(Case&)>& build) {
     if (!only_.empty() && only_ != op) return;
@@ -41,8 +46,8 @@ class Bench {
     try {
       const Timed timed = build(c);
       for (TestTensor& tensor : c.tensors()) tensor.upload(session_.stream);
-      for (TestPlan& plan : c.plans()) plan.update(session_.stream, false);
-      report(op, shape, timed, seconds_per_call(c, timed));
+      for (TestPlan& plan : c.plans()) plan.update(session_.stream, session_.device.can_capture());
+      report(op, shape, timed, session_.device.can_capture() ? seconds_in_graph(c, timed) : seconds_per_call(c, timed));
     } catch (const NotOffered& none) {
       std::printf("%-24s %-36s not offered: %s\n", op.c_str(), shape.c_str(), none.reason.c_str());
     }
@@ -60,6 +65,26 @@ class Bench {
       session_.stream.synchronize();
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
       if (seconds > kSecondsPerShape) return seconds / static_cast<double>(calls);
+    }
+  }
+
+  double seconds_in_graph(Case& c, const Timed& timed) {
+    timed.issue();  // workspaces are there before the capture
+    session_.stream.synchronize();
+    session_.stream.capture_begin();
+    for (int i = 0; i < kCallsPerGraph; ++i) {
+      c.reuse_scratch();
+      timed.issue();
+    }
+    const Graph graph = session_.stream.capture_end();
+    std::vector<tm_plan*> plans;
+    for (TestPlan& plan : c.plans()) plans.push_back(plan.plan.handle());
+    for (int64_t launches = 1;; launches *= 2) {
+      const Clock::time_point start = Clock::now();
+      for (int64_t i = 0; i < launches; ++i) graph.launch(session_.stream, plans);
+      session_.stream.synchronize();
+      const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
+      if (seconds > kSecondsPerShape) return seconds / static_cast<double>(launches * kCallsPerGraph);
     }
   }
 
@@ -102,20 +127,49 @@ struct AttentionShape {
   int64_t sequences;
   int64_t q_len;
   int64_t context;
+  int64_t heads = 16;
+  int64_t kv_heads = 4;
 };
 
+// Random keys and values in every block of the pool: the same ones again and again, block_size at a time.
+void fill_pool(Case& c, DType dtype, const tm_kv_pool& pool) {
+  constexpr int64_t kBlocks = 16;
+  const int64_t tokens = kBlocks * pool.spec.block_size;
+  TestTensor& k = c.input("k", dtype, {tokens, pool.spec.num_kv_heads, pool.spec.head_dim_k});
+  TestTensor& v = c.input("v", dtype, {tokens, pool.spec.num_kv_heads, pool.spec.head_dim_v});
+  for (TestTensor* tensor : {&k, &v}) {
+    tensor->fill_normal(c.random);
+    tensor->upload(c.stream());
+  }
+  TestPlan plan(
+      c.device(),
+      {.max_tokens = tokens, .max_seqs = 1, .max_blocks_per_seq = kBlocks, .block_size = pool.spec.block_size});
+  for (int64_t begin = 0; begin < pool.num_blocks; begin += kBlocks) {
+    std::vector<int64_t> blocks;
+    for (int64_t i = 0; i < kBlocks; ++i) blocks.push_back(std::min(begin + i, pool.num_blocks - 1));
+    plan.set({tokens}, {tokens}, {blocks});
+    plan.update(c.stream(), false);
+    c.call(TM_OP_kv_write, c.op().kv_write,
+           tm_kv_write_args{.k = k.view(), .v = v.view(), .kv = pool, .plan = plan.plan.handle()});
+  }
+  c.stream().synchronize();
+  c.reuse_scratch();
+}
+
 Timed time_attention(Case& c, DType dtype, DType kv_dtype, const AttentionShape& s) {
-  constexpr int64_t kHeads = 16;
-  constexpr int64_t kKvHeads = 4;
   constexpr int64_t kDim = 128;
   const int32_t block_size = c.device().props().preferred_kv_block_size;
-  const tm_kv_spec spec{
-      .num_kv_heads = kKvHeads, .head_dim_k = kDim, .head_dim_v = kDim, .block_size = block_size, .dtype = kv_dtype};
+  const tm_kv_spec spec{.num_kv_heads = static_cast<int32_t>(s.kv_heads),
+                        .head_dim_k = kDim,
+                        .head_dim_v = kDim,
+                        .block_size = block_size,
+                        .dtype = kv_dtype};
   const int64_t blocks = (s.context + block_size - 1) / block_size;
   const tm_kv_pool pool = c.kv_pool(spec, blocks * s.sequences);
   c.reset_scratch();
-  TestTensor& q = c.input("q", dtype, {s.sequences * s.q_len, kHeads, kDim});
-  TestTensor& out = c.output("out", dtype, {s.sequences * s.q_len, kHeads, kDim});
+  fill_pool(c, dtype, pool);
+  TestTensor& q = c.input("q", dtype, {s.sequences * s.q_len, s.heads, kDim});
+  TestTensor& out = c.output("out", dtype, {s.sequences * s.q_len, s.heads, kDim});
   q.fill_normal(c.random);
   TestPlan& plan = c.plan({.max_tokens = s.sequences * s.q_len,
                            .max_seqs = s.sequences,
@@ -130,8 +184,8 @@ Timed time_attention(Case& c, DType dtype, DType kv_dtype, const AttentionShape&
   };
   const double attended = static_cast<double>(s.sequences * s.q_len) * static_cast<double>(s.context - s.q_len / 2);
   const double kv_bytes =
-      static_cast<double>(s.sequences * s.context * kKvHeads * 2 * kDim) * static_cast<double>(dtype_size(kv_dtype));
-  return {issue, kv_bytes + bytes_of(q) + bytes_of(out), attended * kHeads * 4 * kDim};
+      static_cast<double>(s.sequences * s.context * s.kv_heads * 2 * kDim) * static_cast<double>(dtype_size(kv_dtype));
+  return {issue, kv_bytes + bytes_of(q) + bytes_of(out), attended * static_cast<double>(s.heads) * 4 * kDim};
 }
 
 Timed time_rms_norm(Case& c, DType dtype, int64_t rows, int64_t width) {
@@ -231,6 +285,14 @@ void run_attentions(Bench& bench, DType dtype, DType kv_dtype) {
   run("decode 32 x 1024", {32, 1, 1024});
   run("prefill 512", {1, 512, 512});
   run("chunk 128 of 4096", {1, 128, 4096});
+  if (bench.host_accessible()) return;
+  run("decode 1 x 4096, 32/8 heads", {1, 1, 4096, 32, 8});
+  run("decode 256 x 640, 32/8 heads", {256, 1, 640, 32, 8});
+  run("decode 64 x 4096, 32/8 heads", {64, 1, 4096, 32, 8});
+  run("prefill 16 x 1024, 32/8 heads", {16, 1024, 1024, 32, 8});
+  run("prefill 4096, 32/8 heads", {1, 4096, 4096, 32, 8});
+  run("prefill 15000, 32/8 heads", {1, 15000, 15000, 32, 8});
+  run("chunk 8192 of 32768, 32/8 heads", {1, 8192, 32768, 32, 8});
 }
 
 }  // namespace
@@ -240,7 +302,9 @@ int run_perf(const Session& session, const std::string& op) {
   const DType dtype = session.device.props().preferred_activation;
   run_linears(bench, dtype);
   for (const DType kv_dtype : session.kv_dtypes()) run_attentions(bench, dtype, kv_dtype);
-  for (const int64_t rows : {1, 512}) {
+  std::vector<int64_t> row_counts{1, 512};
+  if (!bench.host_accessible()) row_counts.push_back(8192);
+  for (const int64_t rows : row_counts) {
     const std::string shape = "rows " + std::to_string(rows);
     bench.run("rms_norm", shape + " x 2048", [=](Case& c) { return time_rms_norm(c, dtype, rows, 2048); });
     bench.run("gated_activation", shape + " x 5632",

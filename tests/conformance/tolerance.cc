@@ -26,6 +26,8 @@ constexpr std::array<Row, 5> kTable{{
     {Arithmetic::kKvInt8, {5e-4, 0, 0.15}, {5e-4, 0, 0.15}, {5e-4, 0, 0.15}},
 }};
 
+constexpr size_t kLeastForAverage = 8;
+
 bool same_special(double found, double expected) {
   if (std::isnan(expected)) return std::isnan(found);
   return found == expected;
@@ -70,7 +72,8 @@ std::string compare(const reference::Values& found, const reference::Values& exp
     if (std::fabs(found[i] - expected[i]) > bound)
       return describe(i, found[i], expected[i], "beyond the element bound");
   }
-  if (square_error > tolerance.nmse * square_sum) {
+  // The bound is one for averages: a few elements may all round as badly as the element bound allows.
+  if (finite >= kLeastForAverage && square_error > tolerance.nmse * square_sum) {
     std::ostringstream text;
     text << "NMSE " << square_error / square_sum << ", at most " << tolerance.nmse << " allowed";
     return text.str();

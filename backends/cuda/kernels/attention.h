@@ -74,6 +74,12 @@ struct TileCall {
 void launch_attention_tiles(cudaStream_t stream, const TileCall& call, const PagedKv& kv, const Partials& partials);
 void launch_attention_tiles(cudaStream_t stream, const TileCall& call, const DenseKv& kv);
 
+// Whether the tensor cores of sm_90 take the rows of longer sequences: 16-bit dtypes, head sizes 64, 128 or 256.
+bool warpgroups_take(const AttentionRows& rows, tm_dtype kv_dtype, int architecture);
+
+// Tiles of 128 query positions of one head on wgmma. A row's bits depend on the tile it came in.
+void launch_attention_warpgroups(cudaStream_t stream, const TileCall& call, const PagedKv& kv);
+
 // Merges the splits of each row of `merges` into the output.
 void launch_attention_merge(cudaStream_t stream, const AttentionRows& rows, const MergeItems& merges,
                             const Partials& partials);

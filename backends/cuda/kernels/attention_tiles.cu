@@ -19,7 +19,29 @@ namespace {
 constexpr int kMergeWarps = 8;
 constexpr int kMaxPerLane = kMaxHeadDim / kWarp;
 
-// A warp per row and head: the splits in order, each brought to the larger of the maxima.
+// Splits' shares of a row's result, for one lane's split of every 32.
+struct Shares {
+  float largest;
+  float sum;
+};
+
+// The statistics of all splits together, in the order of lanes and steps whatever their number.
+__device__ Shares all_splits(const Partials& partials, const MergeItem& item, int q_heads, int head, int lane) {
+  float largest = -INFINITY;
+  for (int split = lane; split < item.splits; split += kWarp) {
+    const int64_t partial = static_cast<int64_t>(item.partial_row + split * item.step) * q_heads + head;
+    largest = fmaxf(largest, partials.maxima[partial]);
+  }
+  largest = warp_max(largest);
+  float sum = 0.0f;
+  for (int split = lane; split < item.splits; split += kWarp) {
+    const int64_t partial = static_cast<int64_t>(item.partial_row + split * item.step) * q_heads + head;
+    sum += partials.sums[partial] * exp2f(partials.maxima[partial] - largest);
+  }
+  return {largest, warp_sum(sum)};
+}
+
+// A warp per row and head. The row sees at least one key, so the largest score is finite.
 template <class T>
 __global__ void __launch_bounds__(kMergeWarps* kWarp)
     merge_splits(const AttentionRows rows, const MergeItems merges, const Partials partials) {
@@ -29,25 +51,20 @@ __global__ void __launch_bounds__(kMergeWarps* kWarp)
   for (int64_t index = first; index < total; index += static_cast<int64_t>(gridDim.x) * kMergeWarps) {
     const MergeItem item = merges.items[index / rows.q_heads];
     const int head = static_cast<int>(index % rows.q_heads);
-    float largest = -INFINITY;
-    float sum = 0.0f;
+    const Shares all = all_splits(partials, item, rows.q_heads, head, lane);
     float values[kMaxPerLane] = {};
+#pragma unroll 4
     for (int split = 0; split < item.splits; ++split) {
       const int64_t partial = static_cast<int64_t>(item.partial_row + split * item.step) * rows.q_heads + head;
-      const float next = fmaxf(largest, partials.maxima[partial]);
-      if (next == -INFINITY) continue;
-      const float old_factor = exp2f(largest - next);
-      const float factor = exp2f(partials.maxima[partial] - next);
-      largest = next;
-      sum = sum * old_factor + partials.sums[partial] * factor;
+      const float factor = exp2f(partials.maxima[partial] - all.largest);
+      const float* from = partials.values + partial * rows.dim_v;
 #pragma unroll
       for (int i = 0; i < kMaxPerLane; ++i) {
         const int d = lane + i * kWarp;
-        if (d >= rows.dim_v) break;
-        values[i] = values[i] * old_factor + partials.values[partial * rows.dim_v + d] * factor;
+        if (d < rows.dim_v) values[i] = fmaf(from[d], factor, values[i]);
       }
     }
-    const float factor = output_factor(largest, sum, rows.sinks, head);
+    const float factor = output_factor(all.largest, all.sum, rows.sinks, head);
     T* out = static_cast<T*>(rows.out) + item.row * rows.out_stride + static_cast<int64_t>(head) * rows.dim_v;
 #pragma unroll
     for (int i = 0; i < kMaxPerLane; ++i) {

@@ -53,6 +53,16 @@ __device__ Token next_of(const float* x, int vocab, int owner, Token last, int l
   return warp_first(best);
 }
 
+// The block's first token, for every thread.
+__device__ __forceinline__ Token block_first(Token own, Token* shared) {
+  own = warp_first(own);
+  __syncthreads();  // the last call's readers are done
+  if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = own;
+  __syncthreads();
+  static_assert(kWarps == kWarp);
+  return warp_first(shared[threadIdx.x % kWarp]);
+}
+
 // A block per row. Each thread keeps the best token of its ids that was not given out yet.
 __global__ void __launch_bounds__(kThreads) logprob_rows(const LogprobsArgs args) {
   __shared__ Token warp_token[kWarps];
@@ -61,7 +71,6 @@ __global__ void __launch_bounds__(kThreads) logprob_rows(const LogprobsArgs args
   const int64_t row = blockIdx.x;
   const float* x = args.logits + row * args.stride;
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int warp = static_cast<int>(threadIdx.x) / kWarp;
   const int id = min(max(args.ids[row], 0), args.vocab - 1);
   const float chosen = x[id];
 
@@ -73,18 +82,7 @@ __global__ void __launch_bounds__(kThreads) logprob_rows(const LogprobsArgs args
     if (before(token, own)) own = token;
     above += x[i] > chosen;
   }
-  const auto block_first = [&] {
-    const Token first = warp_first(own);
-    __syncthreads();
-    if (lane == 0) warp_token[warp] = first;
-    __syncthreads();
-    Token best = warp_token[0];
-    for (int i = 1; i < kWarps; ++i) {
-      if (before(warp_token[i], best)) best = warp_token[i];
-    }
-    return best;
-  };
-  Token best = block_first();
+  Token best = block_first(own, warp_token);
   float part = 0.0f;
 #pragma unroll 4
   for (int i = static_cast<int>(threadIdx.x); i < args.vocab; i += kThreads) part += expf(x[i] - best.logit);
@@ -99,12 +97,11 @@ __global__ void __launch_bounds__(kThreads) logprob_rows(const LogprobsArgs args
       args.top_ids[row * args.top_ids_stride + j] = best.id;
       args.top_logprobs[row * args.top_logprobs_stride + j] = static_cast<float>(best.logit - log_sum);
     }
+    // Every warp looks, so that none runs apart from the others.
     const int owner = best.id % kThreads;
-    if (owner / kWarp == warp) {
-      const Token next = next_of(x, args.vocab, owner, best, lane);
-      if (owner % kWarp == lane) own = next;
-    }
-    best = block_first();
+    const Token next = next_of(x, args.vocab, owner, best, lane);
+    if (owner == static_cast<int>(threadIdx.x)) own = next;
+    best = block_first(own, warp_token);
   }
 }
 

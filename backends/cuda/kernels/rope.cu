@@ -135,10 +135,10 @@ __device__ __forceinline__ void store(HeadElements<kPairs>& x, const Places<kPai
     float largest = 0.0f;
     for_elements(x, places, [&](float& value, int) { largest = fmaxf(largest, fabsf(value)); });
     largest = warp_max(largest);
-    const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
     if (places.lane == 0) *scale = largest / 127.0f;
     for_elements(x, places, [&](float& value, int d) {
-      const float code = fminf(fmaxf(rintf(value * inverse), -127.0f), 127.0f);
+      // For values of half precision the product is exact, so ties are: they go to even.
+      const float code = largest > 0.0f ? fminf(fmaxf(rintf(value * 127.0f / largest), -127.0f), 127.0f) : 0.0f;
       *reinterpret_cast<int8_t*>(stored + tile.offset(place, d)) = static_cast<int8_t>(code);
     });
   } else {

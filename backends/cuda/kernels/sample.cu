@@ -139,9 +139,12 @@ class RowSampler {
     __syncthreads();
     if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = value;
     __syncthreads();
-    value = shared[0];
-    for (int i = 1; i < kWarps; ++i) {
-      if (before(shared[i], value)) value = shared[i];
+    static_assert(kWarps == kWarp);
+    value = shared[threadIdx.x % kWarp];
+#pragma unroll
+    for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+      const Token other{__shfl_xor_sync(~0u, value.logit, offset), __shfl_xor_sync(~0u, value.id, offset)};
+      if (before(other, value)) value = other;
     }
     return value;
   }

@@ -54,17 +54,28 @@ AttentionRows paged_rows(const tm_attention_args& args, const Plan& plan) {
   return rows;
 }
 
-void attend_tiles(Stream& stream, const AttentionRows& rows, const PagedKv& kv, const Plan& plan,
-                  const Partials& partials) {
-  TileCall call{rows, plan.view(), plan.short_items(stream), kShortRows, stream.context().num_sms(), true};
+// Sequences of few rows, split over their contexts.
+void attend_short(Stream& stream, const TileCall& step, const PagedKv& kv, const Plan& plan, const Partials& partials) {
+  TileCall call = step;
+  call.items = plan.short_items(stream);
+  call.positions = kShortRows;
+  call.zero_padding = true;
   launch_attention_tiles(stream.handle(), call, kv, partials);
   const MergeItems merges = plan.merges(stream);
-  if (merges.capacity > 0) launch_attention_merge(stream.handle(), rows, merges, partials);
-  const bool shares_keys = rows.q_heads >= 3 * rows.kv_heads;
-  call.positions = shares_keys ? kSmallTile : kMediumTile;
+  if (merges.capacity > 0) launch_attention_merge(stream.handle(), call.rows, merges, partials);
+}
+
+// Longer sequences. The warpgroups' sums depend on a row's place in its tile, which deterministic contexts rule out.
+void attend_long(Stream& stream, const TileCall& step, const PagedKv& kv, const Plan& plan) {
+  TileCall call = step;
+  const bool warpgroups =
+      !stream.context().deterministic() && warpgroups_take(call.rows, kv.dtype, stream.context().architecture());
+  const bool shares_keys = call.rows.q_heads >= 3 * call.rows.kv_heads;
+  call.positions = warpgroups ? kLargeTile : shares_keys ? kSmallTile : kMediumTile;
   call.items = plan.tiles(stream, call.positions);
-  call.zero_padding = false;
-  if (call.items.capacity > 0) launch_attention_tiles(stream.handle(), call, kv, partials);
+  if (call.items.capacity == 0) return;
+  if (warpgroups) return launch_attention_warpgroups(stream.handle(), call, kv);
+  launch_attention_tiles(stream.handle(), call, kv, Partials{});
 }
 
 }  // namespace
@@ -82,7 +93,9 @@ void CudaOps::attention(Stream& stream, const tm_attention_args& args, const tm_
   const PagedKv kv{static_cast<const std::byte*>(args.kv.data), make_kv_layout(args.kv.spec), args.kv.spec.dtype};
   if (!tiles_take(rows, kv.dtype)) return launch_attention_plain(stream.handle(), rows, kv, plan.view());
   WorkspaceArena arena(workspace);
-  attend_tiles(stream, rows, kv, plan, take_partials(arena, plan, rows.q_heads, rows.dim_v));
+  const TileCall call{.rows = rows, .step = plan.view(), .num_sms = stream.context().num_sms()};
+  attend_short(stream, call, kv, plan, take_partials(arena, plan, rows.q_heads, rows.dim_v));
+  attend_long(stream, call, kv, plan);
 }
 
 void CudaOps::attention_dense(Stream& stream, const tm_attention_dense_args& args, const tm_workspace&) {
@@ -94,8 +107,12 @@ void CudaOps::attention_dense(Stream& stream, const tm_attention_dense_args& arg
   if (rows.rows == 0) return;
   const DenseKv kv{args.k.data, args.v.data, args.k.stride[0], args.v.stride[0]};
   if (!tiles_take(rows, kv)) return launch_attention_plain(stream.handle(), rows, kv, plan.view());
-  const TileCall call{rows, plan.view(), plan.tiles(stream, kMediumTile), kMediumTile, stream.context().num_sms(),
-                      true};
+  const TileCall call{.rows = rows,
+                      .step = plan.view(),
+                      .items = plan.tiles(stream, kMediumTile),
+                      .positions = kMediumTile,
+                      .num_sms = stream.context().num_sms(),
+                      .zero_padding = true};
   launch_attention_tiles(stream.handle(), call, kv);
 }
 
