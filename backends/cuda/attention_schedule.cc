@@ -38,25 +38,22 @@ AttentionSchedule::AttentionSchedule(const ScheduleLimits& limits)
       max_partial_rows_(kPartialRowsPerItem * extra_items_) {}
 
 void AttentionSchedule::update(const StepRows& rows) {
-  for (auto* list : {&short_items_, &small_tiles_, &medium_tiles_, &large_tiles_}) list->clear();
+  short_items_.clear();
+  for (auto& list : tiles_) list.clear();
   merges_.clear();
   num_partial_rows_ = 0;
   splits_left_ = extra_items_;
-  if (!rows.context_lens) {
-    for (int64_t seq = 0; seq < rows.num_seqs; ++seq) add_tiles(medium_tiles_, rows, seq, kMediumTile);
-    return;
-  }
-  const int32_t split = split_keys(rows);
+  const int32_t split = rows.context_lens ? split_keys(rows) : 0;
   for (int64_t seq = 0; seq < rows.num_seqs; ++seq) {
-    if (rows.cu_seqlens_q[seq + 1] - rows.cu_seqlens_q[seq] <= kShortRows) {
+    if (rows.context_lens && rows.cu_seqlens_q[seq + 1] - rows.cu_seqlens_q[seq] <= kShortRows) {
       add_short(rows, seq, split);
       continue;
     }
-    add_tiles(small_tiles_, rows, seq, kSmallTile);
-    add_tiles(medium_tiles_, rows, seq, kMediumTile);
-    add_tiles(large_tiles_, rows, seq, kLargeTile);
+    for (size_t i = 0; i < tiles_.size(); ++i) add_tiles(tiles_[i], rows, seq, kTilePositions[i]);
   }
-  for (auto* list : {&short_items_, &small_tiles_, &medium_tiles_, &large_tiles_}) sort_by_keys(*list, rows);
+  if (!rows.context_lens) return;
+  sort_by_keys(short_items_, rows);
+  for (auto& list : tiles_) sort_by_keys(list, rows);
 }
 
 // Keys per split, so that the short sequences' items fill the device about kItemsPerSlot times.

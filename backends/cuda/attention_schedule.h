@@ -3,6 +3,8 @@
 // Cuts a step's query rows into the work lists of the attention kernels. Pure host code: no CUDA call.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -13,9 +15,7 @@ namespace turbomind::cuda {
 // Sequences of at most so many rows are one item per split of their context; longer ones are cut into tiles of rows.
 inline constexpr int kShortRows = 16;
 // Query positions per item of the lists of longer sequences.
-inline constexpr int kSmallTile = 16;
-inline constexpr int kMediumTile = 64;
-inline constexpr int kLargeTile = 128;
+inline constexpr std::array kTilePositions{16, 32, 64, 128};
 
 struct ScheduleLimits {
   int64_t max_tokens;
@@ -27,7 +27,7 @@ struct ScheduleLimits {
 
 struct StepRows {
   const int32_t* cu_seqlens_q;  // [num_seqs + 1]
-  const int32_t* context_lens;  // [num_seqs]; nullptr: attention_dense, where every sequence is cut into medium tiles
+  const int32_t* context_lens;  // [num_seqs]; nullptr: attention_dense, where every sequence is cut into tiles
   int64_t num_seqs;
 };
 
@@ -44,9 +44,8 @@ class AttentionSchedule {
   int64_t max_partial_rows() const { return limits_.deterministic ? 0 : max_partial_rows_; }
 
   const std::vector<AttentionItem>& short_items() const { return short_items_; }
-  const std::vector<AttentionItem>& small_tiles() const { return small_tiles_; }
-  const std::vector<AttentionItem>& medium_tiles() const { return medium_tiles_; }
-  const std::vector<AttentionItem>& large_tiles() const { return large_tiles_; }
+  // Of kTilePositions[list] query positions.
+  const std::vector<AttentionItem>& tiles(size_t list) const { return tiles_[list]; }
   const std::vector<MergeItem>& merges() const { return merges_; }
   int64_t num_partial_rows() const { return num_partial_rows_; }
 
@@ -61,9 +60,7 @@ class AttentionSchedule {
   int64_t num_partial_rows_ = 0;
   int64_t splits_left_ = 0;  // items beyond one per sequence
   std::vector<AttentionItem> short_items_;
-  std::vector<AttentionItem> small_tiles_;
-  std::vector<AttentionItem> medium_tiles_;
-  std::vector<AttentionItem> large_tiles_;
+  std::array<std::vector<AttentionItem>, kTilePositions.size()> tiles_;
   std::vector<MergeItem> merges_;
 };
 

@@ -102,10 +102,9 @@ void Plan::allocate() {
     view_.row_seq = cutter.take<int32_t>(limits_.max_tokens);
     view_.row_slot = cutter.take<int32_t>(limits_.max_tokens);
     short_items_ = cutter.take<AttentionItem>(schedule_.max_short_items(limits_.max_seqs));
-    constexpr int kPositions[] = {kSmallTile, kMediumTile, kLargeTile};
-    for (int i = 0; i < 3; ++i) {
-      tiles_[i] =
-          cutter.take<AttentionItem>(AttentionSchedule::max_tiles(limits_.max_tokens, limits_.max_seqs, kPositions[i]));
+    for (size_t i = 0; i < kTilePositions.size(); ++i) {
+      tiles_[i] = cutter.take<AttentionItem>(
+          AttentionSchedule::max_tiles(limits_.max_tokens, limits_.max_seqs, kTilePositions[i]));
     }
     merges_ = cutter.take<MergeItem>(schedule_.max_merges());
     return cutter.used();
@@ -132,15 +131,16 @@ void Plan::update(Stream& stream, const tm_step_meta& meta) {
   Staging& staging = next_staging();
   Packer packer(staging.data.get());
   const auto size = [](const auto& list) { return static_cast<int32_t>(list.size()); };
-  const Counts counts{static_cast<int32_t>(num_tokens_), size(schedule_.short_items()), size(schedule_.small_tiles()),
-                      size(schedule_.medium_tiles()),    size(schedule_.large_tiles()), size(schedule_.merges())};
+  Counts counts{};
+  counts.num_tokens = static_cast<int32_t>(num_tokens_);
+  counts.short_items = size(schedule_.short_items());
+  for (size_t i = 0; i < kTilePositions.size(); ++i) counts.tiles[i] = size(schedule_.tiles(i));
+  counts.merges = size(schedule_.merges());
   packer.copy(counts_, &counts, 1);
   packer.copy(view_.cu_seqlens_q, meta.cu_seqlens_q, num_seqs_ + 1);
   const auto copy_list = [&](const auto* to, const auto& list) { packer.copy(to, list.data(), size(list)); };
   copy_list(short_items_, schedule_.short_items());
-  copy_list(tiles_[0], schedule_.small_tiles());
-  copy_list(tiles_[1], schedule_.medium_tiles());
-  copy_list(tiles_[2], schedule_.large_tiles());
+  for (size_t i = 0; i < kTilePositions.size(); ++i) copy_list(tiles_[i], schedule_.tiles(i));
   copy_list(merges_, schedule_.merges());
   int32_t* row_seq = packer.add(view_.row_seq, 1, padded_tokens_, padded_tokens_);
   int32_t* row_slot = packer.add(view_.row_slot, 1, padded_tokens_, padded_tokens_);
@@ -191,18 +191,23 @@ AttentionItems Plan::short_items(const Stream& stream) const {
   return {short_items_, &counts_->short_items, static_cast<int32_t>(capacity)};
 }
 
+int Plan::max_short_rows(const Stream& stream) const {
+  if (stream.capturing()) return static_cast<int>(std::clamp<int64_t>(max_q_len_, 1, kShortRows));
+  int32_t most = 1;
+  for (const AttentionItem& item : schedule_.short_items()) most = std::max(most, item.positions);
+  return most;
+}
+
 AttentionItems Plan::tiles(const Stream& stream, int positions) const {
-  const int index = positions == kSmallTile ? 0 : positions == kMediumTile ? 1 : 2;
-  const std::vector<AttentionItem>* lists[] = {&schedule_.small_tiles(), &schedule_.medium_tiles(),
-                                               &schedule_.large_tiles()};
-  const int32_t* counts[] = {&counts_->small_tiles, &counts_->medium_tiles, &counts_->large_tiles};
-  int64_t capacity = static_cast<int64_t>(lists[index]->size());
+  const auto* at = std::find(kTilePositions.begin(), kTilePositions.end(), positions);
+  const auto list = static_cast<size_t>(at - kTilePositions.begin());
+  int64_t capacity = static_cast<int64_t>(schedule_.tiles(list).size());
   if (stream.capturing()) {
     // Steps whose sequences are all short have no tiles.
     const bool none = has_blocks_ && max_q_len_ <= kShortRows;
     capacity = none ? 0 : AttentionSchedule::max_tiles(padded_tokens_, padded_seqs_, positions);
   }
-  return {tiles_[index], counts[index], static_cast<int32_t>(capacity)};
+  return {tiles_[list], &counts_->tiles[list], static_cast<int32_t>(capacity)};
 }
 
 MergeItems Plan::merges(const Stream& stream) const {

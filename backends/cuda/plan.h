@@ -32,16 +32,15 @@ class Plan {
 
   // The lists with capacities for this step, or, in a capture, for every step the capture may be replayed with.
   AttentionItems short_items(const Stream& stream) const;
-  AttentionItems tiles(const Stream& stream, int positions) const;  // kSmallTile, kMediumTile or kLargeTile
+  int max_short_rows(const Stream& stream) const;                   // of one item, at least 1
+  AttentionItems tiles(const Stream& stream, int positions) const;  // one of kTilePositions
   MergeItems merges(const Stream& stream) const;
 
  private:
   struct Counts {
     int32_t num_tokens;
     int32_t short_items;
-    int32_t small_tiles;
-    int32_t medium_tiles;
-    int32_t large_tiles;
+    int32_t tiles[kTilePositions.size()];
     int32_t merges;
   };
   // One of the buffers that updates in flight read.
@@ -61,7 +60,7 @@ class Plan {
   StepView view_{};
   Counts* counts_ = nullptr;  // device, as the next four
   AttentionItem* short_items_ = nullptr;
-  AttentionItem* tiles_[3] = {};  // small, medium, large
+  AttentionItem* tiles_[kTilePositions.size()] = {};
   MergeItem* merges_ = nullptr;
   DeviceMemory device_data_;
   std::vector<Staging> staging_;

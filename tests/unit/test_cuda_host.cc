@@ -95,9 +95,7 @@ TEST(cuda_schedule_covers_every_row_and_key_once) {
         const Step step = random_step(random, round % 3 == 0 ? 300 : 6, 200, round % 2 ? 5000 : 300);
         schedule.update(step.view());
         expect_rows_covered_once(step, schedule.short_items(), true);
-        for (const auto* tiles : {&schedule.small_tiles(), &schedule.medium_tiles(), &schedule.large_tiles()}) {
-          expect_rows_covered_once(step, *tiles, false);
-        }
+        for (size_t i = 0; i < kTilePositions.size(); ++i) expect_rows_covered_once(step, schedule.tiles(i), false);
         expect_merges_match(step, schedule);
       }
     }
@@ -116,9 +114,7 @@ TEST(cuda_schedule_stays_within_its_capacities) {
       return AttentionSchedule::max_tiles(tokens, step.num_seqs(), positions);
     };
     EXPECT(size(schedule.short_items()) <= schedule.max_short_items(step.num_seqs()));
-    EXPECT(size(schedule.small_tiles()) <= most(kSmallTile));
-    EXPECT(size(schedule.medium_tiles()) <= most(kMediumTile));
-    EXPECT(size(schedule.large_tiles()) <= most(kLargeTile));
+    for (size_t i = 0; i < kTilePositions.size(); ++i) EXPECT(size(schedule.tiles(i)) <= most(kTilePositions[i]));
     EXPECT(size(schedule.merges()) <= schedule.max_merges());
   }
 }

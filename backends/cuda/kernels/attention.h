@@ -70,6 +70,9 @@ struct TileCall {
   int positions;         // most query positions of an item, at most kTileRows
   int num_sms;
   bool zero_padding;
+  // Items have at most kTileRows / 4 rows and their keys are shared by the warps of a block. The order of a row's sums
+  // is then another one than in tiles.
+  bool splits_keys;
 };
 void launch_attention_tiles(cudaStream_t stream, const TileCall& call, const PagedKv& kv, const Partials& partials);
 void launch_attention_tiles(cudaStream_t stream, const TileCall& call, const DenseKv& kv);
@@ -77,7 +80,11 @@ void launch_attention_tiles(cudaStream_t stream, const TileCall& call, const Den
 // Whether the tensor cores of sm_90 take the rows of longer sequences: 16-bit dtypes, head sizes 64, 128 or 256.
 bool warpgroups_take(const AttentionRows& rows, tm_dtype kv_dtype, int architecture);
 
-// Tiles of 128 query positions of one head on wgmma. A row's bits depend on the tile it came in.
+// Query heads of a kv head that share a tile of the warpgroups, so that short chunks fill it.
+int warpgroup_heads(const AttentionRows& rows);
+
+// Tiles of 128 rows, call.positions query positions by 128 / call.positions heads of one kv head, on wgmma. A row's
+// bits depend on the tile it came in.
 void launch_attention_warpgroups(cudaStream_t stream, const TileCall& call, const PagedKv& kv);
 
 // Merges the splits of each row of `merges` into the output.

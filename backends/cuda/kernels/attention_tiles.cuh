@@ -102,6 +102,59 @@ struct DenseSource {
   __device__ const std::byte* value(Row r, int byte) const { return values + r * value_stride + byte; }
 };
 
+// Brings keys or values of 64 positions to shared memory, by all threads of a block. Those outside [begin, end) become
+// zeros: the pool need not hold them, and a weight of zero does not silence a NaN.
+template <class T, class KV, int kDim, class Source>
+struct ChunkLoader {
+  const Source& source;
+  int begin;
+  int end;
+
+  // scales: [kTileKeys], filled for int8 only. The caller commits the copies.
+  template <bool kKeys>
+  __device__ void load(int first, std::byte* shared, float* scales, int dim) const {
+    constexpr int kRowsAtOnce = kTileThreads / 8;
+    const uint32_t to = shared_address(shared);
+#pragma unroll
+    for (int i = 0; i < kTileKeys / kRowsAtOnce; ++i) {
+      const int row = static_cast<int>(threadIdx.x) / 8 + i * kRowsAtOnce;
+      const int position = first + row;
+      const bool visible = position >= begin && position < end;
+      const typename Source::Row from = source.row(visible ? position : begin);
+#pragma unroll
+      for (int panel = 0; panel < kDim / 64; ++panel) {
+        const int chunk = panel * 8 + static_cast<int>(threadIdx.x) % 8;
+        const bool valid = visible && chunk * 8 < dim;
+        load_chunk<kKeys>(to + SharedTile<kTileKeys>::offset(row, chunk), from, valid ? chunk : 0, valid);
+      }
+      if constexpr (sizeof(KV) == 1) {
+        const float scale = kKeys ? source.key_scale(from) : source.value_scale(from);
+        if (threadIdx.x % 8 == 0) scales[row] = visible ? scale : 0.0f;
+      }
+    }
+  }
+
+ private:
+  template <bool kKeys>
+  __device__ void load_chunk(uint32_t to, const typename Source::Row& from, int chunk, bool valid) const {
+    const int byte = chunk * 8 * static_cast<int>(sizeof(KV));
+    const std::byte* at = kKeys ? source.key(from, byte) : source.value(from, byte);
+    if constexpr (sizeof(KV) > 1) {
+      copy_async(to, at, valid);
+    } else {
+      uint32_t words[4] = {};
+      if (valid) {
+        const auto codes = *reinterpret_cast<const Pack<int8_t, 8>*>(at);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) words[i] = pack_pair<T>(to_float(codes.v[2 * i]), to_float(codes.v[2 * i + 1]));
+      }
+      asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};\n" ::"r"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]),
+                   "r"(words[3])
+                   : "memory");
+    }
+  }
+};
+
 template <int kDim>
 struct TileShared {
   alignas(128) std::byte q[kTileRows * kDim * 2];
@@ -118,7 +171,7 @@ class TileAttention {
   __device__ TileAttention(const AttentionRows& rows, const Tile& tile, const Source& source, TileShared<kDim>& shared)
       : rows_(rows),
         tile_(tile),
-        source_(source),
+        loader_{source, tile.begin, tile.end},
         shared_(shared),
         lane_(static_cast<int>(threadIdx.x) % kWarp),
         warp_(static_cast<int>(threadIdx.x) / kWarp),
@@ -172,60 +225,13 @@ class TileAttention {
     }
   }
 
-  __device__ void load_keys(int chunk) { load<true>(chunk, shared_.k, rows_.dim_k); }
-  __device__ void load_values(int chunk) { load<false>(chunk, shared_.v, rows_.dim_v); }
-
-  // Keys or values of 64 positions; those that no row sees become zeros, which the pool need not hold.
-  template <bool kKeys>
-  __device__ void load(int first, std::byte* shared, int dim) {
-    constexpr int kRowsAtOnce = kTileThreads / 8;
-    const uint32_t to = shared_address(shared);
-#pragma unroll
-    for (int i = 0; i < kTileKeys / kRowsAtOnce; ++i) {
-      const int row = static_cast<int>(threadIdx.x) / 8 + i * kRowsAtOnce;
-      const int position = first + row;
-      const bool visible = position >= tile_.begin && position < tile_.end;
-      const typename Source::Row from = source_.row(visible ? position : tile_.begin);
-#pragma unroll
-      for (int panel = 0; panel < kDim / 64; ++panel) {
-        const int chunk = panel * 8 + static_cast<int>(threadIdx.x) % 8;
-        const bool valid = visible && chunk * 8 < dim;
-        load_chunk<kKeys>(to + SharedTile<kTileKeys>::offset(row, chunk), from, valid ? chunk : 0, valid);
-      }
-      if constexpr (kInt8) load_scale<kKeys>(row, from, visible);
-    }
+  __device__ void load_keys(int chunk) {
+    loader_.template load<true>(chunk, shared_.k, shared_.key_scale, rows_.dim_k);
     commit_copies();
   }
-
-  template <bool kKeys>
-  __device__ void load_chunk(uint32_t to, const typename Source::Row& from, int chunk, bool valid) {
-    const int byte = chunk * 8 * static_cast<int>(sizeof(KV));
-    const std::byte* at = kKeys ? source_.key(from, byte) : source_.value(from, byte);
-    if constexpr (!kInt8) {
-      copy_async(to, at, valid);
-    } else {
-      uint32_t words[4] = {};
-      if (valid) {
-        const auto codes = *reinterpret_cast<const Pack<int8_t, 8>*>(at);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) words[i] = pack_pair<T>(to_float(codes.v[2 * i]), to_float(codes.v[2 * i + 1]));
-      }
-      asm volatile("st.shared.v4.b32 [%0], {%1,%2,%3,%4};\n" ::"r"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]),
-                   "r"(words[3])
-                   : "memory");
-    }
-  }
-
-  template <bool kKeys>
-  __device__ void load_scale(int row, const typename Source::Row& from, bool visible) {
-    if (threadIdx.x % 8 != 0) return;
-    if constexpr (kInt8) {
-      if (kKeys) {
-        shared_.key_scale[row] = visible ? source_.key_scale(from) : 0.0f;
-      } else {
-        shared_.value_scale[row] = visible ? source_.value_scale(from) : 0.0f;
-      }
-    }
+  __device__ void load_values(int chunk) {
+    loader_.template load<false>(chunk, shared_.v, shared_.value_scale, rows_.dim_v);
+    commit_copies();
   }
 
   // One chunk of keys. On entry its keys are on their way.
@@ -397,7 +403,7 @@ class TileAttention {
 
   const AttentionRows& rows_;
   const Tile& tile_;
-  const Source& source_;
+  const ChunkLoader<T, KV, kDim, Source> loader_;
   TileShared<kDim>& shared_;
   const int lane_;
   const int warp_;

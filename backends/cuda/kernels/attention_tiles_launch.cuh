@@ -5,9 +5,12 @@
 
 #include <algorithm>
 
-#include "kernels/attention_tiles.cuh"
+#include "kernels/attention_decode.cuh"
 
 namespace turbomind::cuda {
+
+// Far more than run at once: the ones that wait even out the differences between items.
+inline constexpr int kBlocksPerSm = 16;
 
 // Query heads of a kv head that fit a tile with `positions` query positions.
 TM_HOST_DEVICE inline int heads_of_tile(int group, int positions) {
@@ -55,12 +58,12 @@ __device__ void zero_padding_rows(const AttentionRows& rows, const StepView& ste
   }
 }
 
-// Blocks take (item, kv head, part) in turn.
-template <class T, class KV, int kDim, class Kv, class Source>
-__global__ void __launch_bounds__(kTileThreads, kDim == 256 ? 2 : 3)
+// Blocks take (item, kv head, part) in turn. Attention: TileAttention or DecodeAttention, Shared its memory.
+template <class T, int kMinBlocks, class Attention, class Shared, class Kv, class Source>
+__global__ void __launch_bounds__(kTileThreads, kMinBlocks)
     attend_tiles(const TileCall call, const Kv kv, const Partials partials) {
   extern __shared__ std::byte dynamic[];
-  auto& shared = *reinterpret_cast<TileShared<kDim>*>(dynamic);
+  auto& shared = *reinterpret_cast<Shared*>(dynamic);
   const AttentionRows& rows = call.rows;
   const int group = rows.q_heads / rows.kv_heads;
   const int heads = heads_of_tile(group, call.positions);
@@ -72,24 +75,37 @@ __global__ void __launch_bounds__(kTileThreads, kDim == 256 ? 2 : 3)
     Tile tile;
     if (!make_tile<Kv>(rows, call.step, item, index % per_item / parts, index % parts, tile)) continue;
     const Source source(kv, call.step, tile, rows);
-    TileAttention<T, KV, kDim, Source>(rows, tile, source, shared).run(partials);
+    Attention(rows, tile, source, shared).run(partials);
   }
   if (call.zero_padding) zero_padding_rows<T>(rows, call.step);
 }
 
-template <class T, class KV, int kDim, class Source, class Kv>
-void launch_tiles(cudaStream_t stream, const TileCall& call, const Kv& kv, const Partials& partials) {
-  constexpr auto kKernel = attend_tiles<T, KV, kDim, Kv, Source>;
-  constexpr int kBytes = static_cast<int>(sizeof(TileShared<kDim>));
+template <class T, int kMinBlocks, class Attention, class Shared, class Source, class Kv>
+void launch_kernel(cudaStream_t stream, const TileCall& call, const Kv& kv, const Partials& partials) {
+  constexpr auto kKernel = attend_tiles<T, kMinBlocks, Attention, Shared, Kv, Source>;
+  constexpr int kBytes = static_cast<int>(sizeof(Shared));
   const int group = call.rows.q_heads / call.rows.kv_heads;
   const int64_t parts = ceil_div(group, heads_of_tile(group, call.positions));
   const int64_t tiles = call.items.capacity * call.rows.kv_heads * parts;
-  const int64_t resident = static_cast<int64_t>(call.num_sms) * 16;
+  const int64_t resident = static_cast<int64_t>(call.num_sms) * kBlocksPerSm;
   if (cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes) != cudaSuccess) {
     check_launch("attention");
   }
   const auto blocks = static_cast<unsigned>(std::max<int64_t>(1, std::min(tiles, resident)));
   kKernel<<<blocks, kTileThreads, kBytes, stream>>>(call, kv, partials);
+}
+
+template <class T, class KV, int kDim, class Source, class Kv>
+void launch_tiles(cudaStream_t stream, const TileCall& call, const Kv& kv, const Partials& partials) {
+  constexpr int kMinBlocks = kDim == 256 ? 2 : 3;
+  if constexpr (std::is_same_v<Kv, PagedKv>) {
+    if (call.splits_keys) {
+      using Attention = DecodeAttention<T, KV, kDim, Source>;
+      return launch_kernel<T, kMinBlocks, Attention, DecodeShared<kDim>, Source>(stream, call, kv, partials);
+    }
+  }
+  using Attention = TileAttention<T, KV, kDim, Source>;
+  launch_kernel<T, kMinBlocks, Attention, TileShared<kDim>, Source>(stream, call, kv, partials);
 }
 
 template <class T, class KV, class Source, class Kv>

@@ -6,6 +6,8 @@
 namespace turbomind::cuda {
 namespace {
 
+constexpr int kMaxTileHeads = 8;
+
 template <class T, int kDim, bool kSoftcap>
 void launch(cudaStream_t stream, const WarpgroupCall& call, int num_sms) {
   constexpr auto kKernel = attend_warpgroups<T, kDim, kSoftcap>;
@@ -13,7 +15,7 @@ void launch(cudaStream_t stream, const WarpgroupCall& call, int num_sms) {
   if (cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes) != cudaSuccess) {
     check_launch("attention");
   }
-  const int64_t tiles = static_cast<int64_t>(call.items.capacity) * call.rows.q_heads;
+  const int64_t tiles = static_cast<int64_t>(call.items.capacity) * (call.rows.q_heads / call.heads);
   const auto blocks = static_cast<unsigned>(std::max<int64_t>(1, std::min<int64_t>(tiles, num_sms)));
   kKernel<<<blocks, kBlockThreads, kBytes, stream>>>(call);
 }
@@ -47,8 +49,15 @@ bool warpgroups_take(const AttentionRows& rows, tm_dtype kv_dtype, int architect
          aligned_to_vector(rows.q) && aligned_to_vector(rows.out) && rows.q_stride % 8 == 0 && rows.out_stride % 8 == 0;
 }
 
+int warpgroup_heads(const AttentionRows& rows) {
+  const int group = rows.q_heads / rows.kv_heads;
+  int heads = kMaxTileHeads;
+  while (group % heads != 0) heads /= 2;
+  return heads;
+}
+
 void launch_attention_warpgroups(cudaStream_t stream, const TileCall& tiles, const PagedKv& kv) {
-  const WarpgroupCall call{tiles.rows, kv, tiles.step, tiles.items};
+  const WarpgroupCall call{tiles.rows, kv, tiles.step, tiles.items, kBlockRows / tiles.positions};
   if (call.rows.dtype == TM_F16) {
     launch_dims<__half>(stream, call, tiles.num_sms);
   } else {

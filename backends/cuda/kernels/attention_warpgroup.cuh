@@ -51,30 +51,32 @@ struct WarpgroupCall {
   AttentionRows rows;
   PagedKv kv;
   StepView step;
-  AttentionItems items;  // of at most kBlockRows query positions
+  AttentionItems items;  // of at most kBlockRows / heads query positions
+  int heads;             // query heads of a tile, all of one kv head; a power of two
 };
 
-// One item and query head.
+// One item and `heads` query heads: row r of the tile is query position r / heads and head r % heads.
 struct WarpgroupTile {
   int seq;
-  int token;      // row of the call of the first query row
-  int positions;  // query rows
-  int position;   // of the first query row in its context
-  int head;
-  int begin;  // first visible position
-  int end;    // past the last one
+  int token;     // row of the call of the first query position
+  int rows;      // positions x heads
+  int position;  // of the first query row in its context
+  int head;      // the first one
+  int begin;     // first visible position
+  int end;       // past the last one
 };
 
 __device__ __forceinline__ WarpgroupTile make_warpgroup_tile(const WarpgroupCall& call, int index) {
-  const AttentionItem item = call.items.items[index / call.rows.q_heads];
+  const int parts = call.rows.q_heads / call.heads;
+  const AttentionItem item = call.items.items[index / parts];
   const int first = call.step.cu_seqlens_q[item.seq];
   const int length = call.step.cu_seqlens_q[item.seq + 1] - first;
   WarpgroupTile tile;
   tile.seq = item.seq;
   tile.token = first + item.first;
-  tile.positions = item.positions;
+  tile.rows = item.positions * call.heads;
   tile.position = call.step.context_lens[item.seq] - length + item.first;
-  tile.head = index % call.rows.q_heads;
+  tile.head = index % parts * call.heads;
   tile.begin = call.rows.window > 0 ? max(0, tile.position - call.rows.window + 1) : 0;
   tile.end = tile.position + item.positions;
   return tile;
@@ -174,12 +176,10 @@ class Multiplier {
     for (int i = thread_; i < kGroupRows * kChunks; i += kWarpgroup) {
       const int row = i / kChunks;
       const int chunk = i % kChunks;
-      const bool valid = group_ * kGroupRows + row < tile.positions;
+      const int tile_row = group_ * kGroupRows + row;
+      const bool valid = tile_row < tile.rows;
       const T* from = static_cast<const T*>(call_.rows.q);
-      if (valid) {
-        from += (tile.token + group_ * kGroupRows + row) * call_.rows.q_stride +
-                static_cast<int64_t>(tile.head) * kDim + chunk * 8;
-      }
+      if (valid) from += place(tile, tile_row, call_.rows.q_stride) + chunk * 8;
       copy_async(to + SharedTile<kGroupRows>::offset(row, chunk), from, valid);
     }
     commit_copies();
@@ -249,9 +249,17 @@ class Multiplier {
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
+      positions_[i] = tile.position + row(i) / call_.heads;
       maxima_[i] = -INFINITY;
       sums_[i] = 0.0f;
     }
+    first_position_ = tile.position + group_ * kGroupRows / call_.heads;
+    last_position_ = tile.position + (group_ * kGroupRows + kGroupRows - 1) / call_.heads;
+  }
+
+  // Elements from the begin of q or out to a row of the tile.
+  __device__ int64_t place(const WarpgroupTile& tile, int row, int64_t stride) const {
+    return (tile.token + row / call_.heads) * stride + static_cast<int64_t>(tile.head + row % call_.heads) * kDim;
   }
 
   // Row of the tile of the thread's first or second row of a fragment.
@@ -259,10 +267,9 @@ class Multiplier {
 
   // Whether some row of the group does not see all of the keys n * kKeys ...
   __device__ bool masked(int n) const {
-    const int first_row = tile_.position + group_ * kGroupRows;
-    const int last_row = first_row + kGroupRows - 1;
     const int begin = n * Shape::kKeys;
-    return begin + Shape::kKeys - 1 > first_row || (call_.rows.window > 0 && begin <= last_row - call_.rows.window);
+    return begin + Shape::kKeys - 1 > first_position_ ||
+           (call_.rows.window > 0 && begin <= last_position_ - call_.rows.window);
   }
 
   __device__ void multiply_keys() {
@@ -365,7 +372,7 @@ class Multiplier {
   }
 
   __device__ void mask(int i, int n) {
-    const int position = tile_.position + row(i);
+    const int position = positions_[i];
     const int begin = call_.rows.window > 0 ? position - call_.rows.window + 1 : 0;
 #pragma unroll
     for (int j = 2 * i; j < kScores; j += 4) {
@@ -404,7 +411,7 @@ class Multiplier {
     sum += __shfl_xor_sync(~0u, sum, 2);
     if (!call_.rows.sinks) return 1.0f / sum;
     const float scale = (kSoftcap ? call_.rows.softcap : call_.rows.scale) * kLogTwoE;
-    const float sink = call_.rows.sinks[tile_.head] * kLogTwoE;
+    const float sink = call_.rows.sinks[tile_.head + row(i) % call_.heads] * kLogTwoE;
     const float largest = maxima_[i] * scale;
     const float base = fmaxf(largest, sink);
     const float factor = exp2f(largest - base);
@@ -430,15 +437,15 @@ class Multiplier {
     }
     __syncwarp();
     constexpr int kChunks = kDim / 8;
-    T* out = static_cast<T*>(call_.rows.out) + static_cast<int64_t>(tile_.head) * kDim;
+    T* out = static_cast<T*>(call_.rows.out);
 #pragma unroll 4
     for (int i = lane_; i < 16 * kChunks; i += kWarp) {
       const int local = warp_ * 16 + i / kChunks;
       const int chunk = i % kChunks;
-      if (group_ * kGroupRows + local >= tile_.positions) break;
+      const int tile_row = group_ * kGroupRows + local;
+      if (tile_row >= tile_.rows) break;
       const auto value = *reinterpret_cast<const uint4*>(staging + SharedTile<kGroupRows>::offset(local, chunk));
-      T* to = out + (tile_.token + group_ * kGroupRows + local) * call_.rows.out_stride + chunk * 8;
-      *reinterpret_cast<uint4*>(to) = value;
+      *reinterpret_cast<uint4*>(out + place(tile_, tile_row, call_.rows.out_stride) + chunk * 8) = value;
     }
   }
 
@@ -450,6 +457,9 @@ class Multiplier {
   const int warp_;
   WarpgroupTile tile_;
   uint32_t queries_ = 0;
+  int positions_[2];    // of the thread's rows
+  int first_position_;  // of the group's rows
+  int last_position_;
   Ring<Shape::kStages> keys_;
   Ring<Shape::kStages> values_;
   float scores_[kScores];
@@ -479,7 +489,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) attend_warpgroups(const __gr
     fence_barriers();
   }
   __syncthreads();
-  const int total = *call.items.count * call.rows.q_heads;
+  const int total = *call.items.count * (call.rows.q_heads / call.heads);
   const int step = static_cast<int>(gridDim.x);
   int index = static_cast<int>(blockIdx.x);
   if (threadIdx.x < kWarpgroup) {

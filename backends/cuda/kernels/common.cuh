@@ -58,25 +58,31 @@ __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
-// Combines one value per thread with an associative op; every thread gets the result. `shared` holds a value per warp.
-// The order depends on the block's size only. Blocks are whole warps.
+// Combines one value per lane with an associative op; every lane gets the result.
 template <class T, class Op>
-__device__ __forceinline__ T block_reduce(T value, T* shared, Op op) {
+__device__ __forceinline__ T warp_reduce(T value, Op op) {
 #pragma unroll
   for (int offset = kWarp / 2; offset > 0; offset /= 2) value = op(value, __shfl_xor_sync(~0u, value, offset));
+  return value;
+}
+
+// The same over a block of whole warps; `shared` holds a value per warp. The order depends on the block's size only.
+// The second stage is one of shuffles: ptxas 13.0 reads past the array in a loop over it.
+template <class T, class Op>
+__device__ __forceinline__ T block_reduce(T value, T* shared, T identity, Op op) {
+  value = warp_reduce(value, op);
   const int warps = static_cast<int>(blockDim.x) / kWarp;
   if (warps == 1) return value;
   __syncthreads();  // the last reduction's readers are done
   if (threadIdx.x % kWarp == 0) shared[threadIdx.x / kWarp] = value;
   __syncthreads();
-  value = shared[0];
-  for (int i = 1; i < warps; ++i) value = op(value, shared[i]);
-  return value;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  return warp_reduce(lane < warps ? shared[lane] : identity, op);
 }
 
 template <class T>
 __device__ __forceinline__ T block_sum(T value, T* shared) {
-  return block_reduce(value, shared, [](T a, T b) { return a + b; });
+  return block_reduce(value, shared, T{0}, [](T a, T b) { return a + b; });
 }
 
 // Calls fn with a value of the C++ type of an activation dtype.

@@ -105,7 +105,8 @@ class RowSampler {
       if (logit > -INFINITY) least = fminf(least, logit);
     });
     largest_ = block_reduce(best, s_.warp_token);
-    least_ = turbomind::cuda::block_reduce(least, s_.warp_float, [](float a, float b) { return fminf(a, b); });
+    least_ =
+        turbomind::cuda::block_reduce(least, s_.warp_float, INFINITY, [](float a, float b) { return fminf(a, b); });
     return largest_;
   }
 
@@ -246,22 +247,25 @@ class RowSampler {
 
   __device__ Mass bin_mass(int bin) const { return (static_cast<Mass>(s_.mass_high[bin]) << 32) | s_.mass_low[bin]; }
 
+  // Sum of the values of the lanes up to and with this one.
+  static __device__ Mass scan_warp(Mass value) {
+#pragma unroll
+    for (int offset = 1; offset < kWarp; offset *= 2) {
+      const Mass other = __shfl_up_sync(~0u, value, offset);
+      if (static_cast<int>(threadIdx.x) % kWarp >= offset) value += other;
+    }
+    return value;
+  }
+
   // Sum of the values of the threads before this one.
   static __device__ Mass scan_before(Mass value, Mass* shared) {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     const int warp = static_cast<int>(threadIdx.x) / kWarp;
-    Mass running = value;
-#pragma unroll
-    for (int offset = 1; offset < kWarp; offset *= 2) {
-      const Mass other = __shfl_up_sync(~0u, running, offset);
-      if (lane >= offset) running += other;
-    }
+    const Mass running = scan_warp(value);
     __syncthreads();
     if (lane == kWarp - 1) shared[warp] = running;
     __syncthreads();
-    Mass sum = running - value;
-    for (int i = 0; i < warp; ++i) sum += shared[i];
-    return sum;
+    return running - value + warp_reduce(lane < warp ? shared[lane] : 0, [](Mass x, Mass y) { return x + y; });
   }
 
   // The bin in which the border lies, with what lies before it, for all threads; false: there is none.
@@ -295,8 +299,8 @@ class RowSampler {
       high = fmaxf(high, logit);
       low = fminf(low, logit);
     });
-    high = turbomind::cuda::block_reduce(high, s_.warp_float, [](float a, float b) { return fmaxf(a, b); });
-    low = turbomind::cuda::block_reduce(low, s_.warp_float, [](float a, float b) { return fminf(a, b); });
+    high = turbomind::cuda::block_reduce(high, s_.warp_float, -INFINITY, [](float a, float b) { return fmaxf(a, b); });
+    low = turbomind::cuda::block_reduce(low, s_.warp_float, INFINITY, [](float a, float b) { return fminf(a, b); });
     return {high, low};
   }
 
@@ -315,6 +319,7 @@ class RowSampler {
     const unsigned num = s_.num_candidates;
     if (threadIdx.x < num) {
       const Token own = s_.candidates[threadIdx.x];
+#pragma unroll 1
       for (unsigned i = 0; i < num; ++i) {
         if (!before(s_.candidates[i], own)) continue;
         ++count;
@@ -356,8 +361,7 @@ class RowSampler {
     const int lane = static_cast<int>(threadIdx.x) % kWarp;
     // Runs of kWarps parts, then the parts of the run, each summed by a warp.
     sum_ranges(measure, warp * kWarps * step, kWarps * step);
-    Mass total = 0;
-    for (int i = 0; i < kWarps; ++i) total += s_.warp_mass[i];
+    const Mass total = warp_reduce(s_.warp_mass[lane], [](Mass x, Mass y) { return x + y; });
     Mass left = target(total);
     if (left >= total) return vocab_;
     int begin = pick_range(left) * kWarps * step;
@@ -365,12 +369,7 @@ class RowSampler {
     begin += pick_range(left) * step;
     for (int at = begin; at < begin + step; at += kWarp) {  // every warp does the same
       const int id = at + lane;
-      Mass running = id < vocab_ ? measure(id, x_[id]) : 0;
-#pragma unroll
-      for (int offset = 1; offset < kWarp; offset *= 2) {
-        const Mass other = __shfl_up_sync(~0u, running, offset);
-        if (lane >= offset) running += other;
-      }
+      const Mass running = scan_warp(id < vocab_ ? measure(id, x_[id]) : 0);
       const unsigned past = __ballot_sync(~0u, running > left);
       if (past) return at + __ffs(static_cast<int>(past)) - 1;
       left -= __shfl_sync(~0u, running, kWarp - 1);
@@ -385,17 +384,18 @@ class RowSampler {
     const int end = min(begin + count, vocab_);
 #pragma unroll 4
     for (int id = begin + static_cast<int>(threadIdx.x) % kWarp; id < end; id += kWarp) sum += measure(id, x_[id]);
-#pragma unroll
-    for (int offset = kWarp / 2; offset > 0; offset /= 2) sum += __shfl_xor_sync(~0u, sum, offset);
+    sum = warp_reduce(sum, [](Mass x, Mass y) { return x + y; });
     __syncthreads();
     if (threadIdx.x % kWarp == 0) s_.warp_mass[threadIdx.x / kWarp] = sum;
     __syncthreads();
   }
 
-  // Which warp's range the target lies in; takes the sums before it off.
+  // Which warp's range the target, less than the sum of all, lies in; takes the sums before it off.
   __device__ int pick_range(Mass& left) const {
-    int range = 0;
-    while (range < kWarps - 1 && left >= s_.warp_mass[range]) left -= s_.warp_mass[range++];
+    const Mass own = s_.warp_mass[threadIdx.x % kWarp];
+    const Mass running = scan_warp(own);
+    const int range = __ffs(static_cast<int>(__ballot_sync(~0u, running > left))) - 1;
+    left -= __shfl_sync(~0u, running - own, range);
     return range;
   }
 

@@ -58,8 +58,10 @@ AttentionRows paged_rows(const tm_attention_args& args, const Plan& plan) {
 void attend_short(Stream& stream, const TileCall& step, const PagedKv& kv, const Plan& plan, const Partials& partials) {
   TileCall call = step;
   call.items = plan.short_items(stream);
-  call.positions = kShortRows;
+  call.positions = plan.max_short_rows(stream);
   call.zero_padding = true;
+  const int group = call.rows.q_heads / call.rows.kv_heads;
+  call.splits_keys = !stream.context().deterministic() && call.positions * group <= kTileRows / 4;
   launch_attention_tiles(stream.handle(), call, kv, partials);
   const MergeItems merges = plan.merges(stream);
   if (merges.capacity > 0) launch_attention_merge(stream.handle(), call.rows, merges, partials);
@@ -71,7 +73,9 @@ void attend_long(Stream& stream, const TileCall& step, const PagedKv& kv, const 
   const bool warpgroups =
       !stream.context().deterministic() && warpgroups_take(call.rows, kv.dtype, stream.context().architecture());
   const bool shares_keys = call.rows.q_heads >= 3 * call.rows.kv_heads;
-  call.positions = warpgroups ? kLargeTile : shares_keys ? kSmallTile : kMediumTile;
+  call.positions = warpgroups    ? kTilePositions.back() / warpgroup_heads(call.rows)
+                   : shares_keys ? kTileRows / 4
+                                 : kTileRows;
   call.items = plan.tiles(stream, call.positions);
   if (call.items.capacity == 0) return;
   if (warpgroups) return launch_attention_warpgroups(stream.handle(), call, kv);
@@ -109,8 +113,8 @@ void CudaOps::attention_dense(Stream& stream, const tm_attention_dense_args& arg
   if (!tiles_take(rows, kv)) return launch_attention_plain(stream.handle(), rows, kv, plan.view());
   const TileCall call{.rows = rows,
                       .step = plan.view(),
-                      .items = plan.tiles(stream, kMediumTile),
-                      .positions = kMediumTile,
+                      .items = plan.tiles(stream, kTileRows),
+                      .positions = kTileRows,
                       .num_sms = stream.context().num_sms(),
                       .zero_padding = true};
   launch_attention_tiles(stream.handle(), call, kv);
