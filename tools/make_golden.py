@@ -26,7 +26,8 @@ sys.path.insert(0, str(_ROOT / "tools"))
 
 import reference_text as text_reference  # noqa: E402
 from make_tiny_checkpoints import VOCAB_SIZE, make_all  # noqa: E402
-from make_vision_golden import make_preprocessed  # noqa: E402
+from make_tiny_vlms import make_vlms  # noqa: E402
+from make_vision_golden import make_preprocessed, make_vlm_logits  # noqa: E402
 from reference import load_reference  # noqa: E402
 
 SEQUENCE_LENGTH = 48  # longer than the attention windows of the tiny models
@@ -39,6 +40,8 @@ def make_golden(folder: Path, models: dict[str, Path]) -> None:
     make_formats(folder)
     make_texts(folder, models)
     make_preprocessed(folder)
+    make_vlms(folder / "vision" / "tiny", (_GOLDEN / "text.txt").read_text(encoding="utf-8"))
+    make_vlm_logits(folder)
 
 
 def make_logits(folder: Path) -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What transformers' image processors make of the test pictures, as small numbers."""
+"""What transformers makes of the test pictures and of conversations about them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ sys.path[:0] = [str(_ROOT / "tests" / name) for name in ("parity", "vision")]
 from pictures import golden_pictures, sample  # noqa: E402
 from preprocess_cases import CASES  # noqa: E402
 from reference_vision import process  # noqa: E402
+from reference_vlm import VlmReference  # noqa: E402
+from vlm_cases import conversations, kept_rows  # noqa: E402
+
+ANSWER_LENGTH = 6
 
 
 def make_preprocessed(folder: Path) -> None:
@@ -30,3 +34,18 @@ def make_preprocessed(folder: Path) -> None:
     target = folder / "vision" / "preprocess.npz"
     target.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(target, **values)
+
+
+def make_vlm_logits(folder: Path) -> None:
+    """vision/tiny/<family>/logits.npz: of each conversation ids int32 [n], logits of kept rows
+    float32 [rows, vocab_size], and tokens int32, the greedy answer's first."""
+    for path in sorted((folder / "vision" / "tiny").iterdir()):
+        reference = VlmReference(path)
+        values = {}
+        for label, conversation in conversations(path.name).items():
+            ids, logits = reference.run(conversation)
+            values[f"{label}/ids"] = np.array(ids, np.int32)
+            values[f"{label}/logits"] = logits[kept_rows(len(ids))]
+            tokens = reference.generate(conversation, ANSWER_LENGTH)
+            values[f"{label}/tokens"] = np.array(tokens, np.int32)
+        np.savez_compressed(path / "logits.npz", **values)

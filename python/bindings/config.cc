@@ -3,6 +3,7 @@
 
 #include <pybind11/stl.h>
 
+#include <array>
 #include <tuple>
 #include <utility>
 #include <vector>
@@ -31,16 +32,6 @@ T parse(const Names<T>& names, const std::string& word, const char* what) {
     if (word == name) return value;
   }
   fail(ErrorCode::kUnsupported, what, ": unknown value '", word, "'");
-}
-
-RopeConfig rope_config(const py::handle& source) {
-  RopeConfig rope;
-  rope.dim = field<int32_t>(source, "dim");
-  rope.style = parse<tm_rope_style>({{"neox", TM_ROPE_NEOX}, {"interleaved", TM_ROPE_INTERLEAVED}},
-                                    field<std::string>(source, "style"), "rope.style");
-  rope.inv_freq = field<std::vector<double>>(source, "inv_freq");
-  rope.attention_factor = field<double>(source, "attention_factor");
-  return rope;
 }
 
 AttentionConfig attention_config(const py::handle& source) {
@@ -93,6 +84,8 @@ void bind_options(py::module_& module) {
       .def_readwrite("cache_memory_fraction", &EngineOptions::cache_memory_fraction)
       .def_readwrite("num_kv_blocks", &EngineOptions::num_kv_blocks)
       .def_readwrite("enable_prefix_caching", &EngineOptions::enable_prefix_caching)
+      .def_readwrite("max_encoder_patches", &EngineOptions::max_encoder_patches)
+      .def_readwrite("encoder_cache_bytes", &EngineOptions::encoder_cache_bytes)
       .def_readwrite("max_queue_size", &EngineOptions::max_queue_size)
       .def_readwrite("plugin_paths", &EngineOptions::plugin_paths)
       .def_readwrite("backend_config", &EngineOptions::backend_config);
@@ -152,6 +145,27 @@ void bind_sampling_params(py::module_& module) {
 
 }  // namespace
 
+RopeConfig rope_config(const py::handle& source) {
+  RopeConfig rope;
+  rope.dim = field<int32_t>(source, "dim");
+  rope.style = parse<tm_rope_style>({{"neox", TM_ROPE_NEOX}, {"interleaved", TM_ROPE_INTERLEAVED}},
+                                    field<std::string>(source, "style"), "rope.style");
+  rope.inv_freq = field<std::vector<double>>(source, "inv_freq");
+  rope.attention_factor = field<double>(source, "attention_factor");
+  rope.mrope_section = field<std::array<int32_t, 3>>(source, "mrope_section");
+  rope.mrope_interleaved = field<bool>(source, "mrope_interleaved");
+  return rope;
+}
+
+tm_activation_kind activation_kind(const std::string& name, const char* what) {
+  return parse<tm_activation_kind>({{"silu", TM_ACTIVATION_SILU},
+                                    {"gelu_tanh", TM_ACTIVATION_GELU_TANH},
+                                    {"gelu_erf", TM_ACTIVATION_GELU_ERF},
+                                    {"quick_gelu", TM_ACTIVATION_QUICK_GELU},
+                                    {"relu", TM_ACTIVATION_RELU}},
+                                   name, what);
+}
+
 DecoderConfig decoder_config(const py::object& source) {
   DecoderConfig config;
   config.architecture = field<std::string>(source, "architecture");
@@ -162,6 +176,7 @@ DecoderConfig decoder_config(const py::object& source) {
   config.embed_scale = field<float>(source, "embed_scale");
   config.tie_word_embeddings = field<bool>(source, "tie_word_embeddings");
   config.logit_softcap = field<float>(source, "logit_softcap");
+  config.num_deepstack = field<int32_t>(source, "num_deepstack");
   for (const py::handle rope : source.attr("ropes")) config.ropes.push_back(rope_config(rope));
   for (const py::handle layer : source.attr("layers")) config.layers.push_back(layer_config(layer));
   return config;

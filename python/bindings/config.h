@@ -12,6 +12,9 @@ namespace turbomind::bindings {
 
 // manymind.models.config.DecoderConfig -> DecoderConfig, field by field.
 DecoderConfig decoder_config(const pybind11::object& source);
+RopeConfig rope_config(const pybind11::handle& source);
+// "silu", ... what: the field named in the kUnsupported error for an unknown name.
+tm_activation_kind activation_kind(const std::string& name, const char* what);
 // "f32", "gguf_q4_1", ... Throws kUnsupported for an unknown name.
 tm_weight_format weight_format(const std::string& name);
 

@@ -12,6 +12,7 @@
 
 #include "bindings.h"
 #include "config.h"
+#include "media.h"
 #include "turbomind/core/error.h"
 
 namespace py = pybind11;
@@ -75,6 +76,8 @@ py::dict to_dict(const EngineStats& stats) {
   TM_STAT(generated_tokens);
   TM_STAT(computed_tokens);
   TM_STAT(preemptions);
+  TM_STAT(media_encoded);
+  TM_STAT(media_tokens_cached);
   TM_STAT(steps);
   TM_STAT(failed_steps);
   TM_STAT(graph_replays);
@@ -108,15 +111,24 @@ void bind_engine(py::module_& module) {
     }
   };
   py::class_<Engine, std::unique_ptr<Engine, DeleteWithoutGil>>(module, "Engine")
-      .def(py::init([](const py::object& model, const EngineOptions& options) {
+      .def(py::init([](const py::object& model, const EngineOptions& options, const py::object& vision) {
              DecoderConfig config = decoder_config(model);
+             std::optional<EncoderConfig> encoder = encoder_config(vision);
              const py::gil_scoped_release release;
-             return std::unique_ptr<Engine, DeleteWithoutGil>(new Engine(std::move(config), options));
+             return std::unique_ptr<Engine, DeleteWithoutGil>(
+                 new Engine(std::move(config), options, std::move(encoder)));
            }),
-           "model"_a, "options"_a)
+           "model"_a, "options"_a, "vision"_a = py::none())
       .def("load_weight", &load_weight, "name"_a, "format"_a, "shape"_a, "data"_a)
       .def("start", [](Engine& self) { return to_dict(start(self)); })
-      .def("submit", &Engine::submit, "prompt_token_ids"_a, "params"_a, ReleaseGil())
+      .def(
+          "submit",
+          [](Engine& self, std::vector<int32_t> prompt, SamplingParams params, const py::object& source) {
+            MediaInput media = media_input(source);
+            const py::gil_scoped_release release;
+            return self.submit(std::move(prompt), std::move(params), std::move(media));
+          },
+          "prompt_token_ids"_a, "params"_a, "media"_a = py::none())
       .def("cancel", &Engine::cancel, "request_id"_a, ReleaseGil())
       .def(
           "poll", [](Engine& self, int64_t timeout_ms) { return self.poll(std::chrono::milliseconds(timeout_ms)); },

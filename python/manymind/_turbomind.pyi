@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from manymind.errors import ManymindError
+from manymind.media_input import MediaInput
 from manymind.models.config import DecoderConfig
+from manymind.models.vision_config import EncoderConfig
 
 class EngineOptions:
     backend: str
@@ -25,6 +27,8 @@ class EngineOptions:
     cache_memory_fraction: float
     num_kv_blocks: int
     enable_prefix_caching: bool
+    max_encoder_patches: int
+    encoder_cache_bytes: int
     max_queue_size: int
     plugin_paths: list[str]
     backend_config: dict[str, str]
@@ -117,7 +121,9 @@ class Output:
     def take_last_hidden_state(self) -> npt.NDArray[np.float32] | None: ...
 
 class Engine:
-    def __init__(self, model: DecoderConfig, options: EngineOptions) -> None: ...
+    def __init__(
+        self, model: DecoderConfig, options: EngineOptions, vision: EncoderConfig | None = None
+    ) -> None: ...
     def load_weight(
         self,
         name: str,
@@ -126,7 +132,12 @@ class Engine:
         data: memoryview | bytes | npt.NDArray[Any],
     ) -> None: ...
     def start(self) -> dict[str, Any]: ...
-    def submit(self, prompt_token_ids: Sequence[int], params: SamplingParams) -> int: ...
+    def submit(
+        self,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        media: MediaInput | None = None,
+    ) -> int: ...
     def cancel(self, request_id: int) -> None: ...
     def poll(self, timeout_ms: int) -> list[Output]: ...
     def event_fd(self) -> int: ...

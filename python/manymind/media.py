@@ -78,10 +78,10 @@ class LoadedImage:
     def decode(self) -> Image:
         """The picture, upright. Raises MediaError if it is damaged."""
         if isinstance(self.source, bytes):
-            with _opened(self.source) as image, _decoding():
+            with _opened(self.source) as image, decoding():
                 image.load()
                 return _upright(image)
-        with _decoding():
+        with decoding():
             return _upright(self.source)
 
 
@@ -179,12 +179,12 @@ def _read_file(source: str | os.PathLike[str], limits: MediaLimits) -> bytes:
 def _opened(data: bytes) -> Iterator[Any]:
     from PIL import Image
 
-    with _decoding(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with decoding(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
         yield image
 
 
 @contextmanager
-def _decoding() -> Iterator[None]:
+def decoding() -> Iterator[None]:
     """Whatever a decoder throws at damaged or hostile bytes becomes a MediaError."""
     from PIL import Image, UnidentifiedImageError
 

@@ -14,6 +14,7 @@ from manymind.config import EngineConfig
 if TYPE_CHECKING:
     from manymind import _turbomind
     from manymind.checkpoint import Checkpoint
+    from manymind.media_side import VisionConfig
 
 _STEP_ROWS = 512
 _LOG_LEVELS = {"critical": "error"}  # where the engine has no level of its own
@@ -21,7 +22,10 @@ _ENTRY_POINT_GROUP = "manymind.backends"
 
 
 def start_engine(
-    checkpoint: Checkpoint, config: EngineConfig, log_level: str | None = None
+    checkpoint: Checkpoint,
+    config: EngineConfig,
+    log_level: str | None = None,
+    vision_config: VisionConfig | None = None,
 ) -> tuple[_turbomind.Engine, dict[str, Any]]:
     """Creates the engine, loads every weight and starts it; returns it and its memory plan."""
     from manymind import _turbomind
@@ -31,7 +35,12 @@ def start_engine(
     level = log_level.lower() if log_level else default_log_level()
     _turbomind.set_log_level(_LOG_LEVELS.get(level, level))
     model = load_model(checkpoint)
-    engine = _turbomind.Engine(model.config, engine_options(config))
+    vision = model.vision.config if model.vision else None
+    options = engine_options(config)
+    if vision_config is not None:
+        options.max_encoder_patches = vision_config.max_patches
+        options.encoder_cache_bytes = vision_config.embedding_cache_bytes
+    engine = _turbomind.Engine(model.config, options, vision)
     for weight in model.weights.values():
         engine.load_weight(weight.name, weight.format, weight.shape, weight.data)
     return engine, engine.start()

@@ -136,7 +136,8 @@ def test_a_video_is_cut_into_slices() -> None:
     check_consistent(found)
     slices, y, x = found.grid
     assert slices == 3
-    assert found.seconds == (0.0, 1.0, 2.0)
+    assert found.seconds == (0.25, 1.25, 2.0)  # the last slice shows one frame
+    assert found.seconds_per_slice == 1.0
     assert found.inputs[0].segments.tolist() == [y * x] * 3
     # Slice by slice it is what a picture gives: patches are [channel, frame, y, x].
     patches = found.inputs[0].pixels.reshape(3, y * x, 3, 2, 14 * 14)

@@ -79,4 +79,4 @@ class InternVlPreprocessor:
         squares = [resize(frame, self._side, self._side, self._resample) for frame in frames]
         inputs = tuple(tile_input(square, self._layout, self._normalize) for square in squares)
         seconds = tuple(index / fps for index in range(len(frames)))
-        return PreparedMedia(inputs, (len(frames), 1), seconds)
+        return PreparedMedia(inputs, (len(frames), 1), seconds, 1 / fps)

@@ -49,7 +49,7 @@ class LlavaOnevisionPreprocessor:
         self._normalize = settings.normalizer(config, _DEFAULTS)
         self._resample = settings.resample(config, _DEFAULTS)
         self._mean = _mean_colour(config)
-        self._side = layout.side * layout.patch_size
+        self._side = layout.size
         size = settings.size(config, "size", self._side)
         if size != (self._side, self._side):
             raise config.error("size", f"the encoder's {self._side}", size)
@@ -103,7 +103,7 @@ class LlavaOnevisionPreprocessor:
         blocks = [half.rows + np.int32(index * side**2) for index in range(len(frames))]
         output = _with_newline(blocks, [_weights(half)] * len(frames), len(frames) * side**2)
         seconds = tuple(index / fps for index in range(len(frames)))
-        return PreparedMedia((self._input(squares, output),), (len(frames), 1), seconds)
+        return PreparedMedia((self._input(squares, output),), (len(frames), 1), seconds, 1 / fps)
 
     def _fit(self, image: RgbImage, canvas: tuple[int, int]) -> RgbImage:
         """The picture as large as it fits, in the middle of a black canvas."""

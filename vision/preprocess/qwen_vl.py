@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -92,7 +92,7 @@ class QwenPreprocessor:
 
     def image(self, image: RgbImage) -> PreparedMedia:
         """A picture is a video of one frame, repeated to fill a slice; grid: (1, y, x)."""
-        return self._prepare([image] * self.temporal_patch_size, ())
+        return self._prepare([image] * self.temporal_patch_size)
 
     def video(self, frames: Sequence[RgbImage], fps: float) -> PreparedMedia:
         """Frames of equal size; the last is repeated to fill a slice; grid: (slices, y, x)."""
@@ -102,10 +102,11 @@ class QwenPreprocessor:
             raise MediaError(f"fps: expected a positive number, found {fps!r}")
         step = self.temporal_patch_size
         filled = [*frames, *[frames[-1]] * (-len(frames) % step)]
-        seconds = tuple(start / fps for start in range(0, len(filled), step))
-        return self._prepare(filled, seconds)
+        times = [min(index, len(frames) - 1) / fps for index in range(len(filled))]
+        middles = tuple((times[i] + times[i + step - 1]) / 2 for i in range(0, len(times), step))
+        return replace(self._prepare(filled), seconds=middles, seconds_per_slice=step / fps)
 
-    def _prepare(self, frames: Sequence[RgbImage], seconds: tuple[float, ...]) -> PreparedMedia:
+    def _prepare(self, frames: Sequence[RgbImage]) -> PreparedMedia:
         height, width = self.size(*frames[0].shape[:2])
         cut: dict[int, npt.NDArray[np.uint8]] = {}
         for frame in frames:  # a picture's frames are one object, cut once
@@ -123,7 +124,7 @@ class QwenPreprocessor:
             inputs = tuple(self._input([patches], y, x) for patches in slices)
         else:
             inputs = (self._input(slices, y, x),)
-        return PreparedMedia(inputs, (len(slices), y, x), seconds)
+        return PreparedMedia(inputs, (len(slices), y, x))
 
     def _input(self, slices: list[npt.NDArray[np.uint8]], y: int, x: int) -> EncoderInput:
         """slices: uint8 [y * x, 3, frames, patch, patch] each."""

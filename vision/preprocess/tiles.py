@@ -23,6 +23,7 @@ class TileLayout:
         class_row: row 0 of the position table belongs to a class token, which is a patch of zeros
             that the projector does not see.
         keep_class: the class token is the first output.
+        image_size: pixels of a tile's side, where some at its end fill no patch; 0 = none do.
     """
 
     patch_size: int
@@ -30,6 +31,12 @@ class TileLayout:
     merge: int = 1
     class_row: bool = False
     keep_class: bool = False
+    image_size: int = 0
+
+    @property
+    def size(self) -> int:
+        """Pixels of a tile's side."""
+        return self.image_size or self.side * self.patch_size
 
     @property
     def rows(self) -> int:

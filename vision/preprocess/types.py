@@ -69,12 +69,14 @@ class PreparedMedia:
         inputs: in the order in which their tokens stand in the prompt.
         grid: what a prompt must know of the layout: (rows, columns) of tiles, or (frames, y, x) of
             patches.
-        seconds: of a video: time at which each of its slices begins; empty for a picture.
+        seconds: of a video: time of the middle of each of its slices; empty for a picture.
+        seconds_per_slice: of a video: between its slices.
     """
 
     inputs: tuple[EncoderInput, ...]
     grid: tuple[int, ...]
     seconds: tuple[float, ...] = ()
+    seconds_per_slice: float = 0.0
 
     @property
     def num_tokens(self) -> int:

@@ -42,6 +42,7 @@ def open_huggingface(folder: Path) -> Checkpoint:
             generation_config=(
                 read_json_object(generation_config) if generation_config.is_file() else {}
             ),
+            preprocessor_config=_preprocessor_config(folder),
             on_close=close,
         )
     except BaseException:
@@ -120,6 +121,20 @@ def _chat_templates(folder: Path) -> dict[str, str]:
     if not all(isinstance(text, str) for item in named.items() for text in item):
         raise CheckpointError("chat_template", "names and templates as strings", named, config_path)
     return named
+
+
+def _preprocessor_config(folder: Path) -> Mapping[str, Any]:
+    """preprocessor_config.json, or the part of processor_config.json that newer exports have
+    instead."""
+    path, combined = folder / "preprocessor_config.json", folder / "processor_config.json"
+    if path.is_file():
+        return read_json_object(path)
+    if not combined.is_file():
+        return {}
+    nested = read_json_object(combined).get("image_processor", {})
+    if not isinstance(nested, dict):
+        raise CheckpointError("image_processor", "an object", nested, combined)
+    return nested
 
 
 def _read_text(path: Path) -> str:

@@ -46,6 +46,7 @@ class Checkpoint:
         tensors: by their name in the file.
         chat_templates: Jinja sources by name; the usual one is called "default".
         generation_config: generation_config.json of a folder, else empty.
+        preprocessor_config: settings of a folder's image processor, else empty.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Checkpoint:
     tensors: Mapping[str, TensorSource]
     chat_templates: Mapping[str, str] = field(default_factory=dict)
     generation_config: Mapping[str, Any] = field(default_factory=dict)
+    preprocessor_config: Mapping[str, Any] = field(default_factory=dict)
     on_close: Callable[[], None] = lambda: None
 
     @property

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from manymind.checkpoint import Checkpoint
 from manymind.checkpoint.fields import Fields
@@ -19,6 +21,9 @@ from manymind.models.config import (
 )
 from manymind.models.family import ModelSource
 from manymind.models.weights import WeightSource, bind_weights
+
+if TYPE_CHECKING:
+    from manymind.models.vision_family import VisionSource
 
 __all__ = [
     "AttentionConfig",
@@ -38,16 +43,26 @@ _HUGGINGFACE_FAMILIES = {
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "Gemma3ForCausalLM": "gemma3",
+    "Idefics3ForConditionalGeneration": "idefics3",
+    "InternVLForConditionalGeneration": "internvl",
+    "LlavaForConditionalGeneration": "llava",
+    "LlavaOnevisionForConditionalGeneration": "llava_onevision",
+    "Qwen2VLForConditionalGeneration": "qwen2_vl",
+    "Qwen2_5_VLForConditionalGeneration": "qwen2_5_vl",
+    "Qwen3VLForConditionalGeneration": "qwen3_vl",
+    "SmolVLMForConditionalGeneration": "idefics3",
 }
 _GGUF_FAMILIES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3"}
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A decoder and its weights, which stay valid while their checkpoint is open."""
+    """A decoder, its eyes if it has any, and all weights, which stay valid while their checkpoint
+    is open."""
 
     config: DecoderConfig
     weights: Mapping[str, WeightSource]
+    vision: VisionSource | None = None
 
 
 def load_model(checkpoint: Checkpoint) -> LoadedModel:
@@ -58,7 +73,12 @@ def load_model(checkpoint: Checkpoint) -> LoadedModel:
     """
     try:
         source = _family(checkpoint)(checkpoint)
-        weights = bind_weights(source.config, checkpoint.tensors, source.names)
+        seen = source.vision.weights.used if source.vision else ()
+        weights: Mapping[str, WeightSource] = bind_weights(
+            source.config, checkpoint.tensors, source.names, seen
+        )
+        if source.vision:
+            weights = ChainMap(weights, source.vision.weights)  # type: ignore[arg-type]
     except CheckpointError as error:
         raise error.located(checkpoint.path) from error
     except UnsupportedModelError as error:
@@ -67,7 +87,7 @@ def load_model(checkpoint: Checkpoint) -> LoadedModel:
         raise CheckpointError(
             "configuration", "numbers in range", error, checkpoint.path
         ) from error
-    return LoadedModel(source.config, weights)
+    return LoadedModel(source.config, weights, source.vision)
 
 
 def _family(checkpoint: Checkpoint) -> Callable[[Checkpoint], ModelSource]:

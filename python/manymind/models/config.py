@@ -26,12 +26,17 @@ class RopeConfig:
         style: "neox" rotates (x[i], x[i + dim/2]), "interleaved" rotates (x[2i], x[2i + 1]).
         inv_freq: radians per position, float64, length dim / 2; context scaling is already applied.
         attention_factor: multiplies cos and sin (YaRN; else 1).
+        mrope_section: pairs that turn by the position in time, height and width; all 0 = one
+            position.
+        mrope_interleaved: the axes take turns instead of following one another.
     """
 
     dim: int
     style: RopeStyle
     inv_freq: tuple[float, ...]
     attention_factor: float = 1.0
+    mrope_section: tuple[int, int, int] = (0, 0, 0)
+    mrope_interleaved: bool = False
 
     def __post_init__(self) -> None:
         _check(self.dim > 0 and self.dim % 2 == 0, "rope.dim", "a positive even number", self.dim)
@@ -47,6 +52,9 @@ class RopeConfig:
         finite = all(math.isfinite(value) and value >= 0 for value in self.inv_freq)
         _check(finite, "rope.inv_freq", "finite values from 0", self.inv_freq)
         _check_positive("rope.attention_factor", self.attention_factor)
+        pairs = sum(self.mrope_section)
+        valid = min(self.mrope_section) >= 0 and pairs in (0, self.dim // 2)
+        _check(valid, "mrope_section", f"counts that add up to {self.dim // 2}", self.mrope_section)
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,7 @@ class DecoderConfig:
             weight.
         logit_softcap: as ``AttentionConfig.softcap``, on the logits.
         eos_token_ids: any of these ends an answer.
+        num_deepstack: first layers to whose outputs pictures add a vector of their own.
     """
 
     architecture: str
@@ -135,6 +144,7 @@ class DecoderConfig:
     logit_softcap: float = 0.0
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
+    num_deepstack: int = 0
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "context_length", "norm_eps", "embed_scale"):

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from manymind.models.config import AttentionConfig, DecoderConfig, FfnConfig, LayerConfig
 from manymind.models.weights import SourceNames
+
+if TYPE_CHECKING:
+    from manymind.models.vision_family import VisionSource
 
 MAX_LAYERS = 1024
 # Each dimension of a head has its rotary frequency before a weight can contradict their number.
@@ -16,10 +20,11 @@ MAX_HEAD_DIM = 1 << 14
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What a family makes of a checkpoint: the decoder, and where its weights are."""
+    """What a family makes of a checkpoint: the decoder, where its weights are, and its eyes."""
 
     config: DecoderConfig
     names: SourceNames
+    vision: VisionSource | None = None
 
 
 @dataclass(frozen=True)

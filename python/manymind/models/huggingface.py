@@ -4,6 +4,8 @@ names)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from manymind.checkpoint import Checkpoint
 from manymind.checkpoint.fields import Fields
 from manymind.checkpoint.token_ids import bos_token_id, eos_token_ids
@@ -98,11 +100,23 @@ def rope_parameters(config: Fields) -> Fields:
 
 def rope_config(parameters: Fields, dim: int, theta: float, context_length: int) -> RopeConfig:
     """``theta`` and ``context_length`` apply where ``parameters`` has no values of its own."""
+    plain = _one_axis_rope(parameters, dim, theta, context_length)
+    if "mrope_section" not in parameters:
+        return plain
+    section = parameters.sequence("mrope_section")
+    if len(section) != 3 or not all(type(count) is int for count in section):
+        raise parameters.error("mrope_section", "three integers", section)
+    interleaved = parameters.boolean("mrope_interleaved", False)
+    axes = (section[0], section[1], section[2])
+    return replace(plain, mrope_section=axes, mrope_interleaved=interleaved)
+
+
+def _one_axis_rope(parameters: Fields, dim: int, theta: float, context_length: int) -> RopeConfig:
     kind = parameters.string("rope_type", parameters.string("type", "default"))
     theta = parameters.number("rope_theta", theta)
     if parameters.number("partial_rotary_factor", 1.0) != 1.0:
         raise UnsupportedModelError("partial_rotary_factor: expected 1, found another value")
-    if kind == "default":
+    if kind == "default" or (kind == "mrope" and "mrope_section" in parameters):
         return rope.default_rope(dim, theta, "neox")
     if kind == "linear":
         return rope.linear_rope(dim, theta, "neox", parameters.number("factor"))

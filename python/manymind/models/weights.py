@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from manymind.checkpoint import TensorSource
@@ -88,15 +88,19 @@ class Weights(Mapping[str, WeightSource]):
 
 
 def bind_weights(
-    config: DecoderConfig, tensors: Mapping[str, TensorSource], names: SourceNames
+    config: DecoderConfig,
+    tensors: Mapping[str, TensorSource],
+    names: SourceNames,
+    used_elsewhere: Collection[str] = (),
 ) -> Weights:
     """Finds every weight of ``config`` in ``tensors``.
 
+    used_elsewhere: tensors that are not the decoder's.
     Raises CheckpointError naming the tensor if one is missing, has another shape, or is not used by
     the decoder.
     """
     bound: dict[str, tuple[TensorSource, _Slot]] = {}
-    used: set[str] = set()
+    used = set(used_elsewhere)
     for canonical, slot in _slots(config).items():
         source_name = names.source_name(canonical)
         source = tensors.get(source_name)

@@ -13,6 +13,11 @@ namespace {
 // Prompt logprobs are computed in slices of at least so many rows.
 constexpr int64_t kMinLogitsRows = 32;
 
+// 3.2 million pixels in patches of 14 x 14.
+constexpr int64_t kDefaultEncoderPatches = 16384;
+constexpr int64_t kDefaultCachedPictures = 4;  // of the largest size
+constexpr int64_t kDefaultEncoderCacheBytes = int64_t{256} << 20;
+
 // Accelerators come before the host's processor; the plug-in without maths is never chosen.
 const Plugin& choose_backend(const std::string& name) {
   PluginRegistry& registry = PluginRegistry::instance();
@@ -77,6 +82,26 @@ int32_t resolve_block_size(int32_t value, const tm_device_props& props) {
   fail(ErrorCode::kInvalidArgument, "block_size: expected one of ", allowed, ", found ", value);
 }
 
+void resolve_encoder(const EngineOptions& options, const EncoderConfig& encoder, ResolvedOptions& resolved) {
+  const int64_t merge_size = encoder.projector.merge_size;
+  int64_t rows = options.max_encoder_patches;
+  if (rows == 0) {
+    rows = kDefaultEncoderPatches;
+    // A picture has to fit a sequence. Only encoders with a newline leave projected rows out.
+    if (!encoder.newline) rows = std::min(rows, resolved.session_len * merge_size);
+  }
+  rows = std::max(rows, merge_size);
+  resolved.encoder = {
+      .activation_dtype = resolved.decoder.activation_dtype, .compute = resolved.decoder.compute, .max_rows = rows};
+  const auto row_bytes = static_cast<int64_t>(dtype_size(resolved.decoder.activation_dtype)) * encoder.width();
+  const int64_t largest = max_item_tokens(rows / merge_size);
+  const int64_t automatic = std::min(kDefaultCachedPictures * largest, kDefaultEncoderCacheBytes / row_bytes);
+  const int64_t cache_rows = options.encoder_cache_bytes ? options.encoder_cache_bytes / row_bytes : automatic;
+  check(cache_rows > 0, ErrorCode::kInvalidArgument, "encoder_cache_bytes: expected room for an embedding of ",
+        row_bytes, " bytes, found ", options.encoder_cache_bytes);
+  resolved.encoder_budget = {.rows = rows, .cache_rows = cache_rows};
+}
+
 }  // namespace
 
 std::unique_ptr<RankGroup> open_ranks(const EngineOptions& options) {
@@ -87,14 +112,16 @@ std::unique_ptr<RankGroup> open_ranks(const EngineOptions& options) {
   return std::make_unique<RankGroup>(plugin, indices, device_config(options, shared));
 }
 
-ResolvedOptions resolve_options(const EngineOptions& options, const DecoderConfig& model, const Device& device) {
+ResolvedOptions resolve_options(const EngineOptions& options, const DecoderConfig& model, const EncoderConfig* encoder,
+                                const Device& device) {
   const tm_device_props& props = device.props();
   // Exact products would be lost in narrower activations or a narrower cache.
   const bool exact = options.compute_dtype == "float32";
   const int64_t session_len = options.session_len ? options.session_len : model.context_length;
   check(session_len <= model.context_length, ErrorCode::kInvalidArgument,
         "session_len: expected at most the model's context length of ", model.context_length, ", found ", session_len);
-  ResolvedOptions resolved{.decoder = {}, .session_len = session_len, .ranks = options.tp};
+  ResolvedOptions resolved{
+      .decoder = {}, .encoder = {}, .encoder_budget = {}, .session_len = session_len, .ranks = options.tp};
   resolved.decoder.activation_dtype = resolve_dtype("dtype", options.dtype, exact ? TM_F32 : props.preferred_activation,
                                                     props.activation_dtypes, device);
   resolved.decoder.kv_dtype = resolve_dtype("kv_cache_dtype", options.kv_cache_dtype,
@@ -105,6 +132,7 @@ ResolvedOptions resolve_options(const EngineOptions& options, const DecoderConfi
   resolved.decoder.max_seqs = options.max_num_seqs;
   resolved.decoder.max_logits_rows = std::max<int64_t>(options.max_num_seqs, kMinLogitsRows);
   resolved.decoder.max_context = session_len;
+  if (encoder) resolve_encoder(options, *encoder, resolved);
   return resolved;
 }
 

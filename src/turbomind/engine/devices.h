@@ -12,6 +12,8 @@ namespace turbomind {
 // The options that a backend and a model have settled.
 struct ResolvedOptions {
   DecoderOptions decoder;
+  EncoderOptions encoder;
+  EncoderBudget encoder_budget;  // zero for a model that takes no pictures
   int64_t session_len;
   int32_t ranks;
 };
@@ -20,6 +22,8 @@ struct ResolvedOptions {
 std::unique_ptr<RankGroup> open_ranks(const EngineOptions& options);
 
 // Fills every "auto". Throws kInvalidArgument or kUnsupported for a choice that the device or the model does not allow.
-ResolvedOptions resolve_options(const EngineOptions& options, const DecoderConfig& model, const Device& device);
+// encoder: null for a model that takes no pictures.
+ResolvedOptions resolve_options(const EngineOptions& options, const DecoderConfig& model, const EncoderConfig* encoder,
+                                const Device& device);
 
 }  // namespace turbomind

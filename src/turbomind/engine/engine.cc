@@ -38,11 +38,12 @@ EngineOptions validated(EngineOptions options) {
 }  // namespace
 
 struct Engine::Impl {
-  Impl(DecoderConfig model_config, EngineOptions engine_options)
+  Impl(DecoderConfig model_config, EngineOptions engine_options, std::optional<EncoderConfig> vision_config)
       : options(validated(std::move(engine_options))),
         model(std::move(model_config)),
+        vision(std::move(vision_config)),
         ranks(open_ranks(options)),
-        resolved(resolve_options(options, model, ranks->rank(0).device)),
+        resolved(resolve_options(options, model, encoder_config(), ranks->rank(0).device)),
         inbox(options.max_queue_size),
         can_lose_device(!ranks->rank(0).device.props().host_accessible),
         random_base(random_word()) {
@@ -55,10 +56,12 @@ struct Engine::Impl {
   MemoryPlan size_kv();
   // The engine thread, after a loss: devices, weights and a KV cache as they were after start().
   void reopen_devices(const MemoryPlan& plan);
-  Request make_request(std::vector<int32_t> prompt, SamplingParams params);
+  Request make_request(std::vector<int32_t> prompt, SamplingParams params, MediaInput media);
+  const EncoderConfig* encoder_config() const { return vision ? &*vision : nullptr; }
 
   const EngineOptions options;
   const DecoderConfig model;
+  const std::optional<EncoderConfig> vision;
   std::unique_ptr<RankGroup> ranks;
   const ResolvedOptions resolved;
   SubmitQueue inbox;
@@ -77,11 +80,14 @@ struct Engine::Impl {
 void Engine::Impl::make_decoders() {
   ranks->run([this](Rank& rank, int32_t) {
     rank.decoder = std::make_unique<Decoder>(model, resolved.decoder, rank.device, rank.stream, rank.comm.get());
+    if (vision) rank.encoder = std::make_unique<Encoder>(*vision, resolved.encoder, rank.device, rank.stream);
   });
 }
 
 void Engine::Impl::load(const WeightSource& source) {
-  ranks->run([&](Rank& rank, int32_t) { rank.decoder->load_weight(source); });
+  const bool of_encoder = vision && source.name.starts_with("vision.");
+  ranks->run(
+      [&](Rank& rank, int32_t) { of_encoder ? rank.encoder->load_weight(source) : rank.decoder->load_weight(source); });
 }
 
 void Engine::Impl::reopen_devices(const MemoryPlan& plan) {
@@ -93,9 +99,15 @@ void Engine::Impl::reopen_devices(const MemoryPlan& plan) {
 }
 
 void Engine::Impl::prepare_ranks() {
-  ranks->run([](Rank& rank, int32_t index) {
+  ranks->run([this](Rank& rank, int32_t index) {
     rank.decoder->finish_loading();
-    rank.runner = std::make_unique<ModelRunner>(*rank.decoder, rank.device, rank.stream, index == 0);
+    if (rank.encoder) {
+      rank.encoder->finish_loading();
+      rank.encoder_runner = std::make_unique<EncoderRunner>(*rank.encoder, rank.device, rank.stream,
+                                                            resolved.encoder_budget, resolved.decoder.max_tokens);
+    }
+    rank.runner =
+        std::make_unique<ModelRunner>(*rank.decoder, rank.encoder_runner.get(), rank.device, rank.stream, index == 0);
   });
 }
 
@@ -107,21 +119,28 @@ MemoryPlan Engine::Impl::size_kv() {
                               .fraction = options.cache_memory_fraction});
 }
 
-Request Engine::Impl::make_request(std::vector<int32_t> prompt, SamplingParams params) {
+Request Engine::Impl::make_request(std::vector<int32_t> prompt, SamplingParams params, MediaInput media) {
   const int64_t limit = max_sequence_len.load();
   check(limit > 0, ErrorCode::kInvalidArgument, "submit: expected after start()");
   validate(params, model.vocab_size, options.max_num_seqs);
   validate_prompt(prompt, model.vocab_size, limit);
+  validate(media, static_cast<int64_t>(prompt.size()), model, encoder_config(), resolved.encoder_budget,
+           resolved.session_len);
   Request request;
   request.id = ++last_id;
   const auto prompt_len = static_cast<int64_t>(prompt.size());
-  request.max_len = prompt_len + std::min(params.max_new_tokens, limit - prompt_len);
+  request.position_delta = position_delta(media, prompt_len);
+  // A video's time axis may run ahead of its tokens.
+  const int64_t last_len = std::min(limit, resolved.session_len - request.position_delta);
+  request.max_len = prompt_len + std::min(params.max_new_tokens, std::max<int64_t>(0, last_len - prompt_len));
   if (params.guide) {
     const int64_t needed = params.guide->draws_to_end();
     check(request.max_len - prompt_len >= needed, ErrorCode::kInvalidArgument, "max_new_tokens: expected at least ",
           needed, ", which the guide needs to come to an end, found ", request.max_len - prompt_len);
   }
   request.prompt = std::move(prompt);
+  for (const MediaSpan& span : media.spans) params.cache_keys.push_back({span.begin, span.end(), span.item->digest});
+  request.media = std::move(media);
   std::sort(params.cache_keys.begin(), params.cache_keys.end());
   if (!params.seed) params.seed = mix(random_base + request.id);
   request.params = std::move(params);
@@ -129,8 +148,8 @@ Request Engine::Impl::make_request(std::vector<int32_t> prompt, SamplingParams p
   return request;
 }
 
-Engine::Engine(DecoderConfig model, EngineOptions options)
-    : impl_(std::make_unique<Impl>(std::move(model), std::move(options))) {}
+Engine::Engine(DecoderConfig model, EngineOptions options, std::optional<EncoderConfig> vision)
+    : impl_(std::make_unique<Impl>(std::move(model), std::move(options), std::move(vision))) {}
 
 Engine::~Engine() { stop(StopMode::kCancel); }
 
@@ -152,6 +171,8 @@ MemoryPlan Engine::start() {
       .block_size = plan.block_size,
       .enable_prefix_caching = options.enable_prefix_caching,
       .vocab_size = impl_->model.vocab_size,
+      .has_axes = impl_->model.has_axes(),
+      .encoder = impl_->vision ? std::optional(impl_->resolved.encoder_budget) : std::nullopt,
       .look_ahead = impl_->ranks->rank(0).device.props().asynchronous ? size_t{1} : size_t{0},
       .reopen_devices = {}};
   if (impl_->can_lose_device) config.reopen_devices = [impl = impl_.get(), plan] { impl->reopen_devices(plan); };
@@ -161,8 +182,9 @@ MemoryPlan Engine::start() {
   return plan;
 }
 
-uint64_t Engine::submit(std::vector<int32_t> prompt_token_ids, SamplingParams params) {
-  auto request = std::make_shared<const Request>(impl_->make_request(std::move(prompt_token_ids), std::move(params)));
+uint64_t Engine::submit(std::vector<int32_t> prompt_token_ids, SamplingParams params, MediaInput media) {
+  auto request = std::make_shared<const Request>(
+      impl_->make_request(std::move(prompt_token_ids), std::move(params), std::move(media)));
   const uint64_t id = request->id;
   impl_->inbox.submit(std::move(request));
   return id;

@@ -4,8 +4,10 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
+#include "turbomind/engine/media.h"
 #include "turbomind/engine/options.h"
 #include "turbomind/engine/request.h"
 #include "turbomind/engine/stats.h"
@@ -25,7 +27,8 @@ class Engine {
   };
 
   // Opens the devices. Throws kInvalidArgument (options), kUnsupported (backend, model on this backend).
-  Engine(DecoderConfig model, EngineOptions options);
+  // vision: of a model that takes pictures.
+  Engine(DecoderConfig model, EngineOptions options, std::optional<EncoderConfig> vision = std::nullopt);
   // Stops with kCancel.
   ~Engine();
   Engine(const Engine&) = delete;
@@ -39,7 +42,8 @@ class Engine {
 
   // Returns the request's id (never 0). Throws kInvalidArgument, kPromptTooLong, kQueueFull, kDeviceLost, or kCancelled
   // after stop().
-  uint64_t submit(std::vector<int32_t> prompt_token_ids, SamplingParams params);
+  // media: pictures in place of some of the prompt's tokens.
+  uint64_t submit(std::vector<int32_t> prompt_token_ids, SamplingParams params, MediaInput media = {});
   // Each unfinished sequence of the request ends as cancelled, unless it ends otherwise first. Unknown ids are ignored.
   void cancel(uint64_t request_id);
   // Everything new since the last call, at most one output per sequence; waits up to timeout for the first. Empty on

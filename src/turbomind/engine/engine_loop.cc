@@ -51,7 +51,11 @@ Error current_error() {
 }  // namespace
 
 EngineLoop::EngineLoop(RankGroup& ranks, SubmitQueue& inbox, OutputQueue& outputs, LoopConfig config)
-    : ranks_(ranks), inbox_(inbox), outputs_(outputs), config_(std::move(config)), builder_(config_.vocab_size) {
+    : ranks_(ranks),
+      inbox_(inbox),
+      outputs_(outputs),
+      config_(std::move(config)),
+      builder_(config_.vocab_size, config_.has_axes) {
   rebuild();
   publish();
 }
@@ -276,7 +280,10 @@ void EngineLoop::fail_flights(const Error& error) {
   for (const Flight& flight : flights) {
     for (const ScheduledSequence& scheduled : flight.plan.sequences) fail(scheduled.sequence, error);
   }
-  for (const Flight& flight : flights) kv_cache_->discard(flight.plan.id);
+  for (const Flight& flight : flights) {
+    kv_cache_->discard(flight.plan.id);
+    if (encoder_stage_) encoder_stage_->discard(flight.plan.id);
+  }
   if (error.code() == ErrorCode::kDeviceLost) return fail_everything(error);
   reset_runners();
 }
@@ -354,7 +361,9 @@ void EngineLoop::rebuild() {
   if (scheduler_) preemptions_before_ += scheduler_->num_preemptions();
   scheduler_.reset();
   kv_cache_ = std::make_unique<KvCache>(config_.num_blocks, config_.block_size, config_.enable_prefix_caching);
-  scheduler_ = std::make_unique<Scheduler>(config_.limits, *kv_cache_);
+  if (encoder_stage_) encoded_before_ += encoder_stage_->num_encoded();
+  if (config_.encoder) encoder_stage_ = std::make_unique<EncoderStage>(*config_.encoder);
+  scheduler_ = std::make_unique<Scheduler>(config_.limits, *kv_cache_, encoder_stage_.get());
   builder_.reset();
 }
 
@@ -365,6 +374,10 @@ void EngineLoop::publish() {
   counters_.kv_blocks_total = blocks.num_blocks();
   counters_.kv_blocks_cached = blocks.num_idle();
   counters_.kv_blocks_used = blocks.num_blocks() - blocks.num_free() - blocks.num_idle();
+  if (encoder_stage_) {
+    counters_.media_encoded = encoded_before_ + encoder_stage_->num_encoded();
+    counters_.media_tokens_cached = encoder_stage_->num_cached_rows();
+  }
   counters_.preemptions = preemptions_before_ + scheduler_->num_preemptions();
   if (ranks_.is_open() && ranks_.rank(0).runner)
     counters_.graph_replays = replays_before_ + ranks_.rank(0).runner->num_replays();

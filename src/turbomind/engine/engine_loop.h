@@ -27,7 +27,9 @@ struct LoopConfig {
   int32_t block_size;
   bool enable_prefix_caching;
   int32_t vocab_size;
-  size_t look_ahead;  // steps issued before the tokens of an earlier one are read; 0 or 1
+  bool has_axes;                         // positions are in time, height and width
+  std::optional<EncoderBudget> encoder;  // none: the model takes no pictures
+  size_t look_ahead;                     // steps issued before the tokens of an earlier one are read; 0 or 1
   // Replaces lost devices and all they held, an empty KV cache included; empty: a loss is final. May throw.
   std::function<void()> reopen_devices;
 };
@@ -94,6 +96,7 @@ class EngineLoop {
   OutputQueue& outputs_;
   const LoopConfig config_;
   std::unique_ptr<KvCache> kv_cache_;
+  std::unique_ptr<EncoderStage> encoder_stage_;  // or null
   std::unique_ptr<Scheduler> scheduler_;
   BatchBuilder builder_;
   OutputCollector collector_;
@@ -102,6 +105,7 @@ class EngineLoop {
   SubmitQueue::Closing closing_ = SubmitQueue::Closing::kOpen;
   EngineStats counters_;
   int64_t preemptions_before_ = 0;  // by schedulers that were replaced
+  int64_t encoded_before_ = 0;      // by encoder stages that were replaced
   int64_t replays_before_ = 0;      // by runners that were replaced
   int num_recoveries_ = 0;          // since the last step that worked
   std::optional<Error> loss_;       // of the device, for good: what was accepted since ends with it

@@ -83,6 +83,11 @@ MemoryPlan plan_memory(RankGroup& ranks, const KvSizing& sizing) {
   plan.lines.push_back({"step buffers", rank.runner->buffer_bytes(), "inputs and sampled tokens"});
   plan.lines.push_back({"sampling", rank.runner->sampling_bytes(),
                         "scratch, token masks and penalties; long penalised answers take more"});
+  if (rank.encoder) {
+    plan.lines.push_back({"vision weights", rank.encoder->weight_bytes(), "likewise"});
+    plan.lines.push_back({"vision activations", rank.encoder->activation_bytes(), "the most patches of one step"});
+    plan.lines.push_back({"picture embeddings", rank.encoder_runner->buffer_bytes(), "kept by content"});
+  }
   std::ostringstream detail;
   detail << plan.num_kv_blocks << " blocks of " << plan.block_size << " tokens, " << plan.kv_capacity << " in all";
   plan.lines.push_back({"KV cache", rank.decoder->kv_pool_bytes(plan.num_kv_blocks), detail.str()});

@@ -15,14 +15,16 @@ constexpr int64_t kMaxCapturedSeqs = 512;
 size_t input_bytes(const DecoderOptions& limits) {
   const auto tokens = static_cast<size_t>(limits.max_tokens);
   const auto seqs = static_cast<size_t>(limits.max_seqs);
-  return 2 * UploadBuffer::bytes_for<int32_t>(tokens) + UploadBuffer::bytes_for<int32_t>(seqs) +
+  // Token ids, positions on up to three axes, rows of pictures and their tokens.
+  return 6 * UploadBuffer::bytes_for<int32_t>(tokens) + UploadBuffer::bytes_for<int32_t>(seqs) +
          Sampler::upload_bytes(limits.max_seqs);
 }
 
 }  // namespace
 
-ModelRunner::ModelRunner(Decoder& decoder, const Device& device, Stream& stream, bool fetches)
+ModelRunner::ModelRunner(Decoder& decoder, EncoderRunner* encoder, const Device& device, Stream& stream, bool fetches)
     : decoder_(decoder),
+      encoder_(encoder),
       stream_(stream),
       fetches_(fetches),
       plan_(decoder.make_plan()),
@@ -44,6 +46,7 @@ std::vector<GroupRows> ModelRunner::issue_forward(const StepBatch& batch) {
   if (!batch.copies.empty()) {
     decoder_.copy_kv_blocks(&batch.copies.front().source, static_cast<int64_t>(batch.copies.size()));
   }
+  if (encoder_) encoder_->encode(batch.encodes);
   const int64_t padded = padded_size(batch);
   upload(batch, padded);
   update_plan(batch, padded);
@@ -75,7 +78,7 @@ SampledTokens ModelRunner::collect() {
 }
 
 int64_t ModelRunner::padded_size(const StepBatch& batch) const {
-  if (!can_capture_ || !batch.decode_only || batch.num_seqs > kMaxCapturedSeqs) return 0;
+  if (!can_capture_ || !batch.decode_only || !batch.media_rows.empty() || batch.num_seqs > kMaxCapturedSeqs) return 0;
   const auto padded = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(batch.num_seqs)));
   return std::min(padded, decoder_.options().max_seqs);
 }
@@ -89,7 +92,16 @@ void ModelRunner::upload(const StepBatch& batch, int64_t padded) {
   inputs_.begin(input_bytes(decoder_.options()));
   sampler_.upload(inputs_, batch.sampling, std::max(batch.sampling.rows(), padded));
   pending_rows_ = inputs_.add(batch.pending_rows, static_cast<size_t>(decoder_.options().max_seqs));
-  positions_ = inputs_.add(with_padding(batch.positions), static_cast<size_t>(decoder_.options().max_tokens));
+  const bool has_axes = decoder_.config().has_axes();
+  std::vector<int32_t> positions;
+  for (size_t axis = 0; axis < (has_axes ? batch.positions.size() : 1); ++axis) {
+    const std::vector<int32_t> padded_axis = with_padding(batch.positions[axis]);
+    positions.insert(positions.end(), padded_axis.begin(), padded_axis.end());
+  }
+  positions_ = inputs_.add(positions, 3 * static_cast<size_t>(decoder_.options().max_tokens));
+  if (has_axes) positions_ = reshape(positions_, {3, num_tokens});
+  media_rows_ = inputs_.add(batch.media_rows);
+  media_tokens_ = inputs_.add(batch.media_tokens);
   token_ids_ = inputs_.add(with_padding(batch.token_ids));
   inputs_.send();
   if (!batch.has_pending) return;
@@ -116,7 +128,12 @@ void ModelRunner::update_plan(const StepBatch& batch, int64_t padded) {
 }
 
 void ModelRunner::run_eager(const StepBatch& batch, std::vector<GroupRows>& rows) {
-  hidden_ = decoder_.forward({.token_ids = token_ids_, .positions = positions_, .plan = &plan_});
+  StepInput input = step_input();
+  if (!batch.media_rows.empty()) {
+    input.embeddings = encoder_->gather(decoder_.ops(), media_rows_);
+    input.embedding_rows = media_tokens_;
+  }
+  hidden_ = decoder_.forward(input);
   if (!batch.row_groups.empty()) rows = row_reader_.read(hidden_, batch.row_groups, fetches_);
   if (batch.sampling.rows() > 0) logits_ = decoder_.compute_logits(hidden_, sampler_.hidden_rows());
 }
@@ -156,7 +173,7 @@ bool ModelRunner::capture(CapturedStep& step) {
 }
 
 void ModelRunner::forward(CapturedStep& step) {
-  step.hidden = decoder_.forward({.token_ids = token_ids_, .positions = positions_, .plan = &plan_});
+  step.hidden = decoder_.forward(step_input());
   step.logits = decoder_.compute_logits(step.hidden, sampler_.hidden_rows());
 }
 

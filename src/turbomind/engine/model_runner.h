@@ -6,6 +6,7 @@
 #include <map>
 #include <vector>
 
+#include "turbomind/engine/encoder_runner.h"
 #include "turbomind/engine/row_reader.h"
 #include "turbomind/engine/sampler.h"
 #include "turbomind/engine/step_batch.h"
@@ -19,8 +20,9 @@ namespace turbomind {
 // and replayed from then on, where the backend can.
 class ModelRunner {
  public:
-  // fetches: this rank's results are read. The decoder has finished loading.
-  ModelRunner(Decoder& decoder, const Device& device, Stream& stream, bool fetches);
+  // fetches: this rank's results are read. The decoder has finished loading. encoder: null for a model that takes no
+  // pictures.
+  ModelRunner(Decoder& decoder, EncoderRunner* encoder, const Device& device, Stream& stream, bool fetches);
 
   // A step is issued in two parts: all up to the logits, then the draws. In between, a step issued earlier may be
   // collected, for masks that depend on its tokens. The batch may change once the second returns. At most two steps may
@@ -64,7 +66,11 @@ class ModelRunner {
   bool capture(CapturedStep& step);
   void forward(CapturedStep& step);
 
+  // The step's inputs where upload() put them.
+  StepInput step_input() const { return {.token_ids = token_ids_, .positions = positions_, .plan = &plan_}; }
+
   Decoder& decoder_;
+  EncoderRunner* encoder_;
   Stream& stream_;
   bool fetches_;
   Plan plan_;
@@ -74,8 +80,10 @@ class ModelRunner {
   std::array<Slot, Sampler::kSlots> slots_;  // steps on their way take turns
   size_t issue_slot_ = 0;
   size_t collect_slot_ = 0;
-  Tensor token_ids_{};  // i32 [padded]
-  Tensor positions_{};  // i32 [padded]
+  Tensor token_ids_{};     // i32 [padded]
+  Tensor positions_{};     // i32 [padded], or [3, padded]
+  Tensor media_rows_{};    // i32 [media rows of the step]
+  Tensor media_tokens_{};  // likewise
   Tensor pending_rows_{};
   Tensor hidden_{};  // of the step being issued: activation dtype [rows, hidden_size]
   Tensor logits_{};  // f32 [rows, vocab]

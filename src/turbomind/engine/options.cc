@@ -41,6 +41,8 @@ void validate(const EngineOptions& options) {
         "cache_memory_fraction: expected a value in [0, 1], found ", options.cache_memory_fraction);
   check(options.num_kv_blocks >= 0 && options.num_kv_blocks <= INT32_MAX, ErrorCode::kInvalidArgument,
         "num_kv_blocks: expected a value in [0, ", INT32_MAX, "], found ", options.num_kv_blocks);
+  require_at_least("max_encoder_patches", options.max_encoder_patches, 0);
+  require_at_least("encoder_cache_bytes", options.encoder_cache_bytes, 0);
   require_at_least("max_queue_size", options.max_queue_size, 1);
 }
 

@@ -26,6 +26,8 @@ struct EngineOptions {
   double cache_memory_fraction = 0.0;
   int64_t num_kv_blocks = 0;  // overrides the sizing by memory
   bool enable_prefix_caching = true;
+  int32_t max_encoder_patches = 0;                    // of pictures in one step, so of one picture or tile; 0 = auto
+  int64_t encoder_cache_bytes = 0;                    // device memory for embeddings of pictures; 0 = auto
   int32_t max_queue_size = 1024;                      // requests waiting to be scheduled for the first time
   std::vector<std::string> plugin_paths;              // plug-in files, or folders of them
   std::map<std::string, std::string> backend_config;  // passed to the plug-in as it is

@@ -18,6 +18,7 @@ StepPlan Scheduler::schedule(double now) {
   StepPlan plan;
   plan.id = step_ + 1;
   budget_ = limits_.max_num_batched_tokens;
+  if (encoder_) encoder_->begin_step(plan.id);
   make_room_for_urgent();
   const int64_t preemptions = num_preemptions_;
   schedule_decodes(plan);
@@ -25,6 +26,7 @@ StepPlan Scheduler::schedule(double now) {
   // Blocks are short: what was just given back is for the running ones.
   if (num_preemptions_ == preemptions) admit_waiting(plan, now);
   plan.copies = kv_cache_.take_copies();
+  if (encoder_) plan.encodes = encoder_->take_jobs();
   if (!plan.sequences.empty()) step_ = plan.id;
   return plan;
 }
@@ -43,6 +45,7 @@ void Scheduler::schedule_decodes(StepPlan& plan) {
   for (size_t i = 0; i < running_.size(); ++i) {
     const SequencePtr sequence = running_[i];
     if (sequence->num_uncomputed() != 1 || !wants_compute(*sequence, plan.id)) continue;
+    if (with_pictures(*sequence, 1) == 0) continue;
     if (!grow_or_preempt(sequence)) return;
     add_to_step(plan, sequence, 1);
   }
@@ -53,7 +56,8 @@ void Scheduler::schedule_prefills(StepPlan& plan) {
   for (size_t i = 0; i < running_.size() && budget_ > 0; ++i) {
     const SequencePtr sequence = running_[i];
     if (sequence->num_uncomputed() <= 1 || !wants_compute(*sequence, plan.id)) continue;
-    add_to_step(plan, sequence, std::min(budget_, sequence->num_uncomputed()));
+    const int64_t count = with_pictures(*sequence, std::min(budget_, sequence->num_uncomputed()));
+    if (count > 0) add_to_step(plan, sequence, count);
   }
 }
 
@@ -73,8 +77,13 @@ void Scheduler::admit_waiting(StepPlan& plan, double now) {
     sequence->state = SequenceState::kRunning;
     reserved_slots_ += static_cast<int64_t>(sequence->siblings.size());
     insert_running(sequence);
-    add_to_step(plan, sequence, std::min(budget_, sequence->num_uncomputed()));
+    const int64_t count = with_pictures(*sequence, std::min(budget_, sequence->num_uncomputed()));
+    if (count > 0) add_to_step(plan, sequence, count);
   }
+}
+
+int64_t Scheduler::with_pictures(const Sequence& sequence, int64_t count) {
+  return encoder_ ? encoder_->plan(sequence, sequence.num_computed, count) : count;
 }
 
 bool Scheduler::grow_or_preempt(const SequencePtr& sequence) {
@@ -122,6 +131,7 @@ void Scheduler::add_to_step(StepPlan& plan, const SequencePtr& sequence, int64_t
   const bool reached = sequence->num_uncomputed() == 0;
   const bool samples = reached && !sequence->at_length();
   plan.sequences.push_back({sequence, begin, count, samples, index});
+  if (encoder_) plan.sequences.back().media = encoder_->rows_of(*sequence, begin, count);
   if (reached && !sequence->siblings.empty()) split_off_siblings(plan, *sequence, index);
   sequence->num_pending += samples;
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "turbomind/engine/encoder_stage.h"
 #include "turbomind/engine/kv_cache.h"
 #include "turbomind/engine/sequence.h"
 #include "turbomind/engine/waiting_queue.h"
@@ -17,13 +18,15 @@ struct ScheduledSequence {
   int64_t begin;
   int64_t count;  // 0: a sequence split off in this step; it samples from the row of row_owner
   bool samples;
-  int32_t row_owner;  // index in StepPlan::sequences
+  int32_t row_owner;               // index in StepPlan::sequences
+  std::vector<MediaRows> media{};  // embeddings in place of its tokens'
 };
 
 struct StepPlan {
   uint64_t id = 0;  // counted from 1
   std::vector<ScheduledSequence> sequences;
-  std::vector<BlockCopy> copies;  // before the step
+  std::vector<BlockCopy> copies;   // before the step
+  std::vector<EncodeJob> encodes;  // likewise
   int64_t num_tokens = 0;
 };
 
@@ -37,7 +40,9 @@ struct SchedulerLimits {
 // can always go on, so there is always progress. Owned by the engine thread.
 class Scheduler {
  public:
-  Scheduler(SchedulerLimits limits, KvCache& kv_cache) : limits_(limits), kv_cache_(kv_cache) {}
+  // encoder: null for a model that takes no pictures.
+  Scheduler(SchedulerLimits limits, KvCache& kv_cache, EncoderStage* encoder = nullptr)
+      : limits_(limits), kv_cache_(kv_cache), encoder_(encoder) {}
 
   void add(SequencePtr sequence) { waiting_.push(std::move(sequence)); }
   // Plans the next step and advances its sequences as if it had run. Empty if there is nothing to do. now: seconds.
@@ -64,6 +69,8 @@ class Scheduler {
   void preempt(const SequencePtr& sequence);
   void send_back(const SequencePtr& sequence);
   bool has_slots(const Sequence& sequence) const;
+  // Tokens of the sequence, at most count, whose pictures the step can have.
+  int64_t with_pictures(const Sequence& sequence, int64_t count);
   void add_to_step(StepPlan& plan, const SequencePtr& sequence, int64_t count);
   // The prompt is computed: the request's other sequences join and share it.
   void split_off_siblings(StepPlan& plan, Sequence& parent, int32_t row_owner);
@@ -71,6 +78,7 @@ class Scheduler {
 
   SchedulerLimits limits_;
   KvCache& kv_cache_;
+  EncoderStage* encoder_;
   WaitingQueue waiting_;
   std::vector<SequencePtr> running_;  // in order of precedes()
   int64_t reserved_slots_ = 0;        // for siblings that running sequences will split off

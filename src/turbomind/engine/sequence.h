@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "turbomind/engine/block_manager.h"
+#include "turbomind/engine/media.h"
 #include "turbomind/engine/request.h"
 
 namespace turbomind {
@@ -16,8 +17,10 @@ struct Request {
   uint64_t id = 0;
   std::vector<int32_t> prompt;
   SamplingParams params;  // seed is set
-  int64_t max_len = 0;    // tokens, prompt included, at which its sequences end
-  double arrival = 0.0;   // seconds on the steady clock
+  MediaInput media;
+  int32_t position_delta = 0;  // what positions on axes are ahead of a generated token's number
+  int64_t max_len = 0;         // tokens, prompt included, at which its sequences end
+  double arrival = 0.0;        // seconds on the steady clock
 };
 
 // How often a sequence has used which token, for the penalties. Distinct tokens in order of their first use.

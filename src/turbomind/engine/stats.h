@@ -23,6 +23,8 @@ struct EngineStats {
   int64_t generated_tokens = 0;
   int64_t computed_tokens = 0;  // token rows run through the model
   int64_t preemptions = 0;
+  int64_t media_encoded = 0;        // pictures, tiles and slices that the encoder ran for
+  int64_t media_tokens_cached = 0;  // embeddings of pictures on the device
   int64_t steps = 0;
   int64_t failed_steps = 0;
   int64_t graph_replays = 0;      // of steps

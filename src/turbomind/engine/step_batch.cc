@@ -11,6 +11,7 @@ const StepBatch& BatchBuilder::build(const StepPlan& plan) {
   for (const ScheduledSequence& scheduled : plan.sequences) add_sequence(scheduled);
   add_block_table(plan);
   batch_.copies = plan.copies;
+  batch_.encodes = plan.encodes;
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
     add_row_groups(plan.sequences[i], static_cast<int32_t>(i));
   }
@@ -30,7 +31,9 @@ void BatchBuilder::clear() {
   batch_.num_tokens = 0;
   batch_.num_seqs = 0;
   batch_.token_ids.clear();
-  batch_.positions.clear();
+  for (std::vector<int32_t>& axis : batch_.positions) axis.clear();
+  batch_.media_rows.clear();
+  batch_.media_tokens.clear();
   batch_.pending_rows.assign(static_cast<size_t>(num_sampled_before_), -1);
   batch_.cu_seqlens_q.assign(1, 0);
   batch_.context_lens.clear();
@@ -44,6 +47,7 @@ void BatchBuilder::add_sequence(const ScheduledSequence& scheduled) {
     return;
   }
   const Sequence& sequence = *scheduled.sequence;
+  add_media(scheduled);
   for (int64_t position = scheduled.begin; position < scheduled.begin + scheduled.count; ++position) {
     const bool known = position < static_cast<int64_t>(sequence.tokens.size());
     if (!known) {
@@ -51,13 +55,35 @@ void BatchBuilder::add_sequence(const ScheduledSequence& scheduled) {
       batch_.has_pending = true;
     }
     batch_.token_ids.push_back(known ? sequence.tokens[static_cast<size_t>(position)] : 0);
-    batch_.positions.push_back(static_cast<int32_t>(position));
+    add_position(sequence, position);
   }
   batch_.num_tokens += scheduled.count;
   batch_.num_seqs += 1;
   batch_.cu_seqlens_q.push_back(static_cast<int32_t>(batch_.num_tokens));
   batch_.context_lens.push_back(static_cast<int32_t>(scheduled.begin + scheduled.count));
   last_rows_.push_back(static_cast<int32_t>(batch_.num_tokens) - 1);
+}
+
+void BatchBuilder::add_position(const Sequence& sequence, int64_t index) {
+  if (!has_axes_) return batch_.positions[0].push_back(static_cast<int32_t>(index));
+  const std::vector<int32_t>& given = sequence.request->media.positions;
+  const auto prompt_len = static_cast<size_t>(sequence.prompt_len());
+  for (size_t axis = 0; axis < batch_.positions.size(); ++axis) {
+    const bool in_prompt = !given.empty() && index < sequence.prompt_len();
+    const int32_t position = in_prompt ? given[axis * prompt_len + static_cast<size_t>(index)]
+                                       : static_cast<int32_t>(index) + sequence.request->position_delta;
+    batch_.positions[axis].push_back(position);
+  }
+}
+
+void BatchBuilder::add_media(const ScheduledSequence& scheduled) {
+  for (const MediaRows& media : scheduled.media) {
+    auto token = static_cast<int32_t>(batch_.num_tokens + media.begin - scheduled.begin);
+    for (const int32_t row : media.rows) {
+      batch_.media_rows.push_back(row);
+      batch_.media_tokens.push_back(token++);
+    }
+  }
 }
 
 void BatchBuilder::add_block_table(const StepPlan& plan) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <utility>
 #include <vector>
@@ -26,15 +27,19 @@ struct RowGroup {
 // Everything a step needs from the host, the same for every rank.
 struct StepBatch {
   int64_t num_tokens = 0;
-  int64_t num_seqs = 0;               // with token rows
-  std::vector<int32_t> token_ids;     // [num_tokens]; 0 where it is still on the device
-  std::vector<int32_t> positions;     // [num_tokens]
+  int64_t num_seqs = 0;            // with token rows
+  std::vector<int32_t> token_ids;  // [num_tokens]; 0 where it is still on the device
+  // [num_tokens] each: the token's number, or its positions in time, height and width for ropes with axes.
+  std::array<std::vector<int32_t>, 3> positions;
   std::vector<int32_t> pending_rows;  // [tokens sampled by the step before]: the row that takes the token, or -1
   std::vector<int32_t> cu_seqlens_q;  // [num_seqs + 1]
   std::vector<int32_t> context_lens;  // [num_seqs]
   std::vector<int32_t> block_table;   // [num_seqs, block_table_stride]
   int64_t block_table_stride = 0;
   std::vector<BlockCopy> copies;
+  std::vector<EncodeJob> encodes;
+  std::vector<int32_t> media_rows;    // rows of the embedding buffer that replace token embeddings
+  std::vector<int32_t> media_tokens;  // [media_rows.size()]: the token rows they replace
   std::vector<RowGroup> row_groups;
   SamplingBatch sampling;
   bool has_pending = false;
@@ -44,7 +49,8 @@ struct StepBatch {
 // Turns plans into batches; keeps their memory from step to step.
 class BatchBuilder {
  public:
-  explicit BatchBuilder(int32_t vocab_size) : vocab_size_(vocab_size) {}
+  // has_axes: positions are in time, height and width.
+  explicit BatchBuilder(int32_t vocab_size, bool has_axes = false) : vocab_size_(vocab_size), has_axes_(has_axes) {}
 
   // The batch is valid until the next call. Records in each sequence which row its token comes from.
   const StepBatch& build(const StepPlan& plan);
@@ -58,12 +64,15 @@ class BatchBuilder {
  private:
   void clear();
   void add_sequence(const ScheduledSequence& scheduled);
+  void add_position(const Sequence& sequence, int64_t index);
+  void add_media(const ScheduledSequence& scheduled);
   void add_block_table(const StepPlan& plan);
   // The prompt's rows of this chunk, then the row a token is drawn from.
   void add_row_groups(const ScheduledSequence& scheduled, int32_t entry);
   void add_prompt_rows(const ScheduledSequence& scheduled, int32_t entry);
 
   int32_t vocab_size_;
+  bool has_axes_;
   int64_t num_sampled_before_ = 0;  // by the step before
   std::vector<int32_t> last_rows_;  // by entry
   StepBatch batch_;

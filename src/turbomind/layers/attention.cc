@@ -59,12 +59,11 @@ void Attention::forward(const StepContext& step, const Tensor& x) const {
   const Tensor k = heads(heads_.count, kv_heads_.count);
   const Tensor v = heads(heads_.count + kv_heads_.count, kv_heads_.count);
   const tm_plan* plan = step.plan.handle();
-  step.ops.qk_norm_rope_kv_write({.rope = {.q = q,
-                                           .k = k,
-                                           .positions = step.positions,
-                                           .cos_sin = rope_.cos_sin(),
-                                           .rotary_dim = rope_.dim(),
-                                           .style = rope_.style()},
+  tm_rope_args rope = rope_.args();
+  rope.q = q;
+  rope.k = k;
+  rope.positions = step.positions;
+  step.ops.qk_norm_rope_kv_write({.rope = rope,
                                   .q_norm_weight = weight_of(q_norm_),
                                   .k_norm_weight = weight_of(k_norm_),
                                   .norm_eps = norm_eps_,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -15,6 +16,11 @@ struct RopeConfig {
   tm_rope_style style = TM_ROPE_NEOX;
   std::vector<double> inv_freq;   // [dim / 2], context scaling already applied
   double attention_factor = 1.0;  // multiplies cos and sin (YaRN, Peng et al. 2023, arXiv:2309.00071)
+  // Positions in time, height and width (M-RoPE, Wang et al. 2024, arXiv:2409.12191): pairs per axis; all 0: plain.
+  std::array<int32_t, 3> mrope_section{};
+  bool mrope_interleaved = false;  // the axes take turns, see tm_rope_args
+
+  bool has_axes() const { return mrope_section[0] + mrope_section[1] + mrope_section[2] > 0; }
 };
 
 struct AttentionConfig {

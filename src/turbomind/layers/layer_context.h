@@ -27,7 +27,7 @@ struct StepContext {
   Arena& arena;
   Comm* comm;  // null: one rank
   const Plan& plan;
-  Tensor positions;  // i32 [T]
+  Tensor positions;  // i32 [T], or [3, T] for ropes with axes
 
   // Sums float [T, H] over the ranks, in place.
   void all_reduce(const Tensor& x) const {

@@ -83,8 +83,8 @@ PackedWeight Linear::pack_neighbours(size_t begin, size_t end) const {
   return context_.weights.pack(desc, owners);
 }
 
-void Linear::forward(Ops& ops, const Tensor& x, const Tensor& out) const {
-  tm_linear_args args{.x = x, .num_weights = static_cast<int32_t>(weights_.size())};
+void Linear::forward(Ops& ops, const Tensor& x, const Tensor& out, tm_activation_kind activation) const {
+  tm_linear_args args{.x = x, .num_weights = static_cast<int32_t>(weights_.size()), .activation = activation};
   int64_t begin = 0;
   for (size_t i = 0; i < weights_.size(); ++i) {
     const int64_t rows = weights_[i].rows();

@@ -30,8 +30,8 @@ class Linear {
   Linear(const Linear&) = delete;
   Linear& operator=(const Linear&) = delete;
 
-  // x: float [T, in_features()]; out: float or f32 [T, out_features()].
-  void forward(Ops& ops, const Tensor& x, const Tensor& out) const;
+  // x: float [T, in_features()]; out: float or f32 [T, out_features()], the activation applied.
+  void forward(Ops& ops, const Tensor& x, const Tensor& out, tm_activation_kind activation = TM_ACTIVATION_NONE) const;
 
   int64_t in_features() const { return my_cols_.count; }
   int64_t out_features() const { return out_features_; }

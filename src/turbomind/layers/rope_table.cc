@@ -67,7 +67,11 @@ void compute_rope_table(const RopeConfig& config, int64_t first_position, std::s
 }
 
 RopeTable::RopeTable(WeightStore& store, const RopeConfig& config, int64_t num_positions)
-    : num_positions_(num_positions), dim_(config.dim), style_(config.style) {
+    : num_positions_(num_positions),
+      dim_(config.dim),
+      style_(config.style),
+      mrope_section_(config.mrope_section),
+      mrope_interleaved_(config.mrope_interleaved) {
   const auto row_bytes = static_cast<size_t>(config.dim) * sizeof(float);
   buffer_ = store.reserve(static_cast<size_t>(num_positions) * row_bytes);
   std::vector<float> rows(static_cast<size_t>(std::min(num_positions, kUploadRows) * config.dim));
@@ -76,6 +80,14 @@ RopeTable::RopeTable(WeightStore& store, const RopeConfig& config, int64_t num_p
     compute_rope_table(config, first, std::span(rows).first(count * static_cast<size_t>(config.dim)));
     store.upload(buffer_, static_cast<size_t>(first) * row_bytes, rows.data(), count * row_bytes);
   }
+}
+
+tm_rope_args RopeTable::args() const {
+  return {.cos_sin = cos_sin(),
+          .rotary_dim = dim_,
+          .style = style_,
+          .mrope_section = {mrope_section_[0], mrope_section_[1], mrope_section_[2]},
+          .mrope_interleaved = mrope_interleaved_};
 }
 
 }  // namespace turbomind

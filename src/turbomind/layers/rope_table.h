@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <span>
 
 #include "turbomind/layers/block_config.h"
@@ -20,11 +21,15 @@ class RopeTable {
   Tensor cos_sin() const { return make_tensor(buffer_.data(), TM_F32, {num_positions_, dim_}); }
   int32_t dim() const { return dim_; }
   tm_rope_style style() const { return style_; }
+  // The op's arguments but for q, k and positions.
+  tm_rope_args args() const;
 
  private:
   int64_t num_positions_;
   int32_t dim_;
   tm_rope_style style_;
+  std::array<int32_t, 3> mrope_section_;
+  bool mrope_interleaved_;
   Buffer buffer_;
 };
 

@@ -31,6 +31,15 @@ bool same_shape(const tm_attention_shape& a, const tm_attention_shape& b) {
          a.kv.head_dim_k == b.kv.head_dim_k && a.kv.head_dim_v == b.kv.head_dim_v;
 }
 
+// out[index[i]] += in[i]. in: float [M, H]; index: i32 [M], distinct; out: float [T, H].
+void add_to_rows(const StepContext& step, const Tensor& in, const Tensor& index, const Tensor& out) {
+  const Arena::Scope scope(step.arena);
+  const Tensor rows = step.arena.allocate("rows", out.dtype, {in.shape[0], in.shape[1]});
+  step.ops.gather_rows({.in = out, .index = index, .out = rows});
+  step.ops.add({.a = rows, .b = in, .out = rows});
+  step.ops.scatter_rows({.in = rows, .index = index, .out = out});
+}
+
 DecoderConfig validated(DecoderConfig config, const Device& device) {
   validate(config);
   check(config.logit_softcap == 0 || device.plugin().op().softcap, ErrorCode::kUnsupported,
@@ -162,10 +171,12 @@ void Decoder::Impl::measure(const Plan& plan, Ops& measured_ops, Arena& step, Ar
   Arena inputs;
   const int64_t num_tokens = options.max_tokens;
   const Tensor ids = inputs.allocate("token_ids", TM_I32, {num_tokens});
-  const Tensor embeddings = inputs.allocate("embeddings", options.activation_dtype, {num_tokens, config.hidden_size});
-  const Tensor hidden =
-      forward(measured_ops, step,
-              {.token_ids = ids, .positions = ids, .plan = &plan, .embeddings = embeddings, .embedding_rows = ids});
+  const Tensor positions = config.has_axes() ? inputs.allocate("positions", TM_I32, {3, num_tokens}) : ids;
+  const int64_t width = int64_t{config.hidden_size} * (1 + config.num_deepstack);
+  const Tensor embeddings = inputs.allocate("embeddings", options.activation_dtype, {num_tokens, width});
+  const Tensor hidden = forward(
+      measured_ops, step,
+      {.token_ids = ids, .positions = positions, .plan = &plan, .embeddings = embeddings, .embedding_rows = ids});
   compute_logits(measured_ops, logits, hidden, inputs.allocate("rows", TM_I32, {options.max_logits_rows}));
 }
 
@@ -177,13 +188,20 @@ Tensor Decoder::Impl::forward(Ops& step_ops, Arena& arena, const StepInput& inpu
   const Tensor x = arena.allocate("hidden", options.activation_dtype, {num_tokens, config.hidden_size});
   const Tensor residual = arena.allocate("residual", options.activation_dtype, {num_tokens, config.hidden_size});
   embed_tokens.forward(step, input.token_ids, config.embed_scale, residual);
+  const auto pictures = [&](int64_t place) {
+    return column_slice(input.embeddings, place * config.hidden_size, config.hidden_size);
+  };
   if (is_given(input.embeddings)) {
-    step_ops.scatter_rows({.in = input.embeddings, .index = input.embedding_rows, .out = residual});
+    step_ops.scatter_rows({.in = pictures(0), .index = input.embedding_rows, .out = residual});
   }
   layers.front()->input_norm().forward(step_ops, residual, x);
   for (size_t i = 0; i < layers.size(); ++i) {
     const RmsNorm& next_norm = i + 1 < layers.size() ? layers[i + 1]->input_norm() : final_norm;
     layers[i]->forward(step, x, residual, next_norm);
+    const auto place = static_cast<int64_t>(i) + 1;
+    if (!is_given(input.embeddings) || place > config.num_deepstack) continue;
+    add_to_rows(step, pictures(place), input.embedding_rows, residual);
+    next_norm.forward(step_ops, residual, x);
   }
   return x;
 }

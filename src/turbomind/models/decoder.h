@@ -30,10 +30,12 @@ struct DecoderOptions {
 // replay, so for that their addresses stay fixed between steps.
 struct StepInput {
   Tensor token_ids;            // i32 [T], T <= max_tokens
-  Tensor positions;            // i32 [T]
+  Tensor positions;            // i32 [T]; [3, T] for models whose ropes have axes (time, height, width)
   const Plan* plan = nullptr;  // from make_plan(), updated for this step
-  Tensor embeddings;           // activation dtype [M, H], optional: rows that replace token embeddings (pictures)
-  Tensor embedding_rows;       // i32 [M]: their rows in [0, T); negative: skip
+  // Pictures, optional: activation dtype [M, H * (1 + num_deepstack)]: rows that replace token embeddings, and behind
+  // them what is added to the outputs of the first layers.
+  Tensor embeddings;
+  Tensor embedding_rows;  // i32 [M]: their rows in [0, T), distinct
 };
 
 // A decoder-only transformer on one device rank: weights, activations, KV pools and the walk over its layers. Used by

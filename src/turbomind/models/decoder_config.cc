@@ -33,6 +33,10 @@ void validate(const RopeConfig& rope, const FieldCheck& field) {
                 rope.inv_freq.size());
   for (const double frequency : rope.inv_freq) field.magnitude("inv_freq", frequency);
   field.magnitude("attention_factor", rope.attention_factor);
+  const auto [time, height, width] = rope.mrope_section;
+  const bool sections =
+      time >= 0 && height >= 0 && width >= 0 && (!rope.has_axes() || time + height + width == rope.dim / 2);
+  field.require(sections, "mrope_section", "counts that add up to dim / 2, or none", time);
 }
 
 void validate(const AttentionConfig& attention, const std::vector<RopeConfig>& ropes, const FieldCheck& field) {
@@ -70,6 +74,11 @@ void validate(const DecoderConfig& config) {
   for (size_t i = 0; i < config.ropes.size(); ++i) {
     validate(config.ropes[i], FieldCheck("ropes[" + std::to_string(i) + "]."));
   }
+  for (const RopeConfig& rope : config.ropes) {
+    field.require(rope.has_axes() == config.ropes.front().has_axes(), "ropes", "all or none with axes", "some");
+  }
+  field.require(config.num_deepstack >= 0 && config.num_deepstack <= static_cast<int32_t>(config.layers.size()),
+                "num_deepstack", "at most the number of layers", config.num_deepstack);
   for (size_t i = 0; i < config.layers.size(); ++i) {
     const std::string path = "layers[" + std::to_string(i) + "].";
     validate(config.layers[i].attention, config.ropes, FieldCheck(path + "attention."));

@@ -27,8 +27,12 @@ struct DecoderConfig {
   float embed_scale = 1.0F;
   bool tie_word_embeddings = false;
   float logit_softcap = 0.0F;
+  int32_t num_deepstack = 0;  // first layers to whose outputs pictures add a vector of their own
   std::vector<RopeConfig> ropes;
   std::vector<LayerConfig> layers;
+
+  // Positions are in time, height and width.
+  bool has_axes() const { return !ropes.empty() && ropes.front().has_axes(); }
 };
 
 // Throws kInvalidArgument naming the field, what was expected and what was found.

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Token ids and float32 logits of vision-language models by transformers.
+
+Placeholders are expanded by the code of transformers' own processors, called with stand-ins for the
+parts of a processor that need packages this reference does without. Nothing here uses manymind's
+preprocessing or prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from types import MethodType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from PIL import Image
+from transformers.models.internvl.processing_internvl import InternVLProcessor
+from transformers.models.llava.processing_llava import LlavaProcessor
+from transformers.models.llava_onevision.processing_llava_onevision import (
+    LlavaOnevisionProcessor,
+)
+from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
+from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
+from vlm_cases import FPS, Conversation
+
+Array = np.ndarray[Any, Any]
+
+
+class VlmReference:
+    """A model folder opened by transformers, in float32 on the CPU."""
+
+    def __init__(self, folder: Path) -> None:
+        self.model = transformers.AutoModelForImageTextToText.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
+        self.tokenizer = transformers.PreTrainedTokenizerFast(
+            tokenizer_file=str(folder / "tokenizer.json")
+        )
+        self.template = json.loads((folder / "tokenizer_config.json").read_text())["chat_template"]
+        settings = json.loads((folder / "preprocessor_config.json").read_text())
+        self.side = _SIDES[self.model.config.model_type](self.model.config, settings)
+
+    @torch.inference_mode()
+    def run(self, conversation: Conversation) -> tuple[list[int], Array]:
+        """Ids and logits, [tokens, vocab_size]."""
+        ids, inputs = self._inputs(conversation)
+        logits = self.model(input_ids=torch.tensor([ids]), **inputs).logits[0]
+        return ids, logits.float().numpy()
+
+    @torch.inference_mode()
+    def generate(self, conversation: Conversation, count: int) -> list[int]:
+        """Greedy tokens; each from a run over everything before it."""
+        ids, inputs = self._inputs(conversation)
+        tokens: list[int] = []
+        for _ in range(count):
+            if "mm_token_type_ids" in inputs:
+                inputs["mm_token_type_ids"] = self.side.token_types(ids + tokens)
+            logits = self.model(input_ids=torch.tensor([ids + tokens]), **inputs).logits[0, -1]
+            tokens.append(int(logits.argmax()))
+        return tokens
+
+    def _inputs(self, conversation: Conversation) -> tuple[list[int], dict[str, Any]]:
+        rendered = self.tokenizer.apply_chat_template(
+            conversation.messages,
+            chat_template=self.template,
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        inputs, images, videos = self.side.process(conversation)
+        waiting = {self.side.image_token: iter(images), self.side.video_token: iter(videos)}
+        tokens = [re.escape(token) for token in (self.side.video_token, self.side.image_token)]
+        pattern = "|".join(token for token in tokens if token)
+        rendered = re.sub(pattern, lambda match: next(waiting[match.group()]), rendered)
+        assert not any(list(left) for left in waiting.values())
+        ids = self.tokenizer.encode(rendered, add_special_tokens=False)
+        if hasattr(self.side, "token_types") and inputs:
+            inputs["mm_token_type_ids"] = self.side.token_types(ids)
+        return ids, inputs
+
+
+class _QwenSide:
+    image_token, video_token = "<|image_pad|>", "<|video_pad|>"
+
+    def __init__(self, config: Any, settings: dict[str, Any]) -> None:
+        self.config = config
+        self.settings = settings
+        self.processor = transformers.Qwen2VLImageProcessorPil(**settings)
+        self.timestamps = config.model_type == "qwen3_vl"
+        if self.timestamps:
+            self.video_token = "<|vision_start|><|video_pad|><|vision_end|>"
+
+    def token_types(self, ids: list[int]) -> torch.Tensor:
+        array = np.array([ids])
+        kinds = (array == self.config.image_token_id) + 2 * (array == self.config.video_token_id)
+        return torch.from_numpy(kinds.astype(np.int32))
+
+    def process(self, conversation: Conversation) -> tuple[dict[str, Any], list[str], list[str]]:
+        inputs: dict[str, Any] = {}
+        stub = SimpleNamespace(
+            image_processor=self.processor,
+            video_processor=self.processor,
+            image_token="<|image_pad|>",
+            video_token="<|video_pad|>",
+            vision_start_token="<|vision_start|>",
+            vision_end_token="<|vision_end|>",
+        )
+        images, videos = [], []
+        if conversation.images:
+            found = self.processor(conversation.images, return_tensors="pt")
+            inputs |= {name: found[name] for name in ("pixel_values", "image_grid_thw")}
+            count = range(len(conversation.images))
+            images = [Qwen2VLProcessor.replace_image_token(stub, found, index) for index in count]
+        for frames in conversation.videos:
+            pixels, grid = self.video_pixels(frames)
+            inputs |= {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([grid])}
+            found = {"video_grid_thw": inputs["video_grid_thw"]}
+            if self.timestamps:
+                stub._calculate_timestamps = MethodType(
+                    Qwen3VLProcessor._calculate_timestamps, stub
+                )
+                metadata = SimpleNamespace(fps=FPS, frames_indices=list(range(len(frames))))
+                found["video_metadata"] = [metadata]
+                videos.append(Qwen3VLProcessor.replace_video_token(stub, found, 0))
+            else:
+                videos.append(Qwen2VLProcessor.replace_video_token(stub, found, 0))
+                if self.config.model_type == "qwen2_5_vl":
+                    step = self.settings["temporal_patch_size"]
+                    inputs["second_per_grid_ts"] = torch.tensor([step / FPS])
+        return inputs, images, videos
+
+    def video_pixels(self, frames: list[Image.Image]) -> tuple[torch.Tensor, list[int]]:
+        """Two frames to a slice, the last repeated: each frame as the image processor gives it,
+        interleaved as [channel, frame, y, x]."""
+        found = [self.processor(frame) for frame in frames]
+        single = [np.asarray(one["pixel_values"]) for one in found]
+        if len(single) % 2:
+            single.append(single[-1])
+        _, y, x = (int(size) for size in found[0]["image_grid_thw"][0])
+        patch = self.settings["patch_size"]
+        slices = []
+        for first, second in zip(single[::2], single[1::2], strict=True):
+            a, b = (one.reshape(y * x, 3, 2, patch, patch)[:, :, 0] for one in (first, second))
+            slices.append(np.stack([a, b], 2).reshape(y * x, -1))
+        return torch.from_numpy(np.concatenate(slices)), [len(slices), y, x]
+
+
+class _LlavaSide:
+    image_token, video_token = "<image>", ""
+
+    def __init__(self, config: Any, settings: dict[str, Any]) -> None:
+        self.processor = transformers.CLIPImageProcessorPil(**settings)
+        self.stub = SimpleNamespace(
+            patch_size=config.vision_config.patch_size,
+            num_additional_image_tokens=1,
+            vision_feature_select_strategy=config.vision_feature_select_strategy,
+            image_token=self.image_token,
+        )
+
+    def process(self, conversation: Conversation) -> tuple[dict[str, Any], list[str], list[str]]:
+        if not conversation.images:
+            return {}, [], []
+        found = self.processor(conversation.images, return_tensors="pt")
+        count = range(len(conversation.images))
+        texts = [LlavaProcessor.replace_image_token(self.stub, found, index) for index in count]
+        return {"pixel_values": found["pixel_values"]}, texts, []
+
+
+class _Idefics3Side:
+    image_token, video_token = "<image>", ""
+
+    def __init__(self, config: Any, settings: dict[str, Any]) -> None:
+        self.processor = transformers.Idefics3ImageProcessorPil(**settings)
+        vision = config.vision_config
+        side = vision.image_size // vision.patch_size
+        self.num_tokens = side**2 // config.scale_factor**2
+
+    def process(self, conversation: Conversation) -> tuple[dict[str, Any], list[str], list[str]]:
+        if not conversation.images:
+            return {}, [], []
+        found = self.processor([conversation.images], return_tensors="pt", return_row_col_info=True)
+        texts = [
+            get_image_prompt_string(
+                rows,
+                columns,
+                self.num_tokens,
+                fake_token_around_image="<fake_token_around_image>",
+                image_token=self.image_token,
+                global_image_token="<global-img>",
+            )
+            for rows, columns in zip(found["rows"][0], found["cols"][0], strict=True)
+        ]
+        names = ("pixel_values", "pixel_attention_mask")
+        return {name: found[name] for name in names}, texts, []
+
+
+class _InternVlSide:
+    image_token, video_token = "<IMG_CONTEXT>", "<video>"
+
+    def __init__(self, config: Any, settings: dict[str, Any]) -> None:
+        self.processor = transformers.GotOcr2ImageProcessorPil(**settings)
+        self.stub = SimpleNamespace(
+            start_image_token="<img>",
+            end_image_token="</img>",
+            image_token=self.image_token,
+            image_seq_length=config.image_seq_length,
+        )
+
+    def process(self, conversation: Conversation) -> tuple[dict[str, Any], list[str], list[str]]:
+        pixels, images, videos = [], [], []
+        if conversation.images:
+            found = self.processor(conversation.images)
+            pixels += list(found["pixel_values"])
+            count = range(len(conversation.images))
+            images = [
+                InternVLProcessor.replace_image_token(self.stub, found, index) for index in count
+            ]
+        for frames in conversation.videos:
+            whole = [self.processor(frame, crop_to_patches=False) for frame in frames]
+            shown = np.stack([np.asarray(frame["pixel_values"])[0] for frame in whole])
+            pixels += list(shown)
+            inputs = {"pixel_values_videos": [shown]}
+            videos.append(InternVLProcessor.replace_video_token(self.stub, inputs, 0))
+        if not pixels:
+            return {}, [], []
+        return {"pixel_values": torch.from_numpy(np.stack(pixels))}, images, videos
+
+
+class _OnevisionSide:
+    image_token, video_token = "<image>", "<video>"
+
+    def __init__(self, config: Any, settings: dict[str, Any]) -> None:
+        self.config = config
+        self.processor = transformers.LlavaOnevisionImageProcessorPil(**settings)
+        vision = config.vision_config
+        self.stub = SimpleNamespace(
+            num_image_tokens=(vision.image_size // vision.patch_size) ** 2,
+            vision_feature_select_strategy="full",
+            image_token=self.image_token,
+            video_token=self.video_token,
+            vision_aspect_ratio=config.vision_aspect_ratio,
+            image_processor=self.processor,
+        )
+        for name in ("_get_number_of_features", "_get_unpadded_features"):
+            setattr(self.stub, name, MethodType(getattr(LlavaOnevisionProcessor, name), self.stub))
+
+    def process(self, conversation: Conversation) -> tuple[dict[str, Any], list[str], list[str]]:
+        inputs: dict[str, Any] = {}
+        images, videos = [], []
+        if conversation.images:
+            found = self.processor([conversation.images], return_tensors="pt")
+            names = ("pixel_values", "image_sizes", "batch_num_images")
+            inputs |= {name: torch.as_tensor(found[name]) for name in names}
+            count = range(len(conversation.images))
+            replace = LlavaOnevisionProcessor.replace_image_token
+            images = [replace(self.stub, found, index) for index in count]
+        for frames in conversation.videos:
+            # The video processor squeezes frames into the square, as the thumbnail of a picture.
+            shown = [np.asarray(self.processor(frame)["pixel_values"])[0, 0] for frame in frames]
+            pixels = torch.from_numpy(np.stack(shown))[None]
+            inputs["pixel_values_videos"] = pixels
+            found = {"pixel_values_videos": pixels}
+            videos.append(LlavaOnevisionProcessor.replace_video_token(self.stub, found, 0))
+            side = math.isqrt(self.stub.num_image_tokens)
+            assert side**2 == self.stub.num_image_tokens
+        return inputs, images, videos
+
+
+_SIDES: dict[str, Any] = {
+    "qwen2_vl": _QwenSide,
+    "qwen2_5_vl": _QwenSide,
+    "qwen3_vl": _QwenSide,
+    "llava": _LlavaSide,
+    "idefics3": _Idefics3Side,
+    "smolvlm": _Idefics3Side,
+    "internvl": _InternVlSide,
+    "llava_onevision": _OnevisionSide,
+}
