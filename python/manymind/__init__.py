@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig, Response
     from manymind.lmdeploy_config import PytorchEngineConfig, TurbomindEngineConfig
     from manymind.media import MediaLimits, load_image
+    from manymind.media_side import VisionConfig
     from manymind.session import Session
 
 __version__ = "0.1.0"
@@ -28,6 +29,7 @@ _HOME = {
     "Response": "manymind.config",
     "Session": "manymind.session",
     "TurbomindEngineConfig": "manymind.lmdeploy_config",
+    "VisionConfig": "manymind.media_side",
     "load_image": "manymind.media",
     "pipeline": "manymind.api",
 }
@@ -42,6 +44,7 @@ __all__ = [
     "Response",
     "Session",
     "TurbomindEngineConfig",
+    "VisionConfig",
     "load_image",
     "pipeline",
 ]

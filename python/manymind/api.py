@@ -9,6 +9,7 @@ import queue
 import sys
 import weakref
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,12 +18,13 @@ from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig, 
 from manymind.dispatcher import Subscription
 from manymind.lmdeploy_fields import CALL, CHAT, PIPELINE, STREAM, require_neutral
 from manymind.prompts import Prompt, split_prompts
-from manymind.runtime import Runtime
+from manymind.runtime import PendingPrompt, Runtime
 from manymind.session import Session
 from manymind.validation import is_int, require, require_bool, require_token_ids, require_type
 
 if TYPE_CHECKING:
     from manymind import _turbomind
+    from manymind.media_side import VisionConfig
 
 Outputs: TypeAlias = "list[_turbomind.Output]"
 GenConfigs: TypeAlias = "GenerationConfig | Sequence[GenerationConfig] | None"
@@ -34,14 +36,16 @@ def pipeline(
     backend_config: EngineConfig | None = None,
     chat_template_config: ChatTemplateConfig | None = None,
     log_level: str | None = None,
+    vision_config: VisionConfig | None = None,
     **others: Any,
 ) -> Pipeline:
     """Loads a model: a folder of a Hugging Face checkpoint, a ``.gguf`` file or a short name.
 
     log_level: "debug", "info", "warning", "error" or "critical" (which shows errors, too), in any
-    case; None takes MANYMIND_LOG_LEVEL. others: LMDeploy's further parameters, at values that ask
-    for nothing. Raises InvalidParameterError, FetchError, CheckpointError, UnsupportedModelError,
-    BackendError or OutOfMemoryError.
+    case; None takes MANYMIND_LOG_LEVEL. vision_config: how a model that sees takes in pictures.
+    others: LMDeploy's further parameters, at values that ask for nothing. Raises
+    InvalidParameterError, FetchError, CheckpointError, UnsupportedModelError, BackendError or
+    OutOfMemoryError.
     """
     require_neutral("pipeline", others, PIPELINE)
     require_type("model_path", model_path, (str, os.PathLike))
@@ -53,6 +57,7 @@ def pipeline(
         backend_config or EngineConfig(),
         chat_template_config or ChatTemplateConfig(),
         log_level,
+        _with_local_files(vision_config),
     )
     return Pipeline(runtime)
 
@@ -78,7 +83,8 @@ class Pipeline:
         use_tqdm: bool | None = None,
         **others: Any,
     ) -> Any:
-        """Answers prompts: a str, OpenAI messages, or a list of those.
+        """Answers prompts: a str, OpenAI messages, or a list of those; for a model that sees also a
+        pair of a text and a picture, or of a text and a list of pictures (see ``load_image``).
 
         gen_config: one for all or one per prompt. do_preprocess=False sends a str as it is, without
         the chat template. use_tqdm None: a progress bar on a terminal from 16 prompts on. others:
@@ -91,7 +97,7 @@ class Pipeline:
         if use_tqdm is not None:
             require_bool("use_tqdm", use_tqdm)
         items, single = split_prompts(prompts)
-        ids = self._encode(items, do_preprocess)
+        ids = self._encode_later(items, do_preprocess)
         answers = self._run(ids, self._configs(gen_config, len(ids)), use_tqdm)
         return answers[0] if single else answers
 
@@ -115,7 +121,7 @@ class Pipeline:
         items, _ = split_prompts(prompts)
         configs = self._configs(gen_config, len(items))
         _require_one_answer(configs)
-        ids = self._encode(items, do_preprocess)
+        ids = self._encode_later(items, do_preprocess)
         with _synchronous_call(self.runtime, ids, configs) as (call, outputs):
             while call.open:
                 yield from call.absorb(outputs.get())
@@ -221,12 +227,21 @@ class Pipeline:
 
         return await asyncio.to_thread(self._encode, items, use_template)
 
+    def _encode_later(
+        self, items: Sequence[Prompt], do_preprocess: bool
+    ) -> list[list[int] | PendingPrompt]:
+        require_bool("do_preprocess", do_preprocess)
+        return [self.runtime.encode_later(prompt, do_preprocess) for prompt in items]
+
     def _encode(self, items: Sequence[Prompt], do_preprocess: bool) -> list[list[int]]:
         require_bool("do_preprocess", do_preprocess)
         return [self.runtime.encode_prompt(prompt, do_preprocess) for prompt in items]
 
     def _run(
-        self, ids: Sequence[Sequence[int]], configs: list[GenerationConfig], use_tqdm: bool | None
+        self,
+        ids: Sequence[Sequence[int] | PendingPrompt],
+        configs: list[GenerationConfig],
+        use_tqdm: bool | None,
     ) -> list[Any]:
         running = _synchronous_call(self.runtime, ids, configs)
         progress = _Progress(sum(config.n for config in configs), use_tqdm)
@@ -249,6 +264,16 @@ class Pipeline:
         expected = f"one or {count} (one per prompt)"
         require(len(gen_config) == count, "gen_config", expected, len(gen_config))
         return list(gen_config)
+
+
+def _with_local_files(config: VisionConfig | None) -> VisionConfig:
+    """The caller of a pipeline may name his own files, unless he says otherwise."""
+    from manymind.media import MediaLimits
+    from manymind.media_side import VisionConfig
+
+    require_type("vision_config", config, (VisionConfig, NoneType))
+    config = config or VisionConfig()
+    return config if config.limits else replace(config, limits=MediaLimits())
 
 
 def _checked_ids(input_ids: Any) -> list[list[int]]:
@@ -274,7 +299,9 @@ def _require_one_answer(configs: Sequence[GenerationConfig]) -> None:
 
 @contextlib.contextmanager
 def _synchronous_call(
-    runtime: Runtime, ids: Sequence[Sequence[int]], configs: Sequence[GenerationConfig]
+    runtime: Runtime,
+    ids: Sequence[Sequence[int] | PendingPrompt],
+    configs: Sequence[GenerationConfig],
 ) -> Iterator[tuple[Call, queue.SimpleQueue[Outputs]]]:
     outputs: queue.SimpleQueue[Outputs] = queue.SimpleQueue()
     with Call(runtime, ids, configs, Subscription(outputs.put)) as call:

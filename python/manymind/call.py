@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from manymind.config import GenerationConfig, Response
 from manymind.dispatcher import Subscription
 from manymind.errors import QueueFullError
-from manymind.runtime import Runtime
+from manymind.runtime import PendingPrompt, Runtime
 
 if TYPE_CHECKING:
     from manymind import _turbomind
@@ -29,7 +29,7 @@ class Call:
     def __init__(
         self,
         runtime: Runtime,
-        ids: Sequence[Sequence[int]],
+        ids: Sequence[Sequence[int] | PendingPrompt],
         configs: Sequence[GenerationConfig],
         subscription: Subscription,
     ) -> None:
@@ -106,6 +106,9 @@ class Call:
         while self._unsent:
             index, (ids, params) = self._unsent[0]
             try:
+                if isinstance(ids, PendingPrompt):
+                    ids = ids.encode()
+                    self._unsent[0] = (index, (ids, params))
                 request_id = self._runtime.dispatcher.submit(ids, params, self._subscription)
             except QueueFullError:
                 if self._in_flight == 0:

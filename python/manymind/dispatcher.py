@@ -45,6 +45,8 @@ class OutputDispatcher:
         self._lock = threading.Lock()  # guards _subscriptions and the order submit -> register
         self._subscriptions: dict[int, Subscription] = {}
         self._open_answers: dict[int, int] = {}
+        # Prompts with pictures, whose memory is charged until their requests end.
+        self._prompts: dict[int, Sequence[int]] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="manymind-outputs", daemon=True)
         self._thread.start()
@@ -56,7 +58,10 @@ class OutputDispatcher:
         if self._stopping.is_set():
             raise EngineError("the pipeline is closed")
         with self._lock:
-            request_id = self._engine.submit(ids, params)
+            media = getattr(ids, "media", None)
+            request_id = self._engine.submit(ids, params, media)
+            if media is not None:
+                self._prompts[request_id] = ids
             self._subscriptions[request_id] = subscription
             self._open_answers[request_id] = params.n
         return request_id
@@ -113,6 +118,7 @@ class OutputDispatcher:
         if self._open_answers[request_id] == 0:
             del self._open_answers[request_id]
             del self._subscriptions[request_id]
+            self._prompts.pop(request_id, None)
 
 
 def _deliver(deliveries: Sequence[Delivery]) -> None:

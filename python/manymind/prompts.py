@@ -4,12 +4,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 from manymind.errors import InvalidParameterError
 
 Message: TypeAlias = Mapping[str, Any]
-Prompt: TypeAlias = "str | Sequence[Message]"
+Prompt: TypeAlias = "str | tuple[str, Any] | Sequence[Message]"
+
+
+@dataclass(frozen=True)
+class MediaSource:
+    """A picture or a video as a user gave it.
+
+    Attributes:
+        kind: "image" or "video".
+        data: anything ``load_image`` takes, or a list of such frames.
+        fps: of a video's frames.
+    """
+
+    kind: Literal["image", "video"]
+    data: Any
+    fps: float = 0.0
+
 
 _ROLES = ("system", "user", "assistant", "tool", "developer")
 
@@ -24,13 +41,18 @@ def is_messages(value: object) -> bool:
     )
 
 
+def is_picture_prompt(value: object) -> bool:
+    """True for a pair of a text and a picture, or of a text and a list of pictures."""
+    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)
+
+
 def split_prompts(prompts: object) -> tuple[list[Prompt], bool]:
     """One prompt or a list of prompts as a list, and whether it was a single one."""
-    if isinstance(prompts, str) or is_messages(prompts):
+    if isinstance(prompts, str) or is_messages(prompts) or is_picture_prompt(prompts):
         return [prompts], True  # type: ignore[list-item]
     if isinstance(prompts, Sequence) and not isinstance(prompts, bytes):
         for index, prompt in enumerate(prompts):
-            if not (isinstance(prompt, str) or is_messages(prompt)):
+            if not (isinstance(prompt, str) or is_messages(prompt) or is_picture_prompt(prompt)):
                 raise _unexpected(f"prompts[{index}]", prompt)
         return list(prompts), False
     raise _unexpected("prompts", prompts)
@@ -40,22 +62,104 @@ def as_messages(prompt: Prompt, system: str | None) -> list[dict[str, Any]]:
     """The prompt as text-only chat messages, with the default system message in front if it has
     none.
     """
-    if isinstance(prompt, str):
-        messages: list[dict[str, Any]] = [{"role": "user", "content": prompt}]
-    else:
-        messages = [_checked(index, message) for index, message in enumerate(prompt)]
+    messages = [
+        {**message, "content": _text_content(index, message.get("content"))}
+        for index, message in enumerate(_messages(prompt))
+    ]
     if system is not None and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system})
     return messages
 
 
-def _checked(index: int, message: Message) -> dict[str, Any]:
+def as_media_messages(
+    prompt: Prompt, system: str | None
+) -> tuple[list[dict[str, Any]], list[MediaSource]]:
+    """The prompt as messages whose contents are lists of texts and of marks for pictures and
+    videos, as chat templates of models that see read them, and what the marks stand for."""
+    sources: list[MediaSource] = []
+    messages = [
+        {**message, "content": _media_content(index, message.get("content"), sources)}
+        for index, message in enumerate(_messages(prompt))
+    ]
+    if system is not None and messages[0]["role"] != "system":
+        messages.insert(0, {"role": "system", "content": [_text_item(system)]})
+    return messages, sources
+
+
+def has_media(prompt: Prompt) -> bool:
+    """Whether a prompt that ``split_prompts`` accepted may bring pictures or videos."""
+    if isinstance(prompt, (str, tuple)):
+        return not isinstance(prompt, str)
+    contents = [message.get("content") for message in prompt]
+    return any(
+        isinstance(item, Mapping) and item.get("type") != "text"
+        for content in contents
+        if isinstance(content, (list, tuple))
+        for item in content
+    )
+
+
+def picture_content(text: str, pictures: Any) -> list[dict[str, Any]]:
+    """Pictures before a text, as a message's content."""
+    several = pictures if isinstance(pictures, (list, tuple)) else [pictures]
+    return [*({"type": "image", "image": picture} for picture in several), _text_item(text)]
+
+
+def _messages(prompt: Prompt) -> list[Message]:
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    if isinstance(prompt, tuple):
+        return [{"role": "user", "content": picture_content(*prompt)}]
+    return [_checked(index, message) for index, message in enumerate(prompt)]
+
+
+def _text_item(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _media_content(index: int, content: object, sources: list[MediaSource]) -> list[dict[str, Any]]:
+    if content is None or isinstance(content, str):
+        return [_text_item(content)] if content else []
+    if not isinstance(content, Sequence):
+        raise _unexpected(f"messages[{index}].content", content)
+    items: list[dict[str, Any]] = []
+    for item in content:
+        if isinstance(item, Mapping) and item.get("type") == "text":
+            items.append(_text_item(str(item.get("text", ""))))
+            continue
+        source = _media_source(f"messages[{index}].content", item)
+        sources.append(source)
+        items.append({"type": source.kind})
+    return items
+
+
+def _media_source(name: str, item: object) -> MediaSource:
+    """OpenAI's "image_url", or "image" and "video" with what they are under the same key."""
+    kind = item.get("type") if isinstance(item, Mapping) else None
+    value = item.get(kind) if isinstance(item, Mapping) and isinstance(kind, str) else None
+    if kind == "image_url":
+        url = value.get("url") if isinstance(value, Mapping) else value
+        if isinstance(url, str):
+            return MediaSource("image", url)
+    elif kind == "image" and value is not None:
+        return MediaSource("image", value)
+    elif kind == "video" and isinstance(item, Mapping) and isinstance(value, (list, tuple)):
+        fps = item.get("fps")
+        if isinstance(fps, (int, float)) and fps > 0:
+            return MediaSource("video", list(value), float(fps))
+    raise InvalidParameterError(
+        f"{name}: expected items of type text, image_url with a url, image, or video with a list "
+        f"of frames and fps, found {kind!r}"
+    )
+
+
+def _checked(index: int, message: Message) -> Message:
     role = message.get("role")
     if role not in _ROLES:
         raise InvalidParameterError(
             f"messages[{index}].role: expected one of {', '.join(_ROLES)}, found {role!r}"
         )
-    return {**message, "content": _text_content(index, message.get("content"))}
+    return message
 
 
 def _text_content(index: int, content: object) -> str | None:

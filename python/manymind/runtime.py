@@ -17,7 +17,7 @@ from manymind.errors import InvalidParameterError
 from manymind.fetch import resolve_model
 from manymind.guided import GuideCompiler
 from manymind.output_text import TextAssembler
-from manymind.prompts import Prompt, as_messages
+from manymind.prompts import Prompt, as_media_messages, as_messages, has_media
 from manymind.sampling import listed, sampling_params
 from manymind.validation import require
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from manymind import _turbomind
     from manymind.chat_template import ChatTemplate
     from manymind.checkpoint import Checkpoint
+    from manymind.media_side import MediaSide, VisionConfig
     from manymind.tokenizer import Tokenizer
 
 
@@ -35,6 +36,18 @@ class TextSide:
     tokenizer: Tokenizer
     template: ChatTemplate | None
     system: str | None
+    media: MediaSide | None = None
+
+
+@dataclass(frozen=True)
+class PendingPrompt:
+    """A prompt with pictures, which are loaded when its turn comes."""
+
+    runtime: Runtime
+    prompt: Prompt
+
+    def encode(self) -> list[int]:
+        return self.runtime.encode_chat(self.prompt)
 
 
 class Runtime:
@@ -52,6 +65,7 @@ class Runtime:
         self.memory_plan = memory_plan
         self.tokenizer = text.tokenizer
         self.template = text.template
+        self.media = text.media  # None for a model that sees nothing
         self.dispatcher = OutputDispatcher(engine)
         self.guides = GuideCompiler(text.tokenizer, engine.vocab_size)
         self.description = describe(checkpoint)
@@ -66,9 +80,12 @@ class Runtime:
         config: EngineConfig,
         template_config: ChatTemplateConfig,
         log_level: str | None = None,
+        vision_config: VisionConfig | None = None,
     ) -> Runtime:
         """Opens the checkpoint and starts the engine; a thread beside it prepares tokenizer and
         chat template meanwhile.
+
+        Without limits in ``vision_config``, prompts may not name local files as pictures.
         """
         from manymind.checkpoint import open_checkpoint
         from manymind.native import start_engine
@@ -76,8 +93,8 @@ class Runtime:
         with contextlib.ExitStack() as on_failure:
             checkpoint = on_failure.enter_context(open_checkpoint(resolve_model(model)))
             with ThreadPoolExecutor(1) as beside:
-                text = beside.submit(_load_text_side, checkpoint, template_config)
-                engine, memory_plan = start_engine(checkpoint, config, log_level)
+                text = beside.submit(_load_text_side, checkpoint, template_config, vision_config)
+                engine, memory_plan = start_engine(checkpoint, config, log_level, vision_config)
                 on_failure.callback(engine.stop)
                 sequences = config.max_batch_size
                 runtime = cls(checkpoint, engine, memory_plan, text.result(), sequences)
@@ -93,6 +110,13 @@ class Runtime:
             return self.tokenizer.encode(prompt, parse_special=not use_template)
         return self.encode_chat(prompt)
 
+    def encode_later(self, prompt: Prompt, use_template: bool = True) -> list[int] | PendingPrompt:
+        """As ``encode_prompt``, but a prompt with pictures waits until it is sent: those of a long
+        list need not be in memory at once."""
+        if self.media is not None and has_media(prompt):
+            return PendingPrompt(self, prompt)
+        return self.encode_prompt(prompt, use_template)
+
     def encode_chat(self, prompt: Prompt, prefill: str = "", **template_options: Any) -> list[int]:
         """Token ids of a conversation, and of ``prefill``, with which its answer begins;
         ``template_options`` are those of ``ChatTemplate.render_segments``.
@@ -103,9 +127,14 @@ class Runtime:
             raise InvalidParameterError(
                 "prompts: expected a str, found messages: this model has no chat template"
             )
-        messages = as_messages(prompt, self._system)
+        begun = [(prefill, False)] if prefill else []
+        if self.media is None:
+            messages = as_messages(prompt, self._system)
+            segments = self.template.render_segments(messages, **template_options)
+            return self.tokenizer.encode_segments([*segments, *begun])
+        messages, sources = as_media_messages(prompt, self._system)
         segments = self.template.render_segments(messages, **template_options)
-        return self.tokenizer.encode_segments([*segments, *([(prefill, False)] if prefill else [])])
+        return self.media.encode([*segments, *begun], sources, self.tokenizer)
 
     def sampling_params(self, config: GenerationConfig) -> _turbomind.SamplingParams:
         """The engine's parameters for one request; raises InvalidParameterError."""
@@ -126,17 +155,35 @@ class Runtime:
         """Stops engine and threads and unmaps the checkpoint."""
         self.engine.stop()
         self.dispatcher.close()
+        if self.media is not None:
+            self.media.close()
         self._checkpoint.close()
 
     def _encode_word(self, word: str) -> list[int]:
         return self.tokenizer.encode(word, add_special_tokens=False)
 
 
-def _load_text_side(checkpoint: Checkpoint, config: ChatTemplateConfig) -> TextSide:
+def _load_text_side(
+    checkpoint: Checkpoint, config: ChatTemplateConfig, vision_config: VisionConfig | None
+) -> TextSide:
     from manymind.chat_template import load_chat_template
     from manymind.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(checkpoint)
     config.validate()
     source = config.chat_template or checkpoint.chat_template
-    return TextSide(tokenizer, load_chat_template(source, tokenizer), config.system)
+    template = load_chat_template(source, tokenizer)
+    return TextSide(tokenizer, template, config.system, _load_media(checkpoint, vision_config))
+
+
+def _load_media(checkpoint: Checkpoint, config: VisionConfig | None) -> MediaSide | None:
+    if checkpoint.kind != "huggingface" or "vision_config" not in checkpoint.config:
+        return None
+    from manymind.media import MediaLimits
+    from manymind.media_side import MediaSide, VisionConfig
+    from manymind.models import load_model
+
+    vision = load_model(checkpoint).vision
+    config = config or VisionConfig()
+    limits = config.limits or MediaLimits(allow_files=False)
+    return None if vision is None else MediaSide(vision, config, limits)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from manymind.config import Response
-from manymind.prompts import Prompt, is_messages
+from manymind.prompts import Prompt, is_messages, picture_content
 
 
 @dataclass
@@ -40,4 +40,6 @@ class Session:
 def _as_turn(prompt: Prompt) -> list[dict[str, Any]]:
     if is_messages(prompt):
         return [dict(message) for message in prompt]  # type: ignore[arg-type]
+    if isinstance(prompt, tuple):
+        return [{"role": "user", "content": picture_content(*prompt)}]
     return [{"role": "user", "content": prompt}]

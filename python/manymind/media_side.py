@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what users send as pictures to what the engine reads: loading, preprocessing, and the
+memory that may take.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from manymind.errors import InvalidParameterError, MediaTooLargeError, QueueFullError
+from manymind.media import LoadedImage, MediaLimits, open_image
+from manymind.media_input import PreparedItem, PromptTokens, assemble
+from manymind.prompts import MediaSource
+from manymind.validation import require_int
+
+if TYPE_CHECKING:
+    from manymind.models.vision_family import VisionSource
+    from manymind.tokenizer import Segment, Tokenizer
+    from manymind.vision.rgb import RgbImage
+    from manymind.vision.types import PreparedMedia
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """How pictures are taken in.
+
+    Attributes:
+        max_patches: most patches of one picture or tile, and of one engine step; 0 = as the memory
+            plan says.
+        embedding_cache_bytes: device memory that keeps embeddings by content; 0 = auto.
+        prepared_cache_bytes: host memory that keeps preprocessed pictures by content.
+        max_pending_bytes, max_pending_pixels, max_pending_patches: what the pictures of all
+            requests that have not ended may add up to: encoded, decoded and preprocessed.
+        num_threads: that decode and preprocess; 0 = all cores.
+        limits: what a picture may be and where it may come from; None = MediaLimits() for
+            pipelines, the same without local files for servers.
+    """
+
+    max_patches: int = 0
+    embedding_cache_bytes: int = 0
+    prepared_cache_bytes: int = 256 << 20
+    max_pending_bytes: int = 1 << 30
+    max_pending_pixels: int = 1 << 29
+    max_pending_patches: int = 1 << 20
+    num_threads: int = 0
+    limits: MediaLimits | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_patches", "num_threads"):
+            require_int(name, getattr(self, name), 0)
+        for name in ("embedding_cache_bytes", "prepared_cache_bytes"):
+            require_int(name, getattr(self, name), 0, 1 << 48)
+        for name in ("max_pending_bytes", "max_pending_pixels", "max_pending_patches"):
+            require_int(name, getattr(self, name), 1, 1 << 48)
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What the pictures of a request cost."""
+
+    bytes: int = 0
+    pixels: int = 0
+    patches: int = 0
+
+    def __add__(self, other: Charge) -> Charge:
+        return Charge(
+            self.bytes + other.bytes, self.pixels + other.pixels, self.patches + other.patches
+        )
+
+    def within(self, limit: Charge) -> bool:
+        """Whether no part exceeds the limit's."""
+        return (
+            self.bytes <= limit.bytes
+            and self.pixels <= limit.pixels
+            and self.patches <= limit.patches
+        )
+
+
+class MediaBudget:
+    """What the pictures of all unfinished requests may add up to. Thread-safe."""
+
+    def __init__(self, limit: Charge) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._taken = Charge()
+
+    def take(self, charge: Charge) -> None:
+        """Raises MediaTooLargeError for what never fits, QueueFullError for what does not yet."""
+        if not charge.within(self._limit):
+            raise MediaTooLargeError(
+                f"media: expected at most {self._limit} for one request, found {charge}"
+            )
+        with self._lock:
+            if not (self._taken + charge).within(self._limit):
+                raise QueueFullError(
+                    f"media: the pictures of running requests leave no room for {charge}"
+                )
+            self._taken += charge
+
+    def give_back(self, charge: Charge) -> None:
+        with self._lock:
+            self._taken += Charge(-charge.bytes, -charge.pixels, -charge.patches)
+
+    @property
+    def taken(self) -> Charge:
+        """By requests that have not ended."""
+        return self._taken
+
+
+class PreparedCache:
+    """Preprocessed pictures by content; the least recently used go first. Thread-safe."""
+
+    def __init__(self, capacity: int) -> None:
+        """capacity: bytes of pixels."""
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[tuple[bytes, bool], PreparedMedia] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: tuple[bytes, bool]) -> PreparedMedia | None:
+        with self._lock:
+            media = self._entries.get(key)
+            if media is not None:
+                self._entries.move_to_end(key)
+            return media
+
+    def put(self, key: tuple[bytes, bool], media: PreparedMedia) -> None:
+        size = _pixel_bytes(media)
+        with self._lock:
+            if key in self._entries or size > self._capacity:
+                return
+            self._entries[key] = media
+            self._bytes += size
+            while self._bytes > self._capacity:
+                self._bytes -= _pixel_bytes(self._entries.popitem(last=False)[1])
+
+
+class MediaSide:
+    """Prepares the pictures of one model's prompts. Thread-safe."""
+
+    def __init__(self, vision: VisionSource, config: VisionConfig, limits: MediaLimits) -> None:
+        self.prompt = vision.prompt
+        self.limits = limits
+        self._rules: Any = vision.preprocessor
+        self.budget = MediaBudget(
+            Charge(config.max_pending_bytes, config.max_pending_pixels, config.max_pending_patches)
+        )
+        self._cache = PreparedCache(config.prepared_cache_bytes)
+        threads = config.num_threads or os.cpu_count() or 1
+        self._workers = ThreadPoolExecutor(threads, "manymind-media")
+
+    def encode(
+        self, segments: Sequence[Segment], sources: Sequence[MediaSource], tokenizer: Tokenizer
+    ) -> PromptTokens:
+        """Token ids of a rendered prompt, and its pictures.
+
+        All pictures are measured, and charged to the budget, before any is decoded; the charge ends
+        with the PromptTokens. Raises MediaError and its kinds, QueueFullError.
+        """
+        opened = [self._open(source) for source in sources]
+        charge = sum((self._charge(images) for images in opened), Charge())
+        self.budget.take(charge)
+        try:
+            alone = sum(source.kind == "image" for source in sources) == 1
+            pending = [
+                self._workers.submit(self._prepare, source, images, alone)
+                for source, images in zip(sources, opened, strict=True)
+            ]
+            items = [job.result() for job in pending]
+            ids, media = assemble(segments, items, self.prompt, tokenizer)
+        except BaseException:
+            self.budget.give_back(charge)
+            raise
+        prompt = PromptTokens(ids, media)
+        weakref.finalize(prompt, self.budget.give_back, charge)
+        return prompt
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._workers.shutdown(cancel_futures=True)
+
+    def _open(self, source: MediaSource) -> list[LoadedImage]:
+        if source.kind == "image":
+            return [open_image(source.data, self.limits)]
+        if self.prompt.expand_video is None:
+            raise InvalidParameterError("messages: this model takes no videos")
+        return [open_image(frame, self.limits) for frame in source.data]
+
+    def _charge(self, images: Sequence[LoadedImage]) -> Charge:
+        return sum(
+            (
+                Charge(
+                    len(image.source) if isinstance(image.source, bytes) else 0,
+                    image.height * image.width,
+                    self._rules.rows(image.height, image.width),
+                )
+                for image in images
+            ),
+            Charge(),
+        )
+
+    def _prepare(
+        self, source: MediaSource, images: Sequence[LoadedImage], alone: bool
+    ) -> PreparedItem:
+        if source.kind == "video":
+            frames = [_decode(image) for image in images]
+            return PreparedItem(self._rules.video(frames, source.fps), is_video=True)
+        image = images[0]
+        alone = alone or not self.prompt.alone_differs
+        rules = self._rules.image if alone else self._rules.one_of_several
+        if image.digest is None:
+            return PreparedItem(rules(_decode(image)))
+        key = (image.digest, alone)
+        media = self._cache.get(key)
+        if media is None:
+            media = rules(_decode(image))
+            self._cache.put(key, media)
+        return PreparedItem(media)
+
+
+def _decode(image: LoadedImage) -> RgbImage:
+    from manymind.media import decoding
+    from manymind.vision.rgb import to_rgb
+
+    with decoding():
+        return to_rgb(image.decode())
+
+
+def _pixel_bytes(media: PreparedMedia) -> int:
+    return sum(item.pixels.nbytes for item in media.inputs)

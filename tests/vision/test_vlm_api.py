@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures through ``pipeline()``: every form of a prompt, batches, sessions, errors, budgets."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pictures import encoded, rgb
+from vlm_cases import GOLDEN_VLMS, conversations
+
+from manymind import (
+    EngineConfig,
+    GenerationConfig,
+    MediaLimits,
+    Pipeline,
+    VisionConfig,
+    load_image,
+    pipeline,
+)
+from manymind.errors import (
+    ChatTemplateError,
+    InvalidParameterError,
+    MediaAccessError,
+    MediaError,
+    MediaTooLargeError,
+    PromptTooLongError,
+)
+
+FOLDER = GOLDEN_VLMS / "qwen2_vl"
+ENGINE = EngineConfig(
+    compute_dtype="float32", kv_cache_dtype="float32", max_batch_size=4, session_len=512
+)
+GREEDY = GenerationConfig(max_new_tokens=6, ignore_eos=True)
+
+
+def start(folder: Path = FOLDER, engine: EngineConfig = ENGINE, **vision: Any) -> Pipeline:
+    return pipeline(folder, engine, vision_config=VisionConfig(**vision))
+
+
+@pytest.fixture(scope="module")
+def pipe() -> Iterator[Pipeline]:
+    with start() as running:
+        yield running
+
+
+def golden_tokens(label: str) -> list[int]:
+    tokens: list[int] = np.load(FOLDER / "logits.npz")[f"{label}/tokens"].tolist()
+    return tokens
+
+
+def data_url(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def test_every_form_of_a_picture(pipe: Pipeline, tmp_path: Path) -> None:
+    picture = rgb(20, 45, 1)
+    data = encoded(picture, "PNG")
+    path = tmp_path / "picture.png"
+    path.write_bytes(data)
+    question, expected = "Describe the picture.", golden_tokens("one_image")
+    forms: list[Any] = [
+        (question, picture),
+        (question, [picture]),
+        (question, str(path)),
+        (question, load_image(path)),
+        (question, data),
+        (question, data_url(data)),
+    ]
+    for item in (
+        {"type": "image", "image": picture},
+        {"type": "image_url", "image_url": {"url": path.as_uri()}},
+        {"type": "image_url", "image_url": data_url(data)},
+    ):
+        content = [item, {"type": "text", "text": question}]
+        forms.append([{"role": "user", "content": content}])
+    for form in forms:
+        assert pipe(form, GREEDY).token_ids == expected
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "smolvlm", "llava", "llava_onevision", "internvl"])
+def test_conversations_in_one_batch(name: str) -> None:
+    golden = np.load(GOLDEN_VLMS / name / "logits.npz")
+    cases = conversations(name)
+    engine = EngineConfig(compute_dtype="float32", kv_cache_dtype="float32", max_batch_size=3)
+    with start(GOLDEN_VLMS / name, engine) as running:
+        answers = running([list(case.messages) for case in cases.values()], GREEDY)
+        for label, answer in zip(cases, answers, strict=True):
+            assert answer.token_ids == golden[f"{label}/tokens"].tolist(), label
+            assert answer.input_token_len == len(golden[f"{label}/ids"])
+
+
+def test_streams_and_asyncio_agree(pipe: Pipeline) -> None:
+    prompt = ("Describe the picture.", rgb(20, 45, 1))
+    streamed = [token for piece in pipe.stream_infer(prompt, GREEDY) for token in piece.token_ids]
+    assert streamed == golden_tokens("one_image")
+    answer = asyncio.run(pipe.async_infer(prompt, GREEDY))
+    assert answer.token_ids == golden_tokens("one_image")
+
+
+def test_a_session_remembers_its_pictures(pipe: Pipeline) -> None:
+    config = GenerationConfig(max_new_tokens=4, ignore_eos=True)
+    before = pipe.stats()["media_encoded"]
+    session = pipe.chat(("What is this?", rgb(33, 44, 71)), gen_config=config)
+    assert pipe.stats()["media_encoded"] == before + 1
+    session = pipe.chat("And its colour?", session, config)
+    assert len(session.history) == 4
+    # The picture is in the prefix cache, or its embeddings are: it is not encoded again.
+    assert pipe.stats()["media_encoded"] == before + 1
+    fresh = pipe([{**message} for message in session.history[:3]], config)
+    assert fresh.token_ids == session.response.token_ids
+
+
+def test_pictures_change_the_answer(pipe: Pipeline) -> None:
+    config = GenerationConfig(max_new_tokens=1, output_logits="generation")
+    first, second = (
+        np.asarray(pipe(("Describe.", rgb(30, 30, seed)), config).logits) for seed in (1, 2)
+    )
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_a_text_alone_needs_no_picture(pipe: Pipeline) -> None:
+    answer = pipe("What is the capital of Japan?", GREEDY)
+    assert answer.token_ids == golden_tokens("text")
+
+
+def test_a_written_placeholder_is_only_letters(pipe: Pipeline) -> None:
+    """Nobody can claim another picture, or shift his own, by writing a placeholder."""
+    picture = rgb(20, 45, 1)
+    plain = pipe(("What?", picture), GREEDY)
+    written = pipe(("What? <|image_pad|>", picture), GREEDY)
+    assert written.input_token_len > plain.input_token_len
+    assert pipe("<|image_pad|>", GREEDY).input_token_len > 5
+
+
+def test_damaged_and_forbidden_pictures(pipe: Pipeline, tmp_path: Path) -> None:
+    data = encoded(rgb(30, 30), "PNG")
+    for bad in (b"no picture", data[: len(data) // 2], b""):
+        with pytest.raises(MediaError):
+            pipe(("?", bad), GREEDY)
+    with pytest.raises(MediaAccessError):
+        pipe(("?", "http://127.0.0.1:9/picture.png"), GREEDY)
+    with pytest.raises(MediaError, match="aspect ratio"):
+        pipe(("?", rgb(1, 300)), GREEDY)
+    with pytest.raises(InvalidParameterError, match="image_url"):
+        pipe([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}])
+    # The engine goes on serving.
+    assert pipe(("Describe the picture.", rgb(20, 45, 1)), GREEDY).token_ids
+
+
+def test_one_bad_picture_of_a_batch(pipe: Pipeline) -> None:
+    with pytest.raises(MediaError):
+        pipe([("?", rgb(20, 20)), ("?", b"no picture")], GREEDY)
+    assert pipe.runtime.media is not None
+    gc.collect()
+    assert pipe.runtime.media.budget.taken.pixels == 0
+
+
+def test_files_are_for_the_caller_of_a_pipeline_only(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(encoded(rgb(20, 20), "PNG"))
+    with (
+        start(limits=MediaLimits(allow_files=False)) as running,
+        pytest.raises(MediaAccessError, match="not allowed"),
+    ):
+        running(("?", str(path)), GREEDY)
+    from manymind.config import ChatTemplateConfig
+    from manymind.runtime import Runtime
+
+    runtime = Runtime.load(FOLDER, ENGINE, ChatTemplateConfig())
+    try:
+        assert runtime.media is not None
+        assert runtime.media.limits.allow_files is False
+    finally:
+        runtime.close()
+
+
+def test_limits_of_a_picture() -> None:
+    with (
+        start(limits=MediaLimits(max_pixels=399)) as running,
+        pytest.raises(MediaTooLargeError, match="pixels"),
+    ):
+        running(("?", rgb(20, 20)), GREEDY)
+    with start(max_patches=16) as running:
+        running(("?", rgb(16, 16)), GREEDY)
+        with pytest.raises(InvalidParameterError, match="max_encoder_patches"):
+            running(("?", rgb(64, 64)), GREEDY)
+    with start(embedding_cache_bytes=48 * 4 * 4) as running:  # four embeddings
+        running(("?", rgb(16, 16)), GREEDY)
+        with pytest.raises(InvalidParameterError, match="encoder_cache_bytes"):
+            running(("?", rgb(64, 64)), GREEDY)
+
+
+def test_a_prompt_may_be_too_long_for_its_pictures() -> None:
+    engine = EngineConfig(max_batch_size=2, session_len=40)
+    with start(engine=engine) as running, pytest.raises(PromptTooLongError):
+        running(("?", [rgb(64, 64), rgb(64, 64)]), GREEDY)
+
+
+@pytest.mark.parametrize("part", ["bytes", "pixels", "patches"])
+def test_the_budget_is_charged_before_anything_is_decoded(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(rgb(40, 40), "PNG")
+    sizes = {"bytes": len(data), "pixels": 1600, "patches": 100}
+    # Room for one such picture at a time: a list goes through one by one, two at once never fit.
+    with start(**{f"max_pending_{part}": sizes[part] * 3 // 2}) as running:
+        answers = running([("?", data)] * 3, GREEDY)
+        assert len({tuple(answer.token_ids) for answer in answers}) == 1
+        monkeypatch.setattr(
+            "manymind.media.LoadedImage.decode", lambda _: pytest.fail("it was decoded")
+        )
+        with pytest.raises(MediaTooLargeError, match=part):
+            running(("?", [data, data]), GREEDY)
+
+
+def test_the_budget_is_given_back(pipe: Pipeline) -> None:
+    assert pipe.runtime.media is not None
+    for _ in range(3):
+        pipe([("?", rgb(40, 40, seed)) for seed in range(4)], GREEDY)
+    gc.collect()
+    assert pipe.runtime.media.budget.taken.patches == 0
+
+
+def test_a_repeated_picture_is_not_decoded_again(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encoded(rgb(37, 41, 99), "PNG")
+    first = pipe(("Look.", data), GREEDY)
+    monkeypatch.setattr(
+        "manymind.media.LoadedImage.decode", lambda _: pytest.fail("it was decoded")
+    )
+    assert pipe(("Look.", data), GREEDY).token_ids == first.token_ids
+
+
+def test_a_model_that_sees_nothing_says_so(smollm2: Pipeline) -> None:
+    with pytest.raises(InvalidParameterError, match="no other media"):
+        smollm2(("Describe.", rgb(20, 20)), GREEDY)
+
+
+def test_videos_need_a_model_that_takes_them() -> None:
+    clip = {"type": "video", "video": [rgb(20, 20)] * 2, "fps": 1.0}
+    with (
+        start(GOLDEN_VLMS / "llava") as running,
+        pytest.raises(InvalidParameterError, match="no videos"),
+    ):
+        running([{"role": "user", "content": [clip]}], GREEDY)
+
+
+def test_a_template_without_placeholder_is_refused() -> None:
+    from manymind import ChatTemplateConfig
+
+    template = ChatTemplateConfig(chat_template="{{ messages[0]['role'] }}")
+    with (
+        pipeline(FOLDER, ENGINE, template) as running,
+        pytest.raises((MediaError, ChatTemplateError), match="placeholder"),
+    ):
+        running(("?", rgb(20, 20)), GREEDY)
