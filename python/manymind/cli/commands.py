@@ -90,6 +90,8 @@ def serve(
     request_timeout: float = 0.0,
     max_concurrent_requests: int = 1024,
     max_body_mib: int = 16,
+    tool_call_parser: str = "auto",
+    reasoning_parser: str = "auto",
     backend: str = "auto",
     num_threads: int = 0,
     session_len: int = 0,
@@ -116,6 +118,8 @@ def serve(
         request_timeout: seconds after which a request fails; 0 = never.
         max_concurrent_requests: beyond these, 429.
         max_body_mib: largest request body.
+        tool_call_parser: format of tool calls; auto asks the chat template, none looks for none.
+        reasoning_parser: likewise of reasoning.
         backend: plug-in to run on.
         num_threads: 0 = all cores.
         session_len: most tokens of a sequence; 0 = the model's limit.

@@ -37,6 +37,8 @@ class ServeFlags:
     request_timeout: float
     max_concurrent_requests: int
     max_body_mib: int
+    tool_call_parser: str
+    reasoning_parser: str
     backend: str
     num_threads: int
     session_len: int
@@ -91,6 +93,8 @@ def server_config(flags: ServeFlags) -> ServerConfig:
         tls_key=_path(flags.tls_key),
         drain_seconds=flags.drain_seconds,
         request_timeout=flags.request_timeout,
+        tool_call_parser=_name(flags.tool_call_parser),
+        reasoning_parser=_name(flags.reasoning_parser),
         limits=Limits(
             max_body_bytes=flags.max_body_mib << 20,
             max_concurrent_requests=flags.max_concurrent_requests,
@@ -108,6 +112,10 @@ def _keys(path: str | None) -> list[ApiKey]:
 
 def _words(value: str | None) -> list[str]:
     return [word.strip() for word in (value or "").split(",") if word.strip()]
+
+
+def _name(value: str) -> str | None:
+    return None if value == "none" else value
 
 
 def _path(value: str | None) -> Path | None:

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from manymind.config import GenerationConfig, Response
-from manymind.server.dialogue import Dialogue, encode_dialogue, respond, texts_of
+from manymind.parsers import Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
+from manymind.server.dialogue import Delta, Dialogue, converse, encode_dialogue, texts_of
 from manymind.server.errors import ApiError, error_body
 from manymind.server.messages import RequestModel, json_response, read_model, record_of
 from manymind.server.service import Service
+from manymind.server.tools import Toolset
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response as HttpResponse
-
-    from manymind.server.record import RequestRecord
 
 
 class Block(RequestModel):
@@ -60,6 +60,39 @@ class Metadata(RequestModel):
     user_id: str | None = Field(None, max_length=256)
 
 
+class Tool(RequestModel):
+    """A function that the model may call; Anthropic's own tools are refused by their type."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")
+    type: Literal["custom"] | None = None
+    description: str | None = Field(None, max_length=65536)
+    input_schema: dict[str, Any]
+    cache_control: dict[str, Any] | None = None
+
+    def as_definition(self) -> dict[str, Any]:
+        """OpenAI's form."""
+        function = {"name": self.name, "parameters": self.input_schema}
+        if self.description is not None:
+            function["description"] = self.description
+        return {"type": "function", "function": function}
+
+
+class ToolChoice(RequestModel):
+    """``tool_choice``."""
+
+    type: Literal["auto", "any", "tool", "none"]
+    name: str | None = Field(None, max_length=128)
+    disable_parallel_tool_use: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"disable_parallel_tool_use": (False,)}
+
+    def as_choice(self) -> str:
+        """``Toolset.of``'s form."""
+        self.refuse_unsupported()
+        words = {"any": "required", "tool": f"={self.name}"}
+        return words.get(self.type, self.type)
+
+
 class CountRequest(RequestModel):
     """What decides about the tokens of a prompt."""
 
@@ -67,21 +100,19 @@ class CountRequest(RequestModel):
     messages: list[Message] = Field(min_length=1, max_length=8192)
     system: str | Blocks | None = None
     cache_control: dict[str, Any] | None = None
+    tools: list[Tool] | None = Field(None, max_length=128)
+    tool_choice: ToolChoice | None = None
 
     context_management: Any = None
     mcp_servers: Any = None
     output_config: Any = None
     thinking: Any = None
-    tool_choice: Any = None
-    tools: Any = None
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
         "context_management": (),
         "mcp_servers": ([],),
         "output_config": ({},),
         "thinking": ({"type": "disabled"},),
-        "tool_choice": ({"type": "none"},),
-        "tools": ([],),
     }
 
     def dialogue(self) -> Dialogue:
@@ -91,9 +122,12 @@ class CountRequest(RequestModel):
             messages.append({"role": "system", "content": system})
         for index, message in enumerate(self.messages):
             _append(messages, f"messages[{index}].content", message)
+        definitions = [tool.as_definition() for tool in self.tools or ()]
+        choice = self.tool_choice.as_choice() if self.tool_choice else None
+        tools = Toolset.of(definitions, choice)
         if len(messages) > 1 and messages[-1]["role"] == "assistant":
-            return Dialogue(messages[:-1], prefill=messages[-1]["content"])
-        return Dialogue(messages)
+            return Dialogue(messages[:-1], prefill=messages[-1]["content"], tools=tools)
+        return Dialogue(messages, tools=tools)
 
 
 class MessageRequest(CountRequest):
@@ -124,7 +158,7 @@ class MessageRequest(CountRequest):
         "speed": ("standard",),
     }
 
-    def generation_config(self) -> GenerationConfig:
+    def generation_config(self, _: list[int]) -> GenerationConfig:
         """The engine's words for the same."""
         temperature = 1.0 if self.temperature is None else self.temperature
         return GenerationConfig(
@@ -170,9 +204,10 @@ async def create(request: Request, service: Service) -> HttpResponse:
     body = await read_model(request, service, MessageRequest)
     record.user = body.metadata.user_id if body.metadata else None
     service.check_model(body.model)
-    ids = await encode_dialogue(service, record, body.dialogue())
-    wording = MessageWording(record, body.model)
-    return await respond(service, record, ids, body.generation_config(), wording, body.stream)
+    wording = MessageWording(body.model)
+    return await converse(
+        service, record, body.dialogue(), body.generation_config, wording, body.stream
+    )
 
 
 async def count_tokens(request: Request, service: Service) -> HttpResponse:
@@ -181,7 +216,9 @@ async def count_tokens(request: Request, service: Service) -> HttpResponse:
     service.admit(record)
     body = await read_model(request, service, CountRequest)
     service.check_model(body.model)
-    ids = await encode_dialogue(service, record, body.dialogue())
+    dialogue = body.dialogue()
+    dialogue.tools.check(service.output_format, None)
+    ids = await encode_dialogue(service, record, dialogue)
     return json_response({"input_tokens": len(ids)})
 
 
@@ -190,8 +227,7 @@ class MessageWording:
 
     media_type = "text/event-stream"
 
-    def __init__(self, record: RequestRecord, model: str) -> None:
-        self._record = record
+    def __init__(self, model: str) -> None:
         self._head = {
             "id": f"msg_{secrets.token_hex(12)}",
             "type": "message",
@@ -199,29 +235,38 @@ class MessageWording:
             "model": model,
         }
         self._started = False
+        self._open_block: str | None = None
+        self._num_blocks = 0
 
-    def whole(self, answers: Sequence[Response]) -> dict[str, Any]:
+    def whole(self, answers: Sequence[Delta]) -> dict[str, Any]:
         """A message."""
         answer = answers[0]
-        return {
-            **self._head,
-            "content": [{"type": "text", "text": answer.text}],
-            **_stop(answer),
-            "usage": _usage(answer),
-        }
+        content: list[dict[str, Any]] = []
+        if answer.reasoning:
+            thinking = {"thinking": answer.reasoning, "signature": ""}
+            content.append({"type": "thinking", **thinking})
+        calls = answer.calls()
+        if answer.text or not calls:
+            content.append({"type": "text", "text": answer.text})
+        for name, arguments in calls:
+            content.append({**_tool_use(name), "input": _parsed(arguments)})
+        return {**self._head, "content": content, **_stop(answer), "usage": _usage(answer.piece)}
 
-    def step(self, pieces: Sequence[Response]) -> bytes:
+    def step(self, deltas: Sequence[Delta]) -> bytes:
         """Events of one wake-up."""
         events: list[dict[str, Any]] = []
-        for piece in pieces:
+        for delta in deltas:
             if not self._started:
                 self._started = True
-                events += self._opening(piece)
-            if piece.text:
-                delta = {"type": "text_delta", "text": piece.text}
-                events.append({"type": "content_block_delta", "index": 0, "delta": delta})
-            if piece.finish_reason is not None:
-                events += self._closing(piece)
+                events.append(self._opening(delta.piece))
+            for event in delta.events:
+                events += self._said(event)
+            if delta.piece.finish_reason is not None:
+                if self._num_blocks == 0:
+                    events += self._begin("text", {"type": "text", "text": ""})
+                events += self._close()
+                usage = _usage(delta.piece)
+                events.append({"type": "message_delta", "delta": _stop(delta), "usage": usage})
         return b"".join(map(_event, events))
 
     def end(self) -> bytes:
@@ -232,32 +277,67 @@ class MessageWording:
         """An event that holds the error."""
         return _event(error_body("/v1/messages", error))
 
-    def _opening(self, piece: Response) -> list[dict[str, Any]]:
+    def _opening(self, piece: Response) -> dict[str, Any]:
         unfinished: dict[str, Any] = {"content": [], "stop_reason": None, "stop_sequence": None}
         usage = {**_usage(piece), "output_tokens": 0}
-        message = {**self._head, **unfinished, "usage": usage}
-        block = {"type": "text", "text": ""}
-        return [
-            {"type": "message_start", "message": message},
-            {"type": "content_block_start", "index": 0, "content_block": block},
-        ]
+        return {"type": "message_start", "message": {**self._head, **unfinished, "usage": usage}}
 
-    def _closing(self, piece: Response) -> list[dict[str, Any]]:
-        return [
-            {"type": "content_block_stop", "index": 0},
-            {"type": "message_delta", "delta": _stop(piece), "usage": _usage(piece)},
-        ]
+    def _said(self, event: Event) -> list[dict[str, Any]]:
+        if isinstance(event, TextDelta):
+            opening = self._begin("text", {"type": "text", "text": ""})
+            return [*opening, self._delta({"type": "text_delta", "text": event.text})]
+        if isinstance(event, ReasoningDelta):
+            block = {"type": "thinking", "thinking": "", "signature": ""}
+            opening = self._begin("thinking", block)
+            return [*opening, self._delta({"type": "thinking_delta", "thinking": event.text})]
+        if isinstance(event, ToolCallStart):
+            return [*self._close(), *self._begin("tool_use", _tool_use(event.name))]
+        if isinstance(event, ToolCallDelta):
+            return [self._delta({"type": "input_json_delta", "partial_json": event.arguments})]
+        return self._close()
+
+    def _begin(self, kind: str, block: dict[str, Any]) -> list[dict[str, Any]]:
+        if self._open_block == kind:
+            return []
+        closing = self._close()
+        self._open_block = kind
+        self._num_blocks += 1
+        opening = {"type": "content_block_start", "index": self._num_blocks - 1}
+        return [*closing, {**opening, "content_block": block}]
+
+    def _delta(self, delta: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "content_block_delta", "index": self._num_blocks - 1, "delta": delta}
+
+    def _close(self) -> list[dict[str, Any]]:
+        if self._open_block is None:
+            return []
+        self._open_block = None
+        return [{"type": "content_block_stop", "index": self._num_blocks - 1}]
+
+
+def _tool_use(name: str) -> dict[str, Any]:
+    return {"type": "tool_use", "id": f"toolu_{secrets.token_hex(12)}", "name": name, "input": {}}
+
+
+def _parsed(arguments: str) -> Any:
+    """A call's arguments are an object here; of a broken call, what there is as text."""
+    try:
+        return json.loads(arguments)
+    except ValueError:
+        return {"arguments": arguments}
 
 
 def _event(data: dict[str, Any]) -> bytes:
     return f"event: {data['type']}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
 
 
-def _stop(answer: Response) -> dict[str, str | None]:
-    reason = "max_tokens" if answer.finish_reason == "length" else "end_turn"
-    if answer.stop_word is not None:
+def _stop(answer: Delta) -> dict[str, str | None]:
+    reason = "tool_use" if answer.called else "end_turn"
+    if answer.piece.finish_reason == "length":
+        reason = "max_tokens"
+    if answer.piece.stop_word is not None:
         reason = "stop_sequence"
-    return {"stop_reason": reason, "stop_sequence": answer.stop_word}
+    return {"stop_reason": reason, "stop_sequence": answer.piece.stop_word}
 
 
 def _usage(answer: Response) -> dict[str, int]:

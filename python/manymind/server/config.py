@@ -67,6 +67,8 @@ class ServerConfig:
         request_timeout: seconds after which a request fails; 0 = never.
         workers: threads that render templates and tokenise.
         limits: see Limits.
+        tool_call_parser, reasoning_parser: names of formats in which the model writes tool calls
+            and reasoning; "auto": what its chat template shows; None: not looked for.
         trace_endpoint: OTLP/HTTP address for traces.
     """
 
@@ -82,6 +84,8 @@ class ServerConfig:
     request_timeout: float = 0.0
     workers: int = 2
     limits: Limits = field(default_factory=Limits)
+    tool_call_parser: str | None = "auto"
+    reasoning_parser: str | None = "auto"
     trace_endpoint: str | None = None
 
     def __post_init__(self) -> None:

@@ -5,18 +5,31 @@ and each interface words them in its own way.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from manymind.config import GenerationConfig, Response
+from manymind.parsers import (
+    Event,
+    OutputParser,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+    ToolCallStart,
+    joined,
+)
 from manymind.server.errors import ApiError
 from manymind.server.messages import EventStream, json_response
 from manymind.server.record import RequestRecord
 from manymind.server.service import Service
+from manymind.server.tools import Toolset
 
 if TYPE_CHECKING:
     from starlette.responses import Response as HttpResponse
+
+_LAST_TOKENS = 32
 
 
 @dataclass(frozen=True)
@@ -28,12 +41,47 @@ class Dialogue:
         prefill: how the answer begins; the model goes on from there.
         add_generation_prompt: end the prompt with the header of the answer.
         variables: further ones of the template.
+        tools: what the model may call.
     """
 
     messages: Sequence[Mapping[str, Any]]
     prefill: str = ""
     add_generation_prompt: bool = True
     variables: Mapping[str, Any] = field(default_factory=dict)
+    tools: Toolset = field(default_factory=Toolset)
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of an answer, and what its text means: text, reasoning, calls.
+
+    ``called``: the answer, so far, has called a tool.
+    """
+
+    piece: Response
+    events: Sequence[Event]
+    called: bool
+
+    @property
+    def text(self) -> str:
+        """What the user is to read."""
+        return "".join(item.text for item in self.events if isinstance(item, TextDelta))
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought."""
+        return "".join(item.text for item in self.events if isinstance(item, ReasoningDelta))
+
+    def calls(self) -> list[tuple[str, str]]:
+        """Name and arguments of each call, for a delta that is a whole answer."""
+        calls: list[tuple[str, str]] = []
+        for item in self.events:
+            if isinstance(item, ToolCallStart):
+                calls.append((item.name, ""))
+            elif isinstance(item, ToolCallDelta):
+                name, arguments = calls[-1]
+                calls[-1] = (name, arguments + item.arguments)
+        return calls
 
 
 class Wording(Protocol):
@@ -41,10 +89,10 @@ class Wording(Protocol):
 
     media_type: str  # of a stream
 
-    def whole(self, answers: Sequence[Response]) -> Any:
+    def whole(self, answers: Sequence[Delta]) -> Any:
         """The n complete answers, as JSON types."""
 
-    def step(self, pieces: Sequence[Response]) -> bytes:
+    def step(self, deltas: Sequence[Delta]) -> bytes:
         """What a stream sends for one wake-up's pieces."""
 
     def end(self) -> bytes:
@@ -54,19 +102,66 @@ class Wording(Protocol):
         """What it sends instead, if the request failed."""
 
 
+class AnswerReader:
+    """Finds out what the text of answers means; a parser per answer, or none."""
+
+    def __init__(self, make_parser: Callable[[], OutputParser] | None) -> None:
+        self._make_parser = make_parser
+        self._parsers: dict[int, OutputParser] = {}
+
+    def read(self, piece: Response) -> Delta:
+        """The next piece of one of the answers."""
+        if self._make_parser is None:
+            return Delta(piece, [TextDelta(piece.text)] if piece.text else [], False)
+        parser = self._parsers.get(piece.choice)
+        if parser is None:
+            parser = self._parsers[piece.choice] = self._make_parser()
+        events = parser.push(piece.text) if piece.text else []
+        if piece.finish_reason is not None:
+            events += parser.finish()
+        return Delta(piece, joined(events), parser.num_calls > 0)
+
+
 async def encode_dialogue(service: Service, record: RequestRecord, dialogue: Dialogue) -> list[int]:
     """The conversation's token ids."""
+    tools = dialogue.tools.definitions
 
     def work() -> list[list[int]]:
         ids = service.runtime.encode_chat(
             dialogue.messages,
             prefill=dialogue.prefill,
             add_generation_prompt=dialogue.add_generation_prompt,
+            **({"tools": tools} if tools else {}),
             **dialogue.variables,
         )
         return [ids]
 
     return (await service.encode(record, work))[0]
+
+
+async def converse(
+    service: Service,
+    record: RequestRecord,
+    dialogue: Dialogue,
+    configure: Callable[[list[int]], GenerationConfig],
+    wording: Wording,
+    stream: bool | None,
+) -> HttpResponse:
+    """Answers a conversation; ``configure`` makes the configuration when the prompt is known."""
+    form, tools = service.output_format, dialogue.tools
+    ids = await encode_dialogue(service, record, dialogue)
+    config = configure(ids)
+    tools.check(form, config.response_format)
+    if tools.forced:
+        config = replace(config, response_format=tools.response_format(form))
+    make_parser = None
+    if tools.definitions or form.reasoning is not None or form.tools == "gpt-oss":
+        config = replace(config, skip_special_tokens=False)
+        # The prompt's end tells whether it has opened the reasoning.
+        end = service.runtime.tokenizer.decode(ids[-_LAST_TOKENS:], False)
+        make_parser = partial(form.parser, tools.definitions, end)
+    reader = AnswerReader(make_parser)
+    return await respond(service, record, ids, config, wording, stream, reader)
 
 
 async def respond(
@@ -76,15 +171,16 @@ async def respond(
     config: GenerationConfig,
     wording: Wording,
     stream: bool | None,
+    reader: AnswerReader,
 ) -> HttpResponse:
     """Has the prompt answered, at once or as it comes."""
     await service.compile_grammar(record, config)
     if stream:
-        chunks = _stream(service, record, prompt, config, wording)
+        chunks = _stream(service, record, prompt, config, wording, reader)
         return EventStream(chunks, wording.failure, wording.media_type)
     with service.generate(record, [prompt], [config]) as generation:
         answers = (await generation.answers())[0]
-    return json_response(wording.whole(answers))
+    return json_response(wording.whole([reader.read(answer) for answer in answers]))
 
 
 async def _stream(
@@ -93,10 +189,11 @@ async def _stream(
     prompt: Sequence[int],
     config: GenerationConfig,
     wording: Wording,
+    reader: AnswerReader,
 ) -> AsyncIterator[bytes]:
     with service.generate(record, [prompt], [config]) as generation:
         while pieces := await generation.next():
-            if chunk := wording.step(pieces):
+            if chunk := wording.step([reader.read(piece) for piece in pieces]):
                 yield chunk
     yield wording.end()
 

@@ -11,18 +11,21 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from manymind import __version__
 from manymind.config import GenerationConfig, Response
-from manymind.server.dialogue import Dialogue, encode_dialogue, respond
+from manymind.parsers import ToolCallDelta, ToolCallEnd, ToolCallStart
+from manymind.server.dialogue import AnswerReader, Delta, Dialogue, converse, respond
 from manymind.server.errors import ApiError, error_body
 from manymind.server.messages import RequestModel, json_response, read_model, record_of
 from manymind.server.openai.logprobs import chat_logprobs
 from manymind.server.openai.sampling import MAX_LOGPROBS
 from manymind.server.service import Service
+from manymind.server.tools import Tool, Toolset
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from manymind.server.record import RequestRecord
 
 _WHOLE_CONTEXT = -2  # num_predict: as much as fits; -1, without end, is the same here
+_NOTHING = Delta(Response("", 0, 0), [], False)
 _FAR_FUTURE = "2318-01-01T00:00:00Z"
 
 
@@ -91,7 +95,7 @@ class BaseRequest(RequestModel):
         """Alternatives to report per token; None = no log probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    def generation_config(self, service: Service, prompt: Sequence[int]) -> GenerationConfig:
+    def generation_config(self, service: Service, prompt: list[int]) -> GenerationConfig:
         """The engine's words for the same; ``num_ctx`` bounds prompt and answer together."""
         options = self.options or Options.model_validate({})
         options.refuse_unsupported()
@@ -171,12 +175,13 @@ class ChatRequest(BaseRequest):
     """The body of ``/api/chat``."""
 
     messages: list[Message] = Field(default_factory=list, max_length=8192)
-    tools: Any = None
+    tools: list[Tool] | None = Field(None, max_length=128)
 
-    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
-        **BaseRequest.unsupported,
-        "tools": ([],),
-    }
+    def dialogue(self) -> Dialogue:
+        """What is to be answered."""
+        tools = [tool.model_dump(exclude_none=True) for tool in self.tools or ()]
+        messages = [message.as_mapping() for message in self.messages]
+        return Dialogue(messages, tools=Toolset(tools))
 
 
 class EmbedRequest(RequestModel):
@@ -218,21 +223,22 @@ async def generate(request: Request, service: Service) -> HttpResponse:
     if not body.prompt:
         return json_response(wording.loaded())
     runtime = service.runtime
-    if body.raw or runtime.template is None:
-        if body.system:
-            message = "system: not supported with raw, nor by a model without a chat template"
-            raise ApiError(400, message, "unsupported_parameter", "system")
-
-        def encode() -> list[list[int]]:
-            return [runtime.tokenizer.encode(body.prompt, parse_special=bool(body.raw))]
-
-        ids = (await service.encode(record, encode))[0]
-    else:
+    if not body.raw and runtime.template is not None:
         messages = [{"role": "system", "content": body.system}] if body.system else []
         dialogue = Dialogue([*messages, {"role": "user", "content": body.prompt}])
-        ids = await encode_dialogue(service, record, dialogue)
+        configure = partial(body.generation_config, service)
+        return await converse(service, record, dialogue, configure, wording, body.stream)
+    if body.system:
+        message = "system: not supported with raw, nor by a model without a chat template"
+        raise ApiError(400, message, "unsupported_parameter", "system")
+
+    def encode() -> list[list[int]]:
+        return [runtime.tokenizer.encode(body.prompt, parse_special=bool(body.raw))]
+
+    ids = (await service.encode(record, encode))[0]
     config = body.generation_config(service, ids)
-    return await respond(service, record, ids, config, wording, body.stream)
+    reader = AnswerReader(None)
+    return await respond(service, record, ids, config, wording, body.stream, reader)
 
 
 async def chat(request: Request, service: Service) -> HttpResponse:
@@ -245,10 +251,8 @@ async def chat(request: Request, service: Service) -> HttpResponse:
     wording = OllamaWording(service, record, body, "message")
     if not body.messages:
         return json_response(wording.loaded())
-    dialogue = Dialogue([message.as_mapping() for message in body.messages])
-    ids = await encode_dialogue(service, record, dialogue)
-    config = body.generation_config(service, ids)
-    return await respond(service, record, ids, config, wording, body.stream)
+    configure = partial(body.generation_config, service)
+    return await converse(service, record, body.dialogue(), configure, wording, body.stream)
 
 
 class OllamaWording:
@@ -264,43 +268,67 @@ class OllamaWording:
         self._model = body.model
         self._field = field
         self._top = body.top()
-        self._last: Response | None = None
+        self._last = _NOTHING.piece
+        self._open_call = ("", "")
 
-    def whole(self, answers: Sequence[Response]) -> dict[str, Any]:
+    def whole(self, answers: Sequence[Delta]) -> dict[str, Any]:
         """The only line of an answer that is not streamed."""
-        self._last = answers[0]
-        return {**self._line(answers[0]), **self._totals()}
+        answer = answers[0]
+        self._last = answer.piece
+        return {**self._line(answer, answer.calls()), **self._totals()}
 
     def loaded(self) -> dict[str, Any]:
         """The answer to a request that only asks for the model to be loaded."""
-        empty = Response("", 0, 0)
-        return {**self._line(empty), "done": True, "done_reason": "load"}
+        return {**self._line(_NOTHING), "done": True, "done_reason": "load"}
 
-    def step(self, pieces: Sequence[Response]) -> bytes:
-        """A line per piece of text."""
-        self._last = pieces[-1]
-        lines = [self._line(piece) for piece in pieces if piece.text or piece.logprobs]
-        return b"".join(_encoded({**line, "done": False}) for line in lines)
+    def step(self, deltas: Sequence[Delta]) -> bytes:
+        """A line per piece that says something; calls are told when they are complete."""
+        lines = []
+        for delta in deltas:
+            self._last = delta.piece
+            calls = self._completed_calls(delta)
+            if delta.text or delta.reasoning or calls or delta.piece.logprobs:
+                lines.append(_encoded({**self._line(delta, calls), "done": False}))
+        return b"".join(lines)
+
+    def _completed_calls(self, delta: Delta) -> list[tuple[str, str]]:
+        completed = []
+        for event in delta.events:
+            if isinstance(event, ToolCallStart):
+                self._open_call = (event.name, "")
+            elif isinstance(event, ToolCallDelta):
+                name, arguments = self._open_call
+                self._open_call = (name, arguments + event.arguments)
+            elif isinstance(event, ToolCallEnd) and event.complete:
+                completed.append(self._open_call)
+        return completed
 
     def end(self) -> bytes:
         """The line with the totals."""
-        return _encoded({**self._line(Response("", 0, 0)), **self._totals()})
+        return _encoded({**self._line(_NOTHING), **self._totals()})
 
     def failure(self, error: ApiError) -> bytes:
         """A line that holds the error."""
         return _encoded(error_body("/api/", error))
 
-    def _line(self, piece: Response) -> dict[str, Any]:
-        text: Any = piece.text
+    def _line(self, delta: Delta, calls: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+        line: dict[str, Any] = {"model": self._model, "created_at": _now()}
         if self._field == "message":
-            text = {"role": "assistant", "content": piece.text}
-        line = {"model": self._model, "created_at": _now(), self._field: text}
-        if self._top is not None and piece.logprobs:
-            line["logprobs"] = chat_logprobs(self._tokenizer, piece.logprobs, self._top)
+            said = line["message"] = {"role": "assistant", "content": delta.text}
+            if calls:
+                said["tool_calls"] = [{"function": _function(*call)} for call in calls]
+        else:
+            said = line
+            line["response"] = delta.text
+        if delta.reasoning:
+            said["thinking"] = delta.reasoning
+        rows = delta.piece.logprobs
+        if self._top is not None and rows:
+            line["logprobs"] = chat_logprobs(self._tokenizer, rows, self._top)
         return line
 
     def _totals(self) -> dict[str, Any]:
-        last = self._last or Response("", 0, 0)
+        last = self._last
         spent = self._record.phases()
         return {
             "done": True,
@@ -312,6 +340,14 @@ class OllamaWording:
             "eval_count": last.generate_token_len,
             "eval_duration": _nanoseconds(spent["decode"]),
         }
+
+
+def _function(name: str, arguments: str) -> dict[str, Any]:
+    """Ollama's arguments are an object; what is not stays text."""
+    try:
+        return {"name": name, "arguments": json.loads(arguments)}
+    except ValueError:
+        return {"name": name, "arguments": {"arguments": arguments}}
 
 
 def _encoded(line: dict[str, Any]) -> bytes:
@@ -357,9 +393,15 @@ async def show(request: Request, service: Service) -> HttpResponse:
                 "general.parameter_count": info.num_parameters,
                 f"{info.family}.context_length": service.max_tokens,
             },
-            "capabilities": ["completion"],
+            "capabilities": _capabilities(service),
         }
     )
+
+
+def _capabilities(service: Service) -> list[str]:
+    form = service.output_format
+    more = {"tools": form.tools, "thinking": form.reasoning}
+    return ["completion", *(name for name, known in more.items() if known), "embedding"]
 
 
 def version() -> dict[str, str]:

@@ -16,6 +16,7 @@ from manymind.async_call import AnswerStream
 from manymind.config import GenerationConfig, Response
 from manymind.errors import BackendError, QueueFullError
 from manymind.guided import is_constrained
+from manymind.parsers import output_format
 from manymind.runtime import Runtime
 from manymind.server.config import ServerConfig
 from manymind.server.errors import ApiError, retry_later
@@ -36,6 +37,10 @@ class Service:
         self.draining = False
         self.active = 0
         self.device_lost = False
+        template = runtime.template.source if runtime.template else None
+        self.output_format = output_format(
+            template, config.tool_call_parser, config.reasoning_parser
+        )
         self._quotas = Quotas(config.keys)
         self._workers = ThreadPoolExecutor(config.workers, thread_name_prefix="manymind-text")
         self._rate = _Rate()

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from manymind.config import Response
-from manymind.server.dialogue import Dialogue, encode_dialogue, respond
+from manymind.config import GenerationConfig, Response
+from manymind.parsers import Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
+from manymind.server.dialogue import Delta, Dialogue, converse
 from manymind.server.errors import ApiError, error_body
 from manymind.server.messages import RequestModel, read_model, record_of, server_sent
 from manymind.server.openai.logprobs import chat_logprobs
 from manymind.server.openai.sampling import MAX_LOGPROBS, SamplingModel, usage
 from manymind.server.service import Service
+from manymind.server.tools import ToolParameters
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -85,7 +87,7 @@ class ChatMessage(RequestModel):
         return message
 
 
-class ChatRequest(SamplingModel):
+class ChatRequest(SamplingModel, ToolParameters):
     """The body of a request."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=8192)
@@ -102,7 +104,6 @@ class ChatRequest(SamplingModel):
     metadata: Any = None
     modalities: Any = None
     moderation: Any = None
-    parallel_tool_calls: Any = None
     prediction: Any = None
     prompt_cache_key: Any = None
     prompt_cache_retention: Any = None
@@ -110,19 +111,17 @@ class ChatRequest(SamplingModel):
     safety_identifier: Any = None
     service_tier: Any = None
     store: Any = None
-    tool_choice: Any = None
-    tools: Any = None
     verbosity: Any = None
     web_search_options: Any = None
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        **ToolParameters.unsupported,
         "audio": (),
         "function_call": ("none",),
         "functions": (),
         "metadata": ({},),
         "modalities": (["text"],),
         "moderation": (),
-        "parallel_tool_calls": (),
         "prediction": (),
         "prompt_cache_key": (),
         "prompt_cache_retention": (),
@@ -130,8 +129,6 @@ class ChatRequest(SamplingModel):
         "safety_identifier": (),
         "service_tier": ("auto", "default"),
         "store": (False,),
-        "tool_choice": ("none",),
-        "tools": ([],),
         "verbosity": (),
         "web_search_options": (),
     }
@@ -154,6 +151,7 @@ class ChatRequest(SamplingModel):
             [message.as_mapping() for message in self.messages],
             add_generation_prompt=self.add_generation_prompt,
             variables=self.template_variables(),
+            tools=self.toolset(),
         )
 
     def top(self) -> int | None:
@@ -174,11 +172,13 @@ async def create(request: Request, service: Service) -> HttpResponse:
     record.user = body.user
     service.check_model(body.model)
     body.check_stream_options()
-    ids = await encode_dialogue(service, record, body.dialogue())
-    limit = body.max_completion_tokens or body.max_tokens or service.room_after(ids)
-    config = body.generation_config(limit, logprobs=body.top())
+    limit = body.max_completion_tokens or body.max_tokens
+
+    def configure(ids: list[int]) -> GenerationConfig:
+        return body.generation_config(limit or service.room_after(ids), logprobs=body.top())
+
     wording = ChatWording(service, record, body)
-    return await respond(service, record, ids, config, wording, body.stream)
+    return await converse(service, record, body.dialogue(), configure, wording, body.stream)
 
 
 def stream_failure(error: ApiError) -> bytes:
@@ -205,7 +205,7 @@ class ChatWording:
         self._chunk_tail = ',"usage":null}' if self._include_usage else "}"
         self._opened: set[int] = set()
 
-    def whole(self, answers: Sequence[Response]) -> dict[str, Any]:
+    def whole(self, answers: Sequence[Delta]) -> dict[str, Any]:
         """A chat completion of n choices."""
         return {
             **self._head,
@@ -214,24 +214,49 @@ class ChatWording:
             "usage": self._usage(),
         }
 
-    def step(self, pieces: Sequence[Response]) -> bytes:
-        """Chunks: of each choice the role first, then text, then why it ended."""
+    def step(self, deltas: Sequence[Delta]) -> bytes:
+        """Chunks: of each choice the role first, then what it says, then why it ended."""
         choices: list[str] = []
-        for piece in pieces:
+        for delta in deltas:
+            piece = delta.piece
             if piece.choice not in self._opened:
                 self._opened.add(piece.choice)
                 choices.append(_chunk_choice(piece, '{"role":"assistant","content":""}'))
-            if piece.text or piece.logprobs:
-                logprobs = ""
-                if self._top is not None:
-                    logprobs = f'"logprobs":{json.dumps(self._logprobs(piece))},'
-                delta = f'{{"content":{json.dumps(piece.text, ensure_ascii=False)}}}'
-                choices.append(_chunk_choice(piece, delta, logprobs))
+            choices += self._said(delta)
             if piece.finish_reason is not None:
-                choices.append(_chunk_choice(piece, "{}", reason=piece.finish_reason))
+                choices.append(_chunk_choice(piece, "{}", reason=_reason(delta)))
         head, tail = self._chunk_head, self._chunk_tail
         chunks = [f'data: {head},"choices":[{choice}]{tail}\n\n' for choice in choices]
         return "".join(chunks).encode()
+
+    def _said(self, delta: Delta) -> list[str]:
+        """Choices of the chunks that a delta's events make; its log probabilities go with the
+        first.
+        """
+        piece, choices, logprobs = delta.piece, [], ""
+        if self._top is not None and piece.logprobs:
+            logprobs = f'"logprobs":{json.dumps(self._logprobs(piece))},'
+        for event in delta.events:
+            if said := self._worded(event):
+                choices.append(_chunk_choice(piece, said, logprobs))
+                logprobs = ""
+        if logprobs:
+            choices.append(_chunk_choice(piece, '{"content":""}', logprobs))
+        return choices
+
+    @staticmethod
+    def _worded(event: Event) -> str:
+        if isinstance(event, TextDelta):
+            return f'{{"content":{json.dumps(event.text, ensure_ascii=False)}}}'
+        if isinstance(event, ReasoningDelta):
+            return f'{{"reasoning_content":{json.dumps(event.text, ensure_ascii=False)}}}'
+        if isinstance(event, ToolCallStart):
+            call = {"index": event.index, **_call(event.name, "")}
+        elif isinstance(event, ToolCallDelta):
+            call = {"index": event.index, "function": {"arguments": event.arguments}}
+        else:
+            return ""
+        return json.dumps({"tool_calls": [call]}, ensure_ascii=False)
 
     def end(self) -> bytes:
         """The usage, if it was asked for, and the mark of the end."""
@@ -245,12 +270,18 @@ class ChatWording:
         """An event that holds the error."""
         return stream_failure(error)
 
-    def _choice(self, answer: Response) -> dict[str, Any]:
+    def _choice(self, answer: Delta) -> dict[str, Any]:
+        calls = [_call(name, arguments) for name, arguments in answer.calls()]
+        message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
+        if calls:
+            message |= {"content": answer.text or None, "tool_calls": calls}
+        if answer.reasoning:
+            message["reasoning_content"] = answer.reasoning
         return {
-            "index": answer.choice,
-            "message": {"role": "assistant", "content": answer.text, "refusal": None},
-            "logprobs": self._logprobs(answer) if self._top is not None else None,
-            "finish_reason": answer.finish_reason,
+            "index": answer.piece.choice,
+            "message": message,
+            "logprobs": self._logprobs(answer.piece) if self._top is not None else None,
+            "finish_reason": _reason(answer),
         }
 
     def _logprobs(self, piece: Response) -> dict[str, Any]:
@@ -260,6 +291,16 @@ class ChatWording:
     def _usage(self) -> dict[str, object]:
         record = self._record
         return usage(record.prompt_tokens, record.cached_tokens, record.generated_tokens)
+
+
+def _call(name: str, arguments: str) -> dict[str, Any]:
+    function = {"name": name, "arguments": arguments}
+    return {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": function}
+
+
+def _reason(delta: Delta) -> str:
+    reason = delta.piece.finish_reason or ""
+    return "tool_calls" if reason == "stop" and delta.called else reason
 
 
 def _chunk_choice(piece: Response, delta: str, logprobs: str = "", reason: str = "") -> str:

@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """``/v1/responses``: one turn at a time, nothing stored.
 
-Source of the form: OpenAI's API reference, "Responses" and "Streaming events".
+Source of the form: OpenAI's API reference, "Responses".
 """
 
 from __future__ import annotations
 
 import json
-import secrets
-import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from manymind.config import GenerationConfig, Response
-from manymind.server.dialogue import Dialogue, encode_dialogue, respond, texts_of
+from manymind.config import GenerationConfig
+from manymind.server.dialogue import Dialogue, converse, texts_of
 from manymind.server.errors import ApiError
 from manymind.server.messages import RequestModel, read_model, record_of
+from manymind.server.openai.response_wording import ResponseWording
 from manymind.server.service import Service
+from manymind.server.tools import Toolset
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -41,7 +40,7 @@ class Part(RequestModel):
 
 
 class Item(RequestModel):
-    """A message of the conversation; items of other types are refused."""
+    """A message, a call of a tool or its result; items of other types are refused."""
 
     type: str = Field("message", max_length=64)
     role: Literal["user", "system", "developer", "assistant"] | None = None
@@ -49,14 +48,51 @@ class Item(RequestModel):
     id: str | None = Field(None, max_length=256)
     status: str | None = Field(None, max_length=64)
     phase: str | None = Field(None, max_length=64)
+    call_id: str | None = Field(None, max_length=256)
+    name: str | None = Field(None, max_length=256)
+    arguments: str | None = None
+    output: str | Annotated[list[Part], Field(max_length=1024)] | None = None
 
     def as_mapping(self, where: str) -> dict[str, Any]:
         """For the template, which knows "developer" as "system"."""
+        if self.type == "function_call":
+            arguments = _parsed(self.arguments or "{}")
+            function = {"name": self.name or "", "arguments": arguments}
+            call = {"id": self.call_id, "type": "function", "function": function}
+            return {"role": "assistant", "content": "", "tool_calls": [call]}
+        if self.type == "function_call_output":
+            result = texts_of(self.output, f"{where}.output", _TEXT_PARTS)
+            return {"role": "tool", "tool_call_id": self.call_id, "content": result}
         if self.type != "message" or self.role is None:
-            message = f"{where}.type: only messages with a role are supported, found {self.type!r}"
+            known = "messages with a role, function_call and function_call_output"
+            message = f"{where}.type: expected {known}, found {self.type!r}"
             raise ApiError(400, message, "unsupported_parameter", f"{where}.type")
         role = "system" if self.role == "developer" else self.role
         return {"role": role, "content": texts_of(self.content, f"{where}.content", _TEXT_PARTS)}
+
+
+class Tool(RequestModel):
+    """A function that the model may call; OpenAI's own tools are refused by their type."""
+
+    type: Literal["function"]
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")
+    description: str | None = Field(None, max_length=65536)
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    def as_definition(self) -> dict[str, Any]:
+        """The form of chat completions."""
+        return {
+            "type": "function",
+            "function": self.model_dump(exclude={"type"}, exclude_none=True),
+        }
+
+
+class NamedTool(RequestModel):
+    """The choice of one tool."""
+
+    type: Literal["function"]
+    name: str = Field(max_length=128)
 
 
 class TextOptions(RequestModel):
@@ -86,6 +122,8 @@ class ResponseRequest(RequestModel):
     stream: bool | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     text: TextOptions | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tools: list[Tool] | None = Field(None, max_length=128)
     top_p: float | None = Field(None, gt=0, le=1)
     user: str | None = Field(None, max_length=256)
 
@@ -105,8 +143,6 @@ class ResponseRequest(RequestModel):
     service_tier: Any = None
     store: Any = None
     stream_options: Any = None
-    tool_choice: Any = None
-    tools: Any = None
     top_logprobs: Any = None
     truncation: Any = None
 
@@ -117,7 +153,7 @@ class ResponseRequest(RequestModel):
         "include": ([],),
         "max_tool_calls": (),
         "moderation": (),
-        "parallel_tool_calls": (),
+        "parallel_tool_calls": (True,),
         "previous_response_id": (),
         "prompt": (),
         "prompt_cache_key": (),
@@ -127,8 +163,6 @@ class ResponseRequest(RequestModel):
         "service_tier": ("auto", "default"),
         "store": (False,),
         "stream_options": ({}, {"include_obfuscation": False}),
-        "tool_choice": ("none", "auto"),
-        "tools": ([],),
         "top_logprobs": (0,),
         "truncation": ("disabled",),
     }
@@ -142,7 +176,10 @@ class ResponseRequest(RequestModel):
             messages.append({"role": "user", "content": self.input})
         else:
             messages += [item.as_mapping(f"input[{i}]") for i, item in enumerate(self.input)]
-        return Dialogue(messages)
+        definitions = [tool.as_definition() for tool in self.tools or ()]
+        named = isinstance(self.tool_choice, NamedTool)
+        choice = f"={self.tool_choice.name}" if named else self.tool_choice  # type: ignore[union-attr]
+        return Dialogue(messages, tools=Toolset.of(definitions, choice))  # type: ignore[arg-type]
 
     def generation_config(self, room: int) -> GenerationConfig:
         """The engine's words for the same."""
@@ -166,128 +203,17 @@ async def create(request: Request, service: Service) -> HttpResponse:
     body = await read_model(request, service, ResponseRequest)
     record.user = body.user
     service.check_model(body.model)
-    ids = await encode_dialogue(service, record, body.dialogue())
-    config = body.generation_config(service.room_after(ids))
+
+    def configure(ids: list[int]) -> GenerationConfig:
+        return body.generation_config(service.room_after(ids))
+
     wording = ResponseWording(body)
-    return await respond(service, record, ids, config, wording, body.stream)
+    return await converse(service, record, body.dialogue(), configure, wording, body.stream)
 
 
-class ResponseWording:
-    """Response objects and the events of their making."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, body: ResponseRequest) -> None:
-        self._body = body
-        self._id = f"resp_{secrets.token_hex(12)}"
-        self._item_id = f"msg_{secrets.token_hex(12)}"
-        self._created = int(time.time())
-        self._sequence = 0
-        self._text: list[str] = []
-
-    def whole(self, answers: Sequence[Response]) -> dict[str, Any]:
-        """A response object."""
-        return self._response(answers[0], answers[0].text)
-
-    def step(self, pieces: Sequence[Response]) -> bytes:
-        """Events of one wake-up."""
-        events = b""
-        for piece in pieces:
-            if self._sequence == 0:
-                events += self._opening()
-            if piece.text:
-                self._text.append(piece.text)
-                events += self._delta("response.output_text.delta", delta=piece.text, logprobs=[])
-            if piece.finish_reason is not None:
-                events += self._closing(piece)
-        return events
-
-    def end(self) -> bytes:
-        """The last event was the response itself."""
-        return b""
-
-    def failure(self, error: ApiError) -> bytes:
-        """An event that holds the error."""
-        return self._event("error", code=error.code, message=error.message, param=error.param)
-
-    def _opening(self) -> bytes:
-        empty = self._response(None, "")
-        item = {**self._item("", "in_progress"), "content": []}
-        return (
-            self._event("response.created", response=empty)
-            + self._event("response.in_progress", response=empty)
-            + self._event("response.output_item.added", output_index=0, item=item)
-            + self._delta("response.content_part.added", part=_part(""))
-        )
-
-    def _closing(self, piece: Response) -> bytes:
-        text = "".join(self._text)
-        response = self._response(piece, text)
-        item = response["output"][0]
-        return (
-            self._delta("response.output_text.done", text=text, logprobs=[])
-            + self._delta("response.content_part.done", part=_part(text))
-            + self._event("response.output_item.done", output_index=0, item=item)
-            + self._event(f"response.{response['status']}", response=response)
-        )
-
-    def _delta(self, kind: str, **data: Any) -> bytes:
-        place = {"item_id": self._item_id, "output_index": 0, "content_index": 0}
-        return self._event(kind, **place, **data)
-
-    def _event(self, kind: str, **data: Any) -> bytes:
-        event = {"type": kind, "sequence_number": self._sequence, **data}
-        self._sequence += 1
-        return f"event: {kind}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
-
-    def _item(self, text: str, status: str) -> dict[str, Any]:
-        return {
-            "type": "message",
-            "id": self._item_id,
-            "status": status,
-            "role": "assistant",
-            "content": [_part(text)],
-        }
-
-    def _response(self, answer: Response | None, text: str) -> dict[str, Any]:
-        """The response so far; ``answer`` is its last piece, or None while there is none."""
-        body = self._body
-        cut = answer is not None and answer.finish_reason == "length"
-        status = "in_progress" if answer is None else "incomplete" if cut else "completed"
-        return {
-            "id": self._id,
-            "object": "response",
-            "created_at": self._created,
-            "status": status,
-            "error": None,
-            "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "instructions": body.instructions,
-            "max_output_tokens": body.max_output_tokens,
-            "metadata": body.metadata or {},
-            "model": body.model,
-            "output": [] if answer is None else [self._item(text, status)],
-            "parallel_tool_calls": False,
-            "previous_response_id": None,
-            "store": False,
-            "temperature": 1.0 if body.temperature is None else body.temperature,
-            "text": {"format": (body.text and body.text.format) or {"type": "text"}},
-            "tool_choice": "none",
-            "tools": [],
-            "top_p": 1.0 if body.top_p is None else body.top_p,
-            "truncation": "disabled",
-            "usage": None if answer is None else _usage(answer),
-        }
-
-
-def _part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-
-
-def _usage(answer: Response) -> dict[str, Any]:
-    return {
-        "input_tokens": answer.input_token_len,
-        "input_tokens_details": {"cached_tokens": answer.cached_tokens},
-        "output_tokens": answer.generate_token_len,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": answer.input_token_len + answer.generate_token_len,
-    }
+def _parsed(arguments: str) -> Any:
+    """Templates print arguments as JSON themselves."""
+    try:
+        return json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tool calls and reasoning through every interface's own client.
+
+The model is too small to call tools by itself. What it writes is forced by a grammar; how it is
+read, worded and streamed is what these tests are about.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import ollama
+import openai
+import pytest
+from serving import QUESTION, RunningServer, running_server
+
+from manymind import ChatTemplateConfig, EngineConfig, pipeline
+from manymind.server.config import ServerConfig
+
+TEMPLATE = """
+{%- if tools %}<|im_start|>system
+You may call: {% for tool in tools %}{{ tool | tojson }}{% endfor %}
+Write calls as <tool_call>{"name": ..., "arguments": ...}</tool_call>.<|im_end|>
+{% endif %}
+{%- for message in messages %}<|im_start|>{{ message.role }}
+{{ message.content }}{% for call in message.tool_calls or [] %}
+<tool_call>{{ call.function | tojson }}</tool_call>{% endfor %}<|im_end|>
+{% endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": {"enum": [1, 2]}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+FUNCTION = {"name": "weather", "description": "Tells the weather.", "parameters": SCHEMA}
+TOOL: Any = {"type": "function", "function": FUNCTION}
+OTHER: Any = {"type": "function", "function": {"name": "clock"}}
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome", "days": 2}}\n</tool_call>'
+ARGUMENTS = {"city": "Rome", "days": 2}
+
+
+@pytest.fixture(scope="module")
+def calling(smollm2_path: Path) -> Iterator[RunningServer]:
+    """A server whose template knows tools."""
+    config = EngineConfig(session_len=1024)
+    with (
+        pipeline(smollm2_path, config, ChatTemplateConfig(TEMPLATE)) as pipe,
+        running_server(pipe, ServerConfig("m", port=0, reasoning_parser="think")) as server,
+    ):
+        yield server
+
+
+@pytest.fixture(scope="module")
+def chat(calling: RunningServer) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{calling.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+def writing(text: str) -> dict[str, Any]:
+    """The response format that lets nothing else than ``text`` be written."""
+    return {"type": "choice", "choice": [text]}
+
+
+def check(arguments: Any) -> None:
+    assert set(arguments) == {"city", "days"}
+    assert arguments["city"] in ("Paris", "Rome")
+    assert arguments["days"] in (1, 2)
+
+
+@pytest.mark.parametrize(
+    "choice", ["required", {"type": "function", "function": {"name": "weather"}}]
+)
+def test_a_forced_call_follows_its_schema(chat: openai.OpenAI, choice: Any) -> None:
+    tools = [TOOL] if choice == "required" else [OTHER, TOOL]
+    answer = chat.chat.completions.create(
+        model="m", messages=QUESTION, tools=tools, tool_choice=choice, max_tokens=120
+    )
+    (call, *_) = answer.choices[0].message.tool_calls
+    assert (call.type, call.function.name) == ("function", "weather")
+    assert call.id.startswith("call_")
+    check(json.loads(call.function.arguments))
+
+
+def test_calls_in_chat_completions(chat: openai.OpenAI) -> None:
+    common: dict[str, Any] = {"model": "m", "messages": QUESTION, "tools": [TOOL]}
+    common["extra_body"] = {"response_format": writing(f"Let me see.\n{CALL}\n{CALL}")}
+    choice = chat.chat.completions.create(**common).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    assert choice.message.content == "Let me see."
+    calls = choice.message.tool_calls
+    assert [json.loads(call.function.arguments) for call in calls] == [ARGUMENTS] * 2
+    assert len({call.id for call in calls}) == 2
+    with chat.chat.completions.stream(**common) as stream:
+        final = stream.get_final_completion().choices[0]
+    assert final.finish_reason == "tool_calls"
+    assert final.message.content == "Let me see."
+    assert [call.function.name for call in final.message.tool_calls] == ["weather"] * 2
+    streamed = [json.loads(call.function.arguments) for call in final.message.tool_calls]
+    assert streamed == [ARGUMENTS] * 2
+
+
+def test_reasoning_in_chat_completions(chat: openai.OpenAI) -> None:
+    common: dict[str, Any] = {"model": "m", "messages": QUESTION}
+    common["extra_body"] = {"response_format": writing("<think>I wonder.</think>\nTokyo.")}
+    message: Any = chat.chat.completions.create(**common).choices[0].message
+    assert (message.reasoning_content, message.content) == ("I wonder.", "Tokyo.")
+    chunks = list(chat.chat.completions.create(**common, stream=True))
+    deltas: list[Any] = [chunk.choices[0].delta for chunk in chunks]
+    thought = "".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas)
+    assert thought == "I wonder."
+    assert "".join(delta.content or "" for delta in deltas) == "Tokyo."
+
+
+def test_a_conversation_with_calls_reaches_the_template(calling: RunningServer) -> None:
+    function = {"name": "weather", "arguments": json.dumps(ARGUMENTS)}
+    messages = [
+        *QUESTION,
+        {
+            "role": "assistant",
+            "tool_calls": [{"id": "1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": "1", "content": "Rain."},
+    ]
+    ids = calling.post("/tokenize", {"messages": messages}).json()["tokens"]
+    text = calling.post("/detokenize", {"tokens": ids}).json()["prompt"]
+    assert '"arguments": {"city": "Rome", "days": 2}' in text
+    assert "<|im_start|>tool\nRain." in text
+
+
+def test_calls_in_messages(calling: RunningServer) -> None:
+    tool: Any = {"name": "weather", "input_schema": SCHEMA}
+    common: dict[str, Any] = {"model": "m", "max_tokens": 120, "messages": QUESTION}
+    common |= {"tools": [tool], "tool_choice": {"type": "any"}}
+    with anthropic.Anthropic(base_url=calling.url, api_key="none", max_retries=0) as claude:
+        answer: Any = claude.messages.create(**common)
+        assert answer.stop_reason in ("tool_use", "max_tokens")
+        call = next(block for block in answer.content if block.type == "tool_use")
+        assert call.name == "weather"
+        check(call.input)
+        with claude.messages.stream(**common) as stream:
+            final: Any = stream.get_final_message()
+        call = next(block for block in final.content if block.type == "tool_use")
+        check(call.input)
+        result = {"type": "tool_result", "tool_use_id": call.id, "content": "Rain."}
+        spoken = [*QUESTION, {"role": "assistant", "content": final.to_dict()["content"][:1]}]
+        counted = claude.messages.count_tokens(
+            model="m", messages=[*spoken, {"role": "user", "content": [result]}], tools=[tool]
+        )
+        assert (
+            counted.input_tokens
+            > claude.messages.count_tokens(model="m", messages=QUESTION, tools=[tool]).input_tokens
+        )
+
+
+def test_calls_and_reasoning_in_ollama(calling: RunningServer) -> None:
+    with ollama.Client(host=calling.url) as client:
+        schema = {"type": "object", "properties": {"name": {"const": "weather"}}}
+        spoken = client.chat("m", QUESTION, tools=[TOOL], options={"num_predict": 4})
+        assert not spoken.message.tool_calls
+        assert client.chat("m", QUESTION, format=schema, options={"num_predict": 30}).done
+        assert {"tools", "thinking"} <= set(client.show("m").capabilities)
+
+
+def test_calls_in_responses(chat: openai.OpenAI) -> None:
+    tool: Any = {"type": "function", **FUNCTION, "strict": True}
+    common: dict[str, Any] = {"model": "m", "input": "Where?", "tools": [tool]}
+    common |= {"tool_choice": "required", "max_output_tokens": 120}
+    answer: Any = chat.responses.create(**common)
+    call = next(item for item in answer.output if item.type == "function_call")
+    assert call.name == "weather"
+    check(json.loads(call.arguments))
+    events: list[Any] = list(chat.responses.create(**common, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    done = next(e for e in events if e.type == "response.function_call_arguments.done")
+    pieces = [
+        event.delta
+        for event in events
+        if event.type == "response.function_call_arguments.delta" and event.item_id == done.item_id
+    ]
+    assert "".join(pieces) == done.arguments
+    check(json.loads(done.arguments))
+    begun = [event.item.id for event in events if event.type == "response.output_item.added"]
+    ended = [event.item.id for event in events if event.type == "response.output_item.done"]
+    assert begun == ended == [item.id for item in events[-1].response.output]
+    history: Any = [
+        {"role": "user", "content": "Where?"},
+        {"type": "function_call", "call_id": "1", "name": "weather", "arguments": done.arguments},
+        {"type": "function_call_output", "call_id": "1", "output": "Rain."},
+    ]
+    told = chat.responses.create(model="m", input=history, max_output_tokens=1)
+    plain = chat.responses.create(model="m", input="Where?", max_output_tokens=1)
+    assert told.usage.input_tokens > plain.usage.input_tokens
+
+
+@pytest.mark.parametrize(
+    ("param", "change"),
+    [
+        ("tool_choice", {"tool_choice": "required"}),
+        ("tool_choice", {"tools": [TOOL], "tool_choice": {"function": {"name": "other"}}}),
+        ("tools[0].function.name", {"tools": [{"function": {"name": "a b"}}]}),
+        ("tools[0].type", {"tools": [{"type": "web_search", "function": FUNCTION}]}),
+        ("parallel_tool_calls", {"tools": [TOOL], "parallel_tool_calls": False}),
+        (
+            "response_format",
+            {"tools": [TOOL], "tool_choice": "required", "response_format": writing("x")},
+        ),
+    ],
+)
+def test_wrong_tools(calling: RunningServer, param: str, change: dict[str, Any]) -> None:
+    answer = calling.post("/v1/chat/completions", {"model": "m", "messages": QUESTION, **change})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == param
+
+
+def test_a_model_without_tools_says_so(server: RunningServer) -> None:
+    body = {"model": "smollm2", "messages": QUESTION, "tools": [TOOL]}
+    answer = server.post("/v1/chat/completions", body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "tools"
