@@ -51,7 +51,7 @@ def calling(smollm2_path: Path) -> Iterator[RunningServer]:
     """A server whose template knows tools."""
     config = EngineConfig(session_len=1024)
     with (
-        pipeline(smollm2_path, config, ChatTemplateConfig(TEMPLATE)) as pipe,
+        pipeline(smollm2_path, config, ChatTemplateConfig(chat_template=TEMPLATE)) as pipe,
         running_server(pipe, ServerConfig("m", port=0, reasoning_parser="think")) as server,
     ):
         yield server
