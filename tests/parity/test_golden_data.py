@@ -24,7 +24,8 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_golden_file_is_made(fresh: Path) -> None:
     made = {path.relative_to(fresh) for path in fresh.rglob("*") if path.is_file()}
     kept = {path.relative_to(GOLDEN) for path in GOLDEN.rglob("*") if path.is_file()}
-    assert kept - made == {Path("text.txt"), Path("corpus.txt")}
+    inputs = {Path(name) for name in ("text.txt", "corpus.txt", "guided_schemas.json")}
+    assert kept - made == inputs
     assert made <= kept
 
 
