@@ -69,7 +69,6 @@ class ServerConfig:
         limits: see Limits.
         tool_call_parser, reasoning_parser: names of formats in which the model writes tool calls
             and reasoning; "auto": what its chat template shows; None: not looked for.
-        trace_endpoint: OTLP/HTTP address for traces.
     """
 
     served_name: str
@@ -86,7 +85,6 @@ class ServerConfig:
     limits: Limits = field(default_factory=Limits)
     tool_call_parser: str | None = "auto"
     reasoning_parser: str | None = "auto"
-    trace_endpoint: str | None = None
 
     def __post_init__(self) -> None:
         require(bool(self.served_name), "served_name", "a name", self.served_name)

@@ -9,7 +9,6 @@ to be open.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 import secrets
@@ -244,6 +243,4 @@ def _new_record(scope: Scope, headers: dict[bytes, bytes]) -> RequestRecord:
     request_id = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
     record = RequestRecord(request_id, scope["method"], scope["path"])
     record.client = scope["client"][0] if scope.get("client") else None
-    with contextlib.suppress(UnicodeDecodeError):
-        record.trace_parent = headers.get(b"traceparent", b"").decode("ascii") or None
     return record

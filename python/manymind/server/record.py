@@ -33,7 +33,6 @@ class RequestRecord:
     client: str | None = None
     key: ApiKey | None = None
     user: str | None = None
-    trace_parent: str | None = None
     status: int = 0
     error: str | None = None
     gone: bool = False
