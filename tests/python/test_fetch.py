@@ -98,6 +98,28 @@ def _fetch_and_stamp(entry: CatalogEntry, folder: Path, stamps: multiprocessing.
     stamps.put((path.read_bytes() == CONTENT, path.stat().st_ino))
 
 
+def test_damage_of_the_same_size_shows_on_request(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from manymind.cli import models
+
+    entry = CatalogEntry(
+        "toy", "a toy", "none", "toy.bin", (), 3, hashlib.sha256(b"abc").hexdigest()
+    )
+    monkeypatch.setattr(models, "CATALOG", {"toy": entry})
+    monkeypatch.setenv("MANYMIND_HOME", str(tmp_path))
+    path = tmp_path / "models" / "toy.bin"
+    path.parent.mkdir()
+    path.write_bytes(b"abc")
+    models.run(check=True)
+    assert f"intact: {path}" in capsys.readouterr().out
+    path.write_bytes(b"abd")
+    models.run(check=False)
+    with pytest.raises(FetchError, match=r"delete .*toy\.bin"):
+        models.run(check=True)
+    assert f"damaged: {path}" in capsys.readouterr().out
+
+
 def test_two_processes_fetch_once(entry: CatalogEntry, tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     stamps = context.Queue()

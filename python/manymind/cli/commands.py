@@ -69,11 +69,15 @@ def check_env(json: bool = False) -> None:
     run(json)
 
 
-def models() -> None:
-    """Lists the short names and whether their files are here."""
+def models(*, check: bool = False) -> None:
+    """Lists the short names and whether their files are here.
+
+    Args:
+        check: read the files and compare their hashes.
+    """
     from manymind.cli.models import run
 
-    run()
+    run(check)
 
 
 def serve(

@@ -3,16 +3,39 @@
 
 from __future__ import annotations
 
-from manymind.catalog import CATALOG
+from pathlib import Path
+
+from manymind.catalog import CATALOG, CatalogEntry
+from manymind.download import is_intact
 from manymind.environment import home_folder
+from manymind.errors import FetchError
 
 
-def run() -> None:
-    """Prints one line per short name."""
+def run(check: bool) -> None:
+    """Prints one line per short name; ``check`` reads the files that are here.
+
+    Raises FetchError, after the lines, if one is damaged.
+    """
     folder = home_folder() / "models"
     width = max(map(len, CATALOG))
+    damaged: list[str] = []
     for entry in CATALOG.values():
         path = folder / entry.file_name
-        place = str(path) if path.is_file() else "fetched on first use"
+        place = _place(entry, path, check)
+        if place.startswith(_DAMAGED):
+            damaged.append(str(path))
         size = f"{entry.size / 1e6:.0f} MB"
         print(f"{entry.name:{width}}  {entry.description}, {size}, {entry.licence}; {place}")
+    if damaged:
+        raise FetchError(f"delete {' and '.join(damaged)}: the next use fetches it again")
+
+
+_DAMAGED = "damaged"
+
+
+def _place(entry: CatalogEntry, path: Path, check: bool) -> str:
+    if not path.is_file():
+        return "fetched on first use"
+    if not check:
+        return str(path)
+    return f"{'intact' if is_intact(path, entry) else _DAMAGED}: {path}"
