@@ -37,7 +37,12 @@ _TEMPLATE_PARTS = (
 )
 CHAT_TEMPLATE: Neutral = MappingProxyType(dict.fromkeys(_TEMPLATE_PARTS, (None,)))
 PIPELINE: Neutral = MappingProxyType(
-    {"max_log_len": (None,), "trust_remote_code": (False,), "speculative_config": (None,)}
+    {
+        "max_log_len": (None,),
+        "trust_remote_code": (False,),
+        "speculative_config": (None,),
+        "allowed_media_domains": (None,),
+    }
 )
 CALL: Neutral = MappingProxyType({"adapter_name": (None,)})
 STREAM: Neutral = MappingProxyType(
