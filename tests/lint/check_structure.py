@@ -51,6 +51,7 @@ PYTHON_LAYERS = (
     {"runtime", "call", "async_call"},
     {"api"},
     {"server"},
+    {"load"},
     {"cli"},
 )
 PYTHON_RANK = {name: rank for rank, group in enumerate(PYTHON_LAYERS) for name in group}

@@ -23,7 +23,11 @@ _COMMANDS: dict[str, Any] = {
     "check_env": commands.check_env,
     "models": commands.models,
     "serve": commands.serve,
-    "bench": {"throughput": commands.throughput, "latency": commands.latency},
+    "bench": {
+        "throughput": commands.throughput,
+        "latency": commands.latency,
+        "serve": commands.bench_serve,
+    },
 }
 _INTERRUPTED = 130
 _FLAG = re.compile(r"--|-[A-Za-z]")  # what fire takes for the next flag, and not for a value

@@ -185,3 +185,64 @@ latency = _bench(
     8,
     1,
 )
+
+
+def bench_serve(
+    model: str,
+    url: str = "http://127.0.0.1:8000",
+    endpoint: str = "chat",
+    data: str = "random",
+    path: str | None = None,
+    num_requests: int = 100,
+    input_len: int = 256,
+    output_len: int = 64,
+    prefix_len: int = 0,
+    num_prefixes: int = 1,
+    turns: int = 1,
+    image_size: int = 336,
+    rate: str | None = None,
+    burstiness: float = 1.0,
+    concurrency: str | None = None,
+    goodput: str = "",
+    warmup: int = 1,
+    ignore_eos: bool = False,
+    extra_body: str = "{}",
+    timeout: float = 600.0,
+    seed: int = 0,
+    json: str | None = None,
+    html: str | None = None,
+) -> None:
+    """Puts a load on a server with OpenAI's interface and measures what its clients see.
+
+    Without --rate the loop is closed: --concurrency requests are kept in flight. Latencies count
+    from when a request was due. The key, if any, comes from MANYMIND_API_KEY.
+
+    Args:
+        model: the name that the server knows the model by.
+        url: of the server.
+        endpoint: chat or completions.
+        data: random, shared_prefix, multi_turn, image or custom.
+        path: file for custom; per line {"prompt": ...} or {"messages": [...]}.
+        num_requests: per point of the sweep; conversations, where there are several turns.
+        input_len: words per prompt or turn, about as many tokens.
+        output_len: most tokens of an answer.
+        prefix_len: common words before them, for shared_prefix and multi_turn.
+        num_prefixes: different common texts.
+        turns: of a conversation, for multi_turn.
+        image_size: side of the picture in pixels.
+        rate: requests per second; several, separated by commas, are a sweep.
+        burstiness: shape of the gamma distribution of gaps; 1 is Poisson, less comes in bursts.
+        concurrency: most requests in flight; several, separated by commas, are a sweep.
+        goodput: objectives in milliseconds, such as ttft:500,tpot:50,e2e:8000.
+        warmup: requests before the first measurement.
+        ignore_eos: have every answer reach output_len; servers must know the parameter.
+        extra_body: further fields of each request, as a JSON object.
+        timeout: seconds after which an answer counts as failed.
+        seed: of prompts and arrivals.
+        json: write the results to this file.
+        html: write a report with plots to this file.
+    """
+    flags = dict(locals())
+    from manymind.cli.bench_serve import BenchServeFlags, run_command
+
+    run_command(BenchServeFlags(**flags))

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A load on any server with OpenAI's interface, and what it measured."""
