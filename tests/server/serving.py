@@ -20,6 +20,7 @@ from manymind import Pipeline
 from manymind.server.config import ServerConfig
 from manymind.server.run import DrainingServer
 from manymind.server.service import Service
+from manymind.server.tracing import Tracing
 
 QUESTION = [{"role": "user", "content": "What is the capital of Japan?"}]
 STORY = [{"role": "user", "content": "Tell me a very long story about the sea."}]
@@ -61,10 +62,12 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(pipe: Pipeline, config: ServerConfig) -> Iterator[RunningServer]:
+def running_server(
+    pipe: Pipeline, config: ServerConfig, tracing: Tracing | None = None
+) -> Iterator[RunningServer]:
     """Serves the pipeline's engine until the context is left."""
     service = Service(pipe.runtime, config)
-    server = DrainingServer(service, config)
+    server = DrainingServer(service, config, tracing)
     thread = threading.Thread(target=server.run, name="server")
     thread.start()
     try:

@@ -94,6 +94,7 @@ def serve(
     request_timeout: float = 0.0,
     max_concurrent_requests: int = 1024,
     max_body_mib: int = 16,
+    otlp_endpoint: str | None = None,
     tool_call_parser: str = "auto",
     reasoning_parser: str = "auto",
     backend: str = "auto",
@@ -122,6 +123,7 @@ def serve(
         request_timeout: seconds after which a request fails; 0 = never.
         max_concurrent_requests: beyond these, 429.
         max_body_mib: largest request body.
+        otlp_endpoint: send traces there, such as http://127.0.0.1:4318/v1/traces (extra "otel").
         tool_call_parser: format of tool calls; auto asks the chat template, none looks for none.
         reasoning_parser: likewise of reasoning.
         backend: plug-in to run on.

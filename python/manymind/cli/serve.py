@@ -37,6 +37,7 @@ class ServeFlags:
     request_timeout: float
     max_concurrent_requests: int
     max_body_mib: int
+    otlp_endpoint: str | None
     tool_call_parser: str
     reasoning_parser: str
     backend: str
@@ -93,6 +94,7 @@ def server_config(flags: ServeFlags) -> ServerConfig:
         tls_key=_path(flags.tls_key),
         drain_seconds=flags.drain_seconds,
         request_timeout=flags.request_timeout,
+        otlp_endpoint=flags.otlp_endpoint,
         tool_call_parser=_name(flags.tool_call_parser),
         reasoning_parser=_name(flags.reasoning_parser),
         limits=Limits(

@@ -24,12 +24,13 @@ from manymind.server.metrics import Metrics
 from manymind.server.openai import chat, completions, responses, text
 from manymind.server.record import RequestRecord
 from manymind.server.service import Service
+from manymind.server.tracing import Tracing
 
 Endpoint = Callable[[Request, Service], Awaitable[Response]]
 
 
-def create_app(service: Service, config: ServerConfig) -> Guard:
-    """The guarded application."""
+def create_app(service: Service, config: ServerConfig, tracing: Tracing | None = None) -> Guard:
+    """The guarded application; ``tracing`` gets every request's record."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -53,7 +54,10 @@ def create_app(service: Service, config: ServerConfig) -> Guard:
 
     def report(record: RequestRecord) -> None:
         service.release(record)
-        metrics.observe(record, _route_of(app, record))
+        route = _route_of(app, record)
+        metrics.observe(record, route)
+        if tracing is not None:
+            tracing.export(record, route)
         journal.write(record)
 
     return Guard(app, config, report)

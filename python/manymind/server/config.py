@@ -67,6 +67,7 @@ class ServerConfig:
         request_timeout: seconds after which a request fails; 0 = never.
         workers: threads that render templates and tokenise.
         limits: see Limits.
+        otlp_endpoint: where traces are sent (OTLP over HTTP); None: nowhere.
         tool_call_parser, reasoning_parser: names of formats in which the model writes tool calls
             and reasoning; "auto": what its chat template shows; None: not looked for.
     """
@@ -83,6 +84,7 @@ class ServerConfig:
     request_timeout: float = 0.0
     workers: int = 2
     limits: Limits = field(default_factory=Limits)
+    otlp_endpoint: str | None = None
     tool_call_parser: str | None = "auto"
     reasoning_parser: str | None = "auto"
 
@@ -95,6 +97,9 @@ class ServerConfig:
         require_number("drain_seconds", self.drain_seconds, 0.0, 86400.0)
         require_number("request_timeout", self.request_timeout, 0.0, 86400.0)
         require_int("workers", self.workers, 1, 256)
+        endpoint = self.otlp_endpoint
+        fits = endpoint is None or endpoint.startswith(("http://", "https://"))
+        require(fits, "otlp_endpoint", "an http(s) URL", endpoint)
         both = (self.tls_certificate is None) == (self.tls_key is None)
         require(both, "tls_key", "certificate and key together", self.tls_key)
 

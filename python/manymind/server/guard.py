@@ -242,5 +242,8 @@ def _new_record(scope: Scope, headers: dict[bytes, bytes]) -> RequestRecord:
     given = headers.get(b"x-request-id", b"")
     request_id = given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(12)
     record = RequestRecord(request_id, scope["method"], scope["path"])
+    for name in (b"traceparent", b"tracestate"):
+        if name in headers:
+            record.trace_headers[name.decode()] = headers[name].decode("latin-1")
     record.client = scope["client"][0] if scope.get("client") else None
     return record

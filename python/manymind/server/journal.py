@@ -54,6 +54,8 @@ def record_fields(record: RequestRecord) -> dict[str, Any]:
         fields["key"] = record.key.name
     if record.user is not None:
         fields["user"] = record.user
+    if record.trace_id is not None:
+        fields["trace_id"] = record.trace_id
     if record.gone:
         fields["client_gone"] = True
     if record.error is not None:

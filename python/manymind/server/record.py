@@ -20,6 +20,9 @@ class RequestRecord:
     Attributes:
         generates: the request uses the engine.
         gone: the client left before the answer was complete.
+        trace_headers: the client's own span, in W3C's headers (``traceparent``, ``tracestate``).
+        trace_id: of the request's trace, once that is made.
+        stages: (phase, start, end) of work outside the engine, in order.
         network: seconds spent waiting for the client to take the answer.
         first_piece: when the first text was there.
         gaps: seconds between pieces of the same answer, with the tokens each brought.
@@ -52,6 +55,9 @@ class RequestRecord:
     first_piece: float = 0.0
     times: list[RequestTimes] = field(default_factory=list)
     gaps: list[tuple[float, int]] = field(default_factory=list)
+    trace_headers: dict[str, str] = field(default_factory=dict)
+    trace_id: str | None = None
+    stages: list[tuple[str, float, float]] = field(default_factory=list)
     _last_pieces: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def observe(self, pieces: Sequence[Response]) -> None:
@@ -104,6 +110,19 @@ class RequestRecord:
                 if start and end:
                     spent[name] = max(spent[name], end - start)
         return spent
+
+    def intervals(self) -> list[tuple[str, float, float]]:
+        """(phase, start, end) of everything that has a beginning and an end. The client's slowness,
+        spread over the answer, has not; the engine's phases are of each answer.
+        """
+        found = [("receive", self.received, self.received + self.receive)] if self.receive else []
+        found += self.stages
+        for times in self.times:
+            stages = (times.arrival, times.first_scheduled, times.first_token, times.finish)
+            names = ("queue", "prefill", "decode")
+            rows = zip(names, stages, stages[1:], strict=False)
+            found += [(name, start, end) for name, start, end in rows if start and end]
+        return found
 
     def bounded_by(self) -> str:
         """The phase that took longest."""

@@ -15,6 +15,7 @@ from manymind.server.app import create_app
 from manymind.server.config import ServerConfig
 from manymind.server.journal import start_logging
 from manymind.server.service import Service
+from manymind.server.tracing import Tracing, otlp_tracing
 from manymind.server.wire import bounded_protocol
 
 _SECONDS_BETWEEN_LOOKS = 0.02
@@ -24,10 +25,15 @@ _LINGER_SECONDS = 0.5  # for the last bytes of the last answers
 def serve(runtime: Runtime, config: ServerConfig, log_level: str = "info") -> None:
     """Serves until SIGTERM or SIGINT; the caller closes the runtime."""
     listener = start_logging(log_level)
+    tracing = None
+    if config.otlp_endpoint is not None:
+        tracing = otlp_tracing(config.otlp_endpoint, config.served_name)
     try:
         service = Service(runtime, config)
-        DrainingServer(service, config).run()
+        DrainingServer(service, config, tracing).run()
     finally:
+        if tracing is not None:
+            tracing.close()
         listener.stop()
 
 
@@ -38,8 +44,10 @@ class DrainingServer(uvicorn.Server):
     connections. A second signal, or the end of the drain time, cancels what still runs.
     """
 
-    def __init__(self, service: Service, config: ServerConfig) -> None:
-        super().__init__(_uvicorn_config(service, config))
+    def __init__(
+        self, service: Service, config: ServerConfig, tracing: Tracing | None = None
+    ) -> None:
+        super().__init__(_uvicorn_config(service, config, tracing))
         self._service = service
         self._drain_seconds = config.drain_seconds
         self._draining: asyncio.Task[None] | None = None
@@ -79,9 +87,11 @@ class DrainingServer(uvicorn.Server):
         self.should_exit = True
 
 
-def _uvicorn_config(service: Service, config: ServerConfig) -> uvicorn.Config:
+def _uvicorn_config(
+    service: Service, config: ServerConfig, tracing: Tracing | None
+) -> uvicorn.Config:
     return uvicorn.Config(
-        create_app(service, config),
+        create_app(service, config, tracing),
         host=config.host,
         port=config.port,
         http=bounded_protocol(config.limits),

@@ -102,7 +102,9 @@ class Service:
         try:
             return await self.beside(work)
         finally:
-            record.preprocess += time.monotonic() - start
+            end = time.monotonic()
+            record.preprocess += end - start
+            record.stages.append(("preprocess", start, end))
 
     async def compile_grammar(self, record: RequestRecord, config: GenerationConfig) -> None:
         """Compiles the grammar of a response format beside the loop; the engine's request then
@@ -115,7 +117,9 @@ class Service:
         try:
             await self.beside(lambda: self.runtime.guides.compile(response_format))
         finally:
-            record.grammar += time.monotonic() - start
+            end = time.monotonic()
+            record.grammar += end - start
+            record.stages.append(("grammar", start, end))
 
     @contextmanager
     def generate(
