@@ -56,8 +56,11 @@ TEST(submit_queue_wakes_the_engine) {
 TEST(output_queue_wakes_once_and_merges) {
   OutputQueue queue;
   EXPECT(!readable(queue.event_fd()));
-  queue.push({make_output(1, {10}), make_output(2, {20})});
-  queue.push({make_output(1, {11})});
+  std::vector<Output> step = {make_output(1, {10}), make_output(2, {20})};
+  queue.push(step);
+  EXPECT(step.empty());
+  step = {make_output(1, {11})};
+  queue.push(step);
   EXPECT(readable(queue.event_fd()));
   const std::vector<Output> outputs = queue.poll(milliseconds(0));
   EXPECT_EQ(outputs.size(), 2U);
@@ -68,7 +71,8 @@ TEST(output_queue_wakes_once_and_merges) {
 
 TEST(closed_output_queue_does_not_wait) {
   OutputQueue queue;
-  queue.push({make_output(1, {10})});
+  std::vector<Output> step = {make_output(1, {10})};
+  queue.push(step);
   queue.close();
   EXPECT_EQ(queue.poll(milliseconds::max()).size(), 1U);
   EXPECT(queue.poll(milliseconds::max()).empty());

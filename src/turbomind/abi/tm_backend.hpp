@@ -27,6 +27,7 @@
 // Then, in one source file:  TM_EXPORT_BACKEND(B)
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 #include <cstring>
 #include <memory>
@@ -60,8 +61,22 @@ const T* as(const Handle* handle) {
 
 namespace detail {
 
-inline std::string& last_error() {
-  thread_local std::string message;
+// The thread's message, cut to what fits: reporting an error must not take memory, of which there may be none.
+class LastError {
+ public:
+  void operator=(const char* message) noexcept {
+    const size_t length = std::min(std::strlen(message), sizeof text_ - 1);
+    std::memcpy(text_, message, length);
+    text_[length] = '\0';
+  }
+  const char* c_str() const { return text_; }
+
+ private:
+  char text_[2048] = "";
+};
+
+inline LastError& last_error() {
+  thread_local LastError message;
   return message;
 }
 
@@ -256,7 +271,7 @@ struct Tables {
   static tm_status probe(char* reason, size_t reason_bytes) {
     std::string text;
     tm_status status = guard([&] { text = B::probe(); });
-    if (status != TM_OK) text = last_error();
+    if (status != TM_OK) text = last_error().c_str();
     if (status == TM_OK && !text.empty()) status = TM_UNSUPPORTED;
     if (reason && reason_bytes) {
       std::strncpy(reason, text.c_str(), reason_bytes - 1);

@@ -17,6 +17,7 @@ namespace {
 // Attempts to open a lost device again, without a step in between that worked.
 constexpr int kMaxRecoveries = 3;
 constexpr std::chrono::milliseconds kRecoveryPause(200);
+constexpr const char* kOutOfMemory = "engine: out of host memory";
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -35,6 +36,9 @@ class Stopwatch {
   double begin_;
 };
 
+// Between attempts to end requests while there is no host memory even for that.
+constexpr std::chrono::milliseconds kMemoryPause(10);
+
 // The exception being handled, as the engine's own type.
 Error current_error() {
   try {
@@ -42,7 +46,7 @@ Error current_error() {
   } catch (const Error& error) {
     return error;
   } catch (const std::bad_alloc&) {
-    return {ErrorCode::kOutOfMemory, "engine: out of host memory"};
+    return {ErrorCode::kOutOfMemory, kOutOfMemory};
   } catch (const std::exception& error) {
     return {ErrorCode::kInternal, std::string("engine: ") + error.what()};
   }
@@ -55,7 +59,8 @@ EngineLoop::EngineLoop(RankGroup& ranks, SubmitQueue& inbox, OutputQueue& output
       inbox_(inbox),
       outputs_(outputs),
       config_(std::move(config)),
-      builder_(config_.vocab_size, config_.has_axes) {
+      builder_(config_.vocab_size, config_.has_axes),
+      out_of_memory_(ErrorCode::kOutOfMemory, kOutOfMemory) {
   rebuild();
   publish();
 }
@@ -66,17 +71,37 @@ void EngineLoop::run() {
     try {
       more = turn();
     } catch (...) {
-      // Host memory, or a broken invariant: nothing but the requests at hand may suffer.
-      fail_everything(current_error());
-      publish();
+      survive();
     }
   }
   outputs_.close();
 }
 
+void EngineLoop::survive() {
+  Error error = out_of_memory_;
+  try {
+    error = current_error();
+  } catch (const std::bad_alloc&) {
+    // Not even for the message: then that is the error.
+  }
+  while (true) {
+    try {
+      fail_everything(error);
+      return publish();
+    } catch (...) {
+      std::this_thread::sleep_for(kMemoryPause);
+    }
+  }
+}
+
 bool EngineLoop::turn() {
   const bool idle = requests_.empty() && flights_.empty();
-  receive(inbox_.take(idle && closing_ == SubmitQueue::Closing::kOpen));
+  // What a failure left unread comes first.
+  if (num_received_ == mail_.requests.size()) {
+    mail_ = inbox_.take(idle && closing_ == SubmitQueue::Closing::kOpen);
+    num_received_ = 0;
+  }
+  receive();
   step();
   publish();
   return closing_ == SubmitQueue::Closing::kOpen || !requests_.empty() || !flights_.empty();
@@ -87,11 +112,15 @@ EngineStats EngineLoop::stats() const {
   return stats_;
 }
 
-void EngineLoop::receive(SubmitQueue::Mail mail) {
-  closing_ = mail.closing;
-  for (auto& request : mail.requests) scheduler_->add(requests_.add(std::move(request)));
-  for (const uint64_t id : mail.cancelled) {
-    for (const SequencePtr& sequence : requests_.unfinished(id)) cancel(sequence);
+void EngineLoop::receive() {
+  closing_ = mail_.closing;
+  while (num_received_ < mail_.requests.size()) {
+    const SequencePtr first = requests_.add(mail_.requests[num_received_]);
+    ++num_received_;  // in the table, so from here on it gets its answer whatever happens
+    scheduler_->add(first);
+  }
+  for (; !mail_.cancelled.empty(); mail_.cancelled.pop_back()) {
+    for (const SequencePtr& sequence : requests_.unfinished(mail_.cancelled.back())) cancel(sequence);
   }
   if (closing_ != SubmitQueue::Closing::kCancel) return;
   for (const SequencePtr& sequence : requests_.unfinished()) loss_ ? fail(sequence, *loss_) : cancel(sequence);
@@ -197,8 +226,8 @@ void EngineLoop::resolve() {
   const Stopwatch watch(counters_.output_seconds);
   const double now = seconds_now();
   num_recoveries_ = 0;
-  Flight flight = std::move(flights_.front());
-  flights_.pop_front();
+  // It stays in line until it is done with, so that its sequences end if this fails.
+  Flight& flight = flights_.front();
   std::vector<bool> ended;
   for (const ScheduledSequence& scheduled : flight.plan.sequences) {
     const Sequence& sequence = *scheduled.sequence;
@@ -207,6 +236,7 @@ void EngineLoop::resolve() {
   const std::vector<bool> stopped = accept_tokens(flight, sampled, now);
   accept_rows(flight, ended, stopped);
   finish_computed_prompts(flight, now);
+  flights_.pop_front();
 }
 
 std::vector<bool> EngineLoop::accept_tokens(const Flight& flight, const SampledTokens& sampled, double now) {
@@ -301,9 +331,9 @@ void EngineLoop::reset_runners() {
 void EngineLoop::fail_everything(const Error& error) {
   log(LogLevel::kError, "all requests end: ", error.what());
   flights_.clear();
-  for (const SequencePtr& sequence : requests_.unfinished()) {
-    sequence->state = SequenceState::kFinished;
+  for (const SequencePtr& sequence : requests_.unsettled()) {
     collector_.add_error(*sequence, error, seconds_now());
+    sequence->state = SequenceState::kFinished;
     settle(*sequence, &EngineStats::requests_failed);
   }
   rebuild();
@@ -362,6 +392,7 @@ void EngineLoop::rebuild() {
   scheduler_.reset();
   kv_cache_ = std::make_unique<KvCache>(config_.num_blocks, config_.block_size, config_.enable_prefix_caching);
   if (encoder_stage_) encoded_before_ += encoder_stage_->num_encoded();
+  encoder_stage_.reset();
   if (config_.encoder) encoder_stage_ = std::make_unique<EncoderStage>(*config_.encoder);
   scheduler_ = std::make_unique<Scheduler>(config_.limits, *kv_cache_, encoder_stage_.get());
   builder_.reset();
@@ -385,7 +416,8 @@ void EngineLoop::publish() {
     const std::lock_guard lock(stats_mutex_);
     stats_ = counters_;
   }
-  outputs_.push(collector_.take());
+  collector_.end_step();
+  outputs_.push(collector_.outputs());
 }
 
 }  // namespace turbomind

@@ -58,7 +58,10 @@ class EngineLoop {
 
   // One round; false when it was the last.
   bool turn();
-  void receive(SubmitQueue::Mail mail);
+  // After an exception from a round (no host memory, or a broken invariant; call it in the handler): nothing but the
+  // requests at hand suffers. Ending them takes memory, too, so this is tried until there is some.
+  void survive();
+  void receive();
   void cancel(const SequencePtr& sequence);
   void expire_deadlines(double now);
 
@@ -101,12 +104,15 @@ class EngineLoop {
   BatchBuilder builder_;
   OutputCollector collector_;
   RequestTable requests_;
+  SubmitQueue::Mail mail_;   // taken from the inbox
+  size_t num_received_ = 0;  // of its requests
   std::deque<Flight> flights_;
   SubmitQueue::Closing closing_ = SubmitQueue::Closing::kOpen;
   EngineStats counters_;
   int64_t preemptions_before_ = 0;  // by schedulers that were replaced
   int64_t encoded_before_ = 0;      // by encoder stages that were replaced
   int64_t replays_before_ = 0;      // by runners that were replaced
+  const Error out_of_memory_;       // made while there is memory for it
   int num_recoveries_ = 0;          // since the last step that worked
   std::optional<Error> loss_;       // of the device, for good: what was accepted since ends with it
 

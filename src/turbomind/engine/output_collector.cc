@@ -58,29 +58,28 @@ void OutputCollector::add_finish(Sequence& sequence, FinishReason reason, double
 }
 
 void OutputCollector::add_error(Sequence& sequence, const Error& error, double now) {
-  add_finish(sequence, FinishReason::kError, now);
   Output& out = output(sequence);
-  out.error_code = error.code();
   out.error_message = error.what();
-}
-
-std::vector<Output> OutputCollector::take() {
-  places_.clear();
-  return std::exchange(outputs_, {});
+  out.error_code = error.code();
+  add_finish(sequence, FinishReason::kError, now);
 }
 
 Output& OutputCollector::output(const Sequence& sequence) {
   const auto [place, inserted] = places_.try_emplace({sequence.request->id, sequence.index}, outputs_.size());
-  if (inserted) {
-    Output out;
-    out.request_id = sequence.request->id;
-    out.index = sequence.index;
-    out.prompt_tokens = sequence.prompt_len();
-    out.cached_tokens = sequence.cached_tokens;
-    out.times = sequence.times;
-    outputs_.push_back(std::move(out));
+  if (!inserted) return outputs_[place->second];
+  try {
+    outputs_.emplace_back();
+  } catch (...) {
+    places_.erase(place);
+    throw;
   }
-  return outputs_[place->second];
+  Output& out = outputs_.back();
+  out.request_id = sequence.request->id;
+  out.index = sequence.index;
+  out.prompt_tokens = sequence.prompt_len();
+  out.cached_tokens = sequence.cached_tokens;
+  out.times = sequence.times;
+  return out;
 }
 
 }  // namespace turbomind

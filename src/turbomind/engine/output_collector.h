@@ -17,7 +17,7 @@ FinishReason finish_reason(const Sequence& sequence, int32_t token);
 // True for a token that stops a sequence past its minimum length.
 bool ends_sequence(const SamplingParams& params, int32_t token);
 
-// The outputs of one step, at most one per sequence.
+// The outputs of one step, at most one per sequence. What throws for want of memory can be called again.
 class OutputCollector {
  public:
   // The token is the sequence's last known one; reason says whether it ended it.
@@ -26,7 +26,10 @@ class OutputCollector {
   void add_rows(const Sequence& sequence, GroupRows rows);
   void add_finish(Sequence& sequence, FinishReason reason, double now);
   void add_error(Sequence& sequence, const Error& error, double now);
-  std::vector<Output> take();
+  // The step is over: what is added from now on goes to outputs of its own.
+  void end_step() { places_.clear(); }
+  // Of ended steps, in order, to be taken from the front.
+  std::vector<Output>& outputs() { return outputs_; }
 
  private:
   Output& output(const Sequence& sequence);

@@ -63,22 +63,33 @@ OutputQueue::OutputQueue() : event_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
 
 OutputQueue::~OutputQueue() { ::close(event_fd_); }
 
-void OutputQueue::push(std::vector<Output> outputs) {
+void OutputQueue::push(std::vector<Output>& outputs) {
   if (outputs.empty()) return;
   {
     const std::lock_guard lock(mutex_);
-    for (Output& output : outputs) {
-      const auto [place, inserted] = places_.try_emplace({output.request_id, output.index}, waiting_.size());
-      if (inserted) {
-        waiting_.push_back(std::move(output));
-      } else {
-        waiting_[place->second].merge(std::move(output));
-      }
+    size_t taken = 0;
+    try {
+      for (; taken < outputs.size(); ++taken) add(outputs[taken]);
+    } catch (...) {
+      outputs.erase(outputs.begin(), outputs.begin() + static_cast<std::ptrdiff_t>(taken));
+      throw;
     }
+    outputs.clear();
     // Only fails when the counter is at its limit, that is, readable.
     eventfd_write(event_fd_, 1);
   }
   filled_.notify_all();
+}
+
+void OutputQueue::add(Output& output) {
+  const auto [place, inserted] = places_.try_emplace({output.request_id, output.index}, waiting_.size());
+  if (!inserted) return waiting_[place->second].merge(std::move(output));
+  try {
+    waiting_.push_back(std::move(output));
+  } catch (...) {
+    places_.erase(place);
+    throw;
+  }
 }
 
 std::vector<Output> OutputQueue::poll(std::chrono::milliseconds timeout) {

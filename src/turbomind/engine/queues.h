@@ -63,8 +63,8 @@ class OutputQueue {
   OutputQueue(const OutputQueue&) = delete;
   OutputQueue& operator=(const OutputQueue&) = delete;
 
-  // Wakes the caller once.
-  void push(std::vector<Output> outputs);
+  // Takes all outputs and wakes the caller once. Where memory fails, those not taken stay with the caller.
+  void push(std::vector<Output>& outputs);
   // All that waits; sleeps up to timeout for the first. Returns at once when closed.
   std::vector<Output> poll(std::chrono::milliseconds timeout);
   void close();
@@ -72,6 +72,9 @@ class OutputQueue {
 
  private:
   using Key = std::pair<uint64_t, int32_t>;  // request, index
+
+  // All of it, or where memory fails nothing.
+  void add(Output& output);
 
   int event_fd_;
   std::mutex mutex_;  // guards all below

@@ -91,6 +91,13 @@ void validate_lengths(const SamplingParams& params, int32_t vocab_size, int32_t 
           params.timeout);
 }
 
+// Room for so many more; grows geometrically.
+template <class T>
+void make_room(std::vector<T>& to, size_t count) {
+  const size_t wanted = to.size() + count;
+  if (wanted > to.capacity()) to.reserve(std::max(wanted, 2 * to.capacity()));
+}
+
 template <class T>
 void append(std::vector<T>& to, std::vector<T>&& from) {
   to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
@@ -170,6 +177,12 @@ void RowBlock::append(const RowBlock& other) {
 }
 
 void Output::merge(Output&& later) {
+  // First what may throw.
+  make_room(token_ids, later.token_ids.size());
+  make_room(logprobs, later.logprobs.size());
+  make_room(prompt_logprobs, later.prompt_logprobs.size());
+  make_room(logits.values, later.logits.values.size());
+  make_room(last_hidden_state.values, later.last_hidden_state.values.size());
   append(token_ids, std::move(later.token_ids));
   append(logprobs, std::move(later.logprobs));
   append(prompt_logprobs, std::move(later.prompt_logprobs));

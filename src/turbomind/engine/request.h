@@ -128,7 +128,7 @@ struct Output {
   RowBlock last_hidden_state;  // [positions, hidden]; likewise
   RequestTimes times;
 
-  // Appends a later output of the same sequence.
+  // Appends a later output of the same sequence; where memory fails, both stay as they were.
   void merge(Output&& later);
 };
 

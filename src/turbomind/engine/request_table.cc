@@ -20,17 +20,21 @@ SequencePtr make_sequence(const std::shared_ptr<const Request>& request, int32_t
 
 }  // namespace
 
-SequencePtr RequestTable::add(std::shared_ptr<const Request> request) {
+SequencePtr RequestTable::add(const std::shared_ptr<const Request>& request) {
   Entry entry;
   for (int32_t i = 0; i < request->params.n; ++i) entry.sequences.push_back(make_sequence(request, i));
   SequencePtr first = entry.sequences.front();
   first->siblings.assign(entry.sequences.begin() + 1, entry.sequences.end());
-  entry.num_unfinished = request->params.n;
-  if (request->params.timeout > 0.0) {
-    entry.deadline = request->arrival + request->params.timeout;
-    deadlines_.insert({entry.deadline, request->id});
+  entry.num_unsettled = request->params.n;
+  const bool has_deadline = request->params.timeout > 0.0;
+  if (has_deadline) entry.deadline = request->arrival + request->params.timeout;
+  const auto place = entries_.emplace(request->id, std::move(entry)).first;
+  try {
+    if (has_deadline) deadlines_.insert({place->second.deadline, request->id});
+  } catch (...) {
+    entries_.erase(place);
+    throw;
   }
-  entries_.emplace(request->id, std::move(entry));
   return first;
 }
 
@@ -41,7 +45,8 @@ bool RequestTable::mark_scheduled(uint64_t request_id) {
 RequestTable::Settled RequestTable::settle(const Sequence& sequence) {
   const auto found = entries_.find(sequence.request->id);
   Entry& entry = found->second;
-  if (--entry.num_unfinished > 0) return Settled::kOthersLeft;
+  entry.sequences[static_cast<size_t>(sequence.index)].reset();
+  if (--entry.num_unsettled > 0) return Settled::kOthersLeft;
   const bool scheduled = entry.scheduled;
   deadlines_.erase({entry.deadline, found->first});
   entries_.erase(found);
@@ -53,7 +58,17 @@ std::vector<SequencePtr> RequestTable::unfinished(uint64_t request_id) const {
   const auto found = entries_.find(request_id);
   if (found == entries_.end()) return result;
   for (const SequencePtr& sequence : found->second.sequences) {
-    if (sequence->state != SequenceState::kFinished) result.push_back(sequence);
+    if (sequence && sequence->state != SequenceState::kFinished) result.push_back(sequence);
+  }
+  return result;
+}
+
+std::vector<SequencePtr> RequestTable::unsettled() const {
+  std::vector<SequencePtr> result;
+  for (const auto& [id, entry] : entries_) {
+    for (const SequencePtr& sequence : entry.sequences) {
+      if (sequence) result.push_back(sequence);
+    }
   }
   return result;
 }

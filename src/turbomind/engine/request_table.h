@@ -16,8 +16,9 @@ namespace turbomind {
 // The requests that have not ended, with their sequences and deadlines. Not thread-safe.
 class RequestTable {
  public:
-  // Makes the request's sequences; returns the first, which carries the others as siblings.
-  SequencePtr add(std::shared_ptr<const Request> request);
+  // Makes the request's sequences; returns the first, which carries the others as siblings. What throws changes
+  // nothing.
+  SequencePtr add(const std::shared_ptr<const Request>& request);
   // True the first time a request takes part in a step.
   bool mark_scheduled(uint64_t request_id);
 
@@ -29,14 +30,16 @@ class RequestTable {
   // Sequences of a request that have not ended; none for an unknown id.
   std::vector<SequencePtr> unfinished(uint64_t request_id) const;
   std::vector<SequencePtr> unfinished() const;
+  // Sequences that settle() was not called for, whatever their state: an exception may have come between the two.
+  std::vector<SequencePtr> unsettled() const;
   // A request whose deadline has passed. now: seconds.
   std::optional<uint64_t> expired(double now) const;
   bool empty() const { return entries_.empty(); }
 
  private:
   struct Entry {
-    std::vector<SequencePtr> sequences;
-    int32_t num_unfinished = 0;
+    std::vector<SequencePtr> sequences;  // null: settled
+    int32_t num_unsettled = 0;
     bool scheduled = false;
     double deadline = 0.0;  // seconds; 0 = none
   };
