@@ -19,7 +19,7 @@ INSTALL := CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) --no-build-isolation -C bui
 CUDA_ARCHITECTURES ?= 90a-real
 CUDA_WHEEL_ARCHITECTURES ?= 80-real;89-real;90a-real;100-real
 
-.PHONY: demo install install-tests test lint test-cpp test-python test-parity sanitize cuda cuda-wheel clean
+.PHONY: demo install install-tests test lint test-cpp test-python test-browser test-parity sanitize cuda cuda-wheel clean
 
 demo: install
 	$(BIN)/manymind chat smollm2 --prompt "$(QUESTION)"
@@ -45,6 +45,12 @@ test-cpp: install-tests
 
 test-python: install-tests
 	$(BIN)/python -m pytest tests/python tests/vision tests/server
+
+# The server's pages in headless Chromium, Debian's, which is installed where it is missing.
+test-browser: install-tests
+	command -v chromium chromedriver >/dev/null || \
+	  (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver fonts-dejavu-core)
+	$(BIN)/python -m pytest tests/browser
 
 test-parity: install-tests $(VENV)/.reference-stack
 	$(BIN)/python -m pytest tests/parity

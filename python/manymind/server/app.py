@@ -25,6 +25,7 @@ from manymind.server.openai import chat, completions, responses, text
 from manymind.server.record import RequestRecord
 from manymind.server.service import Service
 from manymind.server.tracing import Tracing
+from manymind.server.web import add_pages
 
 Endpoint = Callable[[Request, Service], Awaitable[Response]]
 
@@ -51,6 +52,7 @@ def create_app(service: Service, config: ServerConfig, tracing: Tracing | None =
     _add_operations(app, service, metrics)
     _add_interfaces(app, service)
     _add_ollama(app, service)
+    add_pages(app)
 
     def report(record: RequestRecord) -> None:
         service.release(record)

@@ -2,7 +2,8 @@
 """Prometheus metrics: the server's own names, and the core of vLLM's so that existing dashboards,
 gateways and autoscalers work.
 
-Bucket edges and ``vllm:`` names are those of vLLM 0.33 (``vllm/v1/metrics``).
+Names after ``vllm:`` and bucket edges are those of vLLM 0.33 (``vllm/v1/metrics``), with finer ones
+where small models would fall below its first.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ def _edges(text: str) -> tuple[float, ...]:
 
 
 _TTFT = _edges(".001 .005 .01 .02 .04 .06 .08 .1 .25 .5 .75 1 2.5 5 7.5 10 20 40 80 160 640 2560")
-_TPOT = _edges(".01 .025 .05 .075 .1 .15 .2 .3 .4 .5 .75 1 2.5 5 7.5 10 20 40 80")
-_E2E = _edges(".3 .5 .8 1 1.5 2 2.5 5 10 15 20 30 40 50 60 120 240 480 960 1920 7680")
+_TPOT = _edges(".001 .0025 .005 .01 .025 .05 .075 .1 .15 .2 .3 .4 .5 .75 1 2.5 5 7.5 10 20 40 80")
+_E2E = _edges(
+    ".001 .005 .01 .02 .05 .1 .2 .3 .5 .8 1 1.5 2 2.5 5 10 15 20 30 40 50 60 "
+    "120 240 480 960 1920 7680"
+)
 _TOKENS = tuple(float(scale * 10**power) for power in range(6) for scale in (1, 2, 5))
 _CHOICES = _edges("1 2 5 10 20")
 
