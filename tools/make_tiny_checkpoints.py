@@ -85,6 +85,17 @@ HUGGINGFACE: dict[str, tuple[dict[str, Any], torch.dtype]] = {
         },
         torch.bfloat16,
     ),
+    "mistral": (
+        {
+            **_BASE,
+            "architectures": ["MistralForCausalLM"],
+            "model_type": "mistral",
+            "num_hidden_layers": 3,
+            "rope_theta": 1e4,
+            "sliding_window": 16,
+        },
+        torch.bfloat16,
+    ),
     "qwen2": (
         {
             **_BASE,
