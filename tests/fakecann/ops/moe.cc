@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Mixture of experts: routing, products by groups of rows, the sum of the chosen experts.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "abi/ops.h"
+#include "ops/matrix.h"
+
+namespace fakecann {
+namespace {
+
+// The k largest of one row, ties to the lower index; NaN counts as the smallest.
+std::vector<int64_t> largest(const float* row, int64_t count, int64_t k) {
+  std::vector<int64_t> order(static_cast<size_t>(count));
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t a, int64_t b) { return std::isnan(row[b]) ? !std::isnan(row[a]) : row[a] > row[b]; });
+  order.resize(static_cast<size_t>(k));
+  return order;
+}
+
+std::vector<float> softmax_of(const float* row, int64_t count) {
+  double top = -INFINITY, total = 0;
+  for (int64_t i = 0; i < count; ++i) top = std::max(top, static_cast<double>(row[i]));
+  for (int64_t i = 0; i < count; ++i) total += std::exp(row[i] - top);
+  std::vector<float> out(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) out[i] = static_cast<float>(std::exp(row[i] - top) / total);
+  return out;
+}
+
+void run_gating(const Bound& bound, int x, int y, int chosen, int scores, int64_t k, bool renormalises) {
+  const int64_t experts = bound.view(x).dim(-1), rows = bound.view(x).count() / experts;
+  const std::vector<float> logits = bound.floats(x);
+  std::vector<float> weights, all;
+  std::vector<int64_t> indices;
+  for (int64_t r = 0; r < rows; ++r) {
+    const std::vector<float> probabilities = softmax_of(logits.data() + r * experts, experts);
+    const std::vector<int64_t> best = largest(logits.data() + r * experts, experts, k);
+    double total = 0;
+    for (const int64_t expert : best) total += probabilities[expert];
+    for (const int64_t expert : best) {
+      weights.push_back(static_cast<float>(renormalises ? probabilities[expert] / total : probabilities[expert]));
+      indices.push_back(expert);
+    }
+    all.insert(all.end(), probabilities.begin(), probabilities.end());
+  }
+  bound.put(y, weights);
+  bound.put(chosen, indices);
+  if (scores >= 0) bound.put(scores, all);
+}
+
+struct Finalize {
+  int x, row, x1, x2, bias, scales, experts, out;
+  bool by_column;
+};
+
+void run_finalize(const Bound& bound, const Finalize& call) {
+  const int64_t tokens = bound.view(call.out).dim(0), hidden = bound.view(call.out).dim(1);
+  const std::vector<float> x = bound.floats(call.x);
+  const std::vector<int64_t> rows = bound.integers(call.row);
+  const int64_t k = static_cast<int64_t>(rows.size()) / tokens, limit = static_cast<int64_t>(x.size()) / hidden;
+  const std::vector<float> scales = call.scales < 0 ? std::vector<float>(rows.size(), 1.0f) : bound.floats(call.scales);
+  const std::vector<float> bias = call.bias < 0 ? std::vector<float>() : bound.floats(call.bias);
+  const std::vector<int64_t> experts = call.experts < 0 ? std::vector<int64_t>() : bound.integers(call.experts);
+  std::vector<float> out(static_cast<size_t>(tokens * hidden), 0.0f);
+  for (const int added : {call.x1, call.x2}) {
+    if (added < 0) continue;
+    const std::vector<float> values = bound.floats(added);
+    for (size_t i = 0; i < out.size(); ++i) out[i] += values[i];
+  }
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t j = 0; j < k; ++j) {
+      const int64_t row = rows[call.by_column ? j * tokens + t : t * k + j];
+      if (row < 0 || row >= limit)
+        fail(kAiCoreException, "row " + std::to_string(row) + " of " + std::to_string(limit));
+      for (int64_t h = 0; h < hidden; ++h) {
+        const float shift = bias.empty() ? 0.0f : bias[experts[t * k + j] * hidden + h];
+        out[t * hidden + h] += scales[t * k + j] * (x[row * hidden + h] + shift);
+      }
+    }
+  }
+  bound.put(call.out, out);
+}
+
+// Past-the-last row of each group.
+std::vector<int64_t> ends_of(const Bound& bound, int groups, bool are_counts, int64_t rows) {
+  std::vector<int64_t> ends = bound.integers(groups);
+  if (are_counts) std::partial_sum(ends.begin(), ends.end(), ends.begin());
+  int64_t before = 0;
+  for (const int64_t end : ends) {
+    if (end < before || end > rows) fail(kAiCoreException, "groupList does not rise to the number of rows");
+    before = end;
+  }
+  return ends;
+}
+
+void run_grouped(const Bound& bound, int x, const std::vector<int>& weights, int groups, int out, bool are_counts) {
+  const int64_t k = bound.view(x).dim(1), n = bound.view(out).dim(1), rows = bound.view(x).dim(0);
+  const std::vector<int64_t> ends = ends_of(bound, groups, are_counts, rows);
+  const std::vector<float> values = bound.floats(x);
+  std::vector<float> result(static_cast<size_t>(rows * n), 0.0f);
+  int64_t first = 0;
+  for (size_t group = 0; group < ends.size(); ++group) {
+    if (ends[group] > first) {
+      const std::vector<float> part(values.begin() + first * k, values.begin() + ends[group] * k);
+      const bool is_stacked = weights.size() == 1;
+      const std::vector<float> product = multiply(bound, part, ends[group] - first, weights[is_stacked ? 0 : group],
+                                                  is_stacked ? static_cast<int64_t>(group) : 0);
+      std::copy(product.begin(), product.end(), result.begin() + first * n);
+    }
+    first = ends[group];
+  }
+  bound.put(out, result);
+}
+
+}  // namespace
+}  // namespace fakecann
+
+using namespace fakecann;  // NOLINT: the exported names are global
+
+FAKECANN_OP(MoeGatingTopKSoftmaxV2, FakeIn x, FakeIn finished, int64_t k, int64_t renorm, bool softmaxResultFlag,
+            FakeIn y, FakeIn expertIdx, FakeIn softmaxOut) {
+  return plan("MoeGatingTopKSoftmaxV2", workspace_size, executor, [&](Call& call) {
+    const int a = call.in("x", x);
+    call.in("finished", finished);
+    const int o = call.out("y", y), e = call.out("expertIdx", expertIdx);
+    const int s = call.out("softmaxOut", softmaxOut);
+    call.attribute("k", k);
+    call.attribute("renorm", renorm);
+    call.check();
+    call.require(k <= call.view(a).dim(-1) && k <= 1024, "k is at most the number of experts and 1024");
+    call.require(call.view(o).dims == call.view(e).dims && call.view(o).dim(-1) == k, "y and expertIdx are [..., k]");
+    call.run([=](const Bound& bound) { run_gating(bound, a, o, e, softmaxResultFlag ? s : -1, k, renorm == 1); });
+  });
+}
+
+FAKECANN_OP(MoeFinalizeRoutingV2, FakeIn expandedX, FakeIn expandedRowIdx, FakeIn x1, FakeIn x2, FakeIn bias,
+            FakeIn scales, FakeIn expertIdx, int64_t dropPadMode, aclTensor* out) {
+  return plan("MoeFinalizeRoutingV2", workspace_size, executor, [&](Call& call) {
+    Finalize setup{call.in("expandedX", expandedX),
+                   call.in("expandedRowIdx", expandedRowIdx),
+                   call.in("x1", x1),
+                   call.in("x2", x2),
+                   call.in("bias", bias),
+                   call.in("scales", scales),
+                   call.in("expertIdx", expertIdx),
+                   call.out("out", out),
+                   dropPadMode == 0};
+    call.attribute("dropPadMode", dropPadMode);
+    call.check();
+    call.require(setup.x2 < 0 || setup.x1 >= 0, "x2 comes with x1");
+    call.require(setup.bias < 0 || setup.experts >= 0, "bias comes with expertIdx");
+    call.require(call.view(setup.row).count() % call.view(setup.out).dim(0) == 0,
+                 "expandedRowIdx has k rows for each token");
+    call.run([setup](const Bound& bound) { run_finalize(bound, setup); });
+  });
+}
+
+FAKECANN_OP(GroupedMatmulV4, FakeIns x, FakeIns weight, FakeIns bias, FakeIns scale, FakeIns offset,
+            FakeIns antiquantScale, FakeIns antiquantOffset, FakeIns perTokenScale, FakeIn groupList,
+            FakeIns activationInput, FakeIns activationQuantScale, FakeIns activationQuantOffset, int64_t splitItem,
+            int64_t groupType, int64_t groupListType, int64_t actType, aclTensorList* out,
+            aclTensorList* activationFeatureOut, aclTensorList* dynQuantScaleOut) {
+  return plan("GroupedMatmulV4", workspace_size, executor, [&](Call& call) {
+    const std::vector<int> a = call.in("x", x), w = call.in("weight", weight);
+    const std::pair<const char*, FakeIns> others[] = {{"bias", bias},
+                                                      {"scale", scale},
+                                                      {"offset", offset},
+                                                      {"antiquantScale", antiquantScale},
+                                                      {"antiquantOffset", antiquantOffset},
+                                                      {"perTokenScale", perTokenScale}};
+    for (const auto& [name, list] : others) call.in(name, list);
+    const int g = call.in("groupList", groupList);
+    call.in("activationInput", activationInput);
+    call.in("activationQuantScale", activationQuantScale);
+    call.in("activationQuantOffset", activationQuantOffset);
+    call.attribute("splitItem", splitItem);
+    call.attribute("groupType", groupType);
+    call.attribute("groupListType", groupListType);
+    call.attribute("actType", actType);
+    const std::vector<int> o = call.out("out", out);
+    call.out("activationFeatureOut", activationFeatureOut);
+    call.out("dynQuantScaleOut", dynQuantScaleOut);
+    call.check();
+    call.require(a.size() == 1 && o.size() == 1, "x and out are lists of one tensor");
+    const int64_t experts = w.size() == 1 ? call.view(w[0]).dim(0) : static_cast<int64_t>(w.size());
+    call.require(w.size() > 1 || call.view(w[0]).rank() == 3, "one weight is [experts, k, n]");
+    call.require(call.view(g).count() == experts, "groupList has one entry for each expert");
+    call.require(call.view(w[0]).dim(-2) == call.view(a[0]).dim(1), "the columns of x meet the rows of weight");
+    call.require(call.view(o[0]).dims == Dims{call.view(a[0]).dim(0), call.view(w[0]).dim(-1)},
+                 "out is [rows of x, n]");
+    call.run([=](const Bound& bound) { run_grouped(bound, a[0], w, g, o[0], groupListType == 1); });
+  });
+}
