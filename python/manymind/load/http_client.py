@@ -24,11 +24,12 @@ class LoadError(ManymindError):
 
 @dataclass
 class Reply:
-    """An answer whose head has come."""
+    """An answer whose head has come. ``complete``: its body has been read to the end."""
 
     status: int
     headers: dict[str, str]
     _reader: asyncio.StreamReader
+    complete: bool = False
 
     async def lines(self) -> AsyncIterator[bytes]:
         """The body's lines, each as soon as it is complete."""
@@ -53,6 +54,7 @@ class Reply:
         else:
             while data := await self._reader.read(65536):
                 yield data
+        self.complete = True
 
     async def body(self) -> bytes:
         """All of it."""
@@ -78,6 +80,11 @@ class HttpClient:
         self._fixed = "\r\n".join(fixed)
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port."""
+        return self._host, self._port
+
     @asynccontextmanager
     async def request(self, method: str, path: str, body: bytes = b"") -> AsyncIterator[Reply]:
         """Sends a request; leaving the context before the body is read drops the connection."""
@@ -90,8 +97,8 @@ class HttpClient:
             await writer.drain()
             reply = await _read_head(reader)
             yield reply
-            whole = reply.headers.get("connection", "").lower() != "close"
-            whole = whole and not reader.at_eof() and not _unread(reader)
+            closing = reply.headers.get("connection", "").lower() == "close"
+            whole = reply.complete and not closing and not reader.at_eof()
         except (asyncio.IncompleteReadError, ValueError) as error:
             raise LoadError(f"{path}: the answer broke off: {error}") from error
         finally:
@@ -122,7 +129,3 @@ async def _read_head(reader: asyncio.StreamReader) -> Reply:
     status = int(head[0].split(" ", 2)[1])
     pairs = (line.partition(":") for line in head[1:] if line)
     return Reply(status, {name.lower(): value.strip() for name, _, value in pairs}, reader)
-
-
-def _unread(reader: asyncio.StreamReader) -> bool:
-    return bool(getattr(reader, "_buffer", b""))
