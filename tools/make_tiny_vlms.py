@@ -203,6 +203,28 @@ TINY_VLMS: dict[str, TinyVlm] = {
         },
         chat_template("<image>\n"),
     ),
+    "gemma3": TinyVlm(
+        "Gemma3Config",
+        {
+            "image_token_index": TOKEN_ID["<image_soft_token>"],
+            "boi_token_index": TOKEN_ID["<start_of_image>"],
+            "eoi_token_index": TOKEN_ID["<end_of_image>"],
+            "mm_tokens_per_image": 9,
+            "tie_word_embeddings": True,
+            "text_config": {
+                **_TEXT,
+                "num_hidden_layers": 3,
+                "query_pre_attn_scalar": 12,
+                "tie_word_embeddings": True,
+                # Shorter than a picture's 9 tokens: those before it are out of sight.
+                "sliding_window": 6,
+                "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            },
+            "vision_config": {**_SIGLIP, "image_size": 24, "vision_use_head": False},
+        },
+        {"size": {"height": 24, "width": 24}, **HALF},
+        chat_template("<start_of_image>"),
+    ),
     "smolvlm": TinyVlm(
         "SmolVLMConfig",
         {

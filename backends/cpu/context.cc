@@ -51,6 +51,7 @@ void Context::props(tm_device_props* out) const {
   props.can_capture = 0;
   props.asynchronous = 0;
   props.num_compute_units = pool_.num_threads();
+  props.attention_spans = 1;
   std::memcpy(out, &props, props.struct_size);
 }
 

@@ -2,6 +2,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <string>
 
 namespace turbomind::cpu {
@@ -31,6 +32,7 @@ void Plan::update(Stream&, const tm_step_meta& meta) {
   num_tokens_ = meta.num_tokens;
   padded_tokens_ = std::max(meta.num_tokens, meta.padded_tokens);
   cu_seqlens_q_.assign(meta.cu_seqlens_q, meta.cu_seqlens_q + meta.num_seqs + 1);
+  copy_spans(meta);
   has_blocks_ = meta.block_table != nullptr && meta.context_lens != nullptr;
   context_lens_.clear();
   if (has_blocks_) {
@@ -57,6 +59,28 @@ void Plan::check(const tm_step_meta& meta) const {
     require(context >= length, "context_lens[" + std::to_string(seq) + "] is shorter than the sequence's rows");
     require(context <= limits_.max_blocks_per_seq * limits_.block_size,
             "context_lens[" + std::to_string(seq) + "] is beyond max_blocks_per_seq");
+  }
+}
+
+void Plan::copy_spans(const tm_step_meta& meta) {
+  spans_.clear();
+  first_span_.assign(meta.num_seqs + 1, 0);
+  // A host of an older minor version knows none.
+  const bool known = meta.struct_size >= offsetof(tm_step_meta, num_spans) + sizeof meta.num_spans;
+  const int64_t num_spans = known ? meta.num_spans : 0;
+  require(num_spans == 0 || (meta.spans && meta.context_lens), "spans need context_lens");
+  for (int64_t i = 0; i < num_spans; ++i) {
+    const int32_t seq = meta.spans[3 * i];
+    const PositionSpan span{meta.spans[3 * i + 1], meta.spans[3 * i + 2]};
+    require(seq >= 0 && seq < meta.num_seqs && span.begin >= 0 && span.begin < span.end &&
+                span.end <= meta.context_lens[seq] && (i == 0 || seq >= meta.spans[3 * i - 3]) &&
+                (first_span_[seq + 1] == 0 || spans_.back().end <= span.begin),
+            "spans[" + std::to_string(i) + "] must follow the one before and lie inside its sequence's context");
+    spans_.push_back(span);
+    first_span_[seq + 1] = static_cast<int32_t>(spans_.size());
+  }
+  for (int64_t seq = 0; seq < meta.num_seqs; ++seq) {
+    first_span_[seq + 1] = std::max(first_span_[seq + 1], first_span_[seq]);
   }
 }
 

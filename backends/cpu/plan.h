@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/attention.h"
 #include "stream.h"
 
 namespace turbomind::cpu {
@@ -29,12 +30,17 @@ class Plan {
   // negative.
   const int32_t* block_table(int64_t seq) const { return block_table_.data() + seq * limits_.max_blocks_per_seq; }
 
+  // Of a sequence, in order.
+  const PositionSpan* spans_begin(int64_t seq) const { return spans_.data() + first_span_[seq]; }
+  const PositionSpan* spans_end(int64_t seq) const { return spans_.data() + first_span_[seq + 1]; }
+
   // Position of token row `row` of sequence `seq` (row counted over the whole call).
   int64_t position(int64_t seq, int64_t row) const { return context_lens_[seq] - cu_seqlens_q_[seq + 1] + row; }
 
  private:
   void check(const tm_step_meta& meta) const;
   void copy_block_table(const tm_step_meta& meta);
+  void copy_spans(const tm_step_meta& meta);
 
   tm_plan_limits limits_;
   int64_t num_seqs_ = 0;
@@ -44,6 +50,8 @@ class Plan {
   std::vector<int32_t> cu_seqlens_q_;
   std::vector<int32_t> context_lens_;
   std::vector<int32_t> block_table_;  // [max_seqs, max_blocks_per_seq]
+  std::vector<PositionSpan> spans_;
+  std::vector<int32_t> first_span_;  // [num_seqs + 1]
 };
 
 }  // namespace turbomind::cpu

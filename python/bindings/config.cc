@@ -177,6 +177,7 @@ DecoderConfig decoder_config(const py::object& source) {
   config.tie_word_embeddings = field<bool>(source, "tie_word_embeddings");
   config.logit_softcap = field<float>(source, "logit_softcap");
   config.num_deepstack = field<int32_t>(source, "num_deepstack");
+  config.bidirectional_media = field<bool>(source, "bidirectional_media");
   for (const py::handle rope : source.attr("ropes")) config.ropes.push_back(rope_config(rope));
   for (const py::handle layer : source.attr("layers")) config.layers.push_back(layer_config(layer));
   return config;

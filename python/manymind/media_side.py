@@ -9,12 +9,13 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from manymind.errors import InvalidParameterError, MediaTooLargeError, QueueFullError
+from manymind.errors import InvalidParameterError, MediaError, MediaTooLargeError, QueueFullError
 from manymind.media import LoadedImage, MediaLimits, open_image
 from manymind.media_input import PreparedItem, PromptTokens, assemble
 from manymind.prompts import MediaSource
@@ -165,7 +166,8 @@ class MediaSide:
         with the PromptTokens. Raises MediaError and its kinds, QueueFullError.
         """
         opened = [self._open(source) for source in sources]
-        charge = sum((self._charge(images) for images in opened), Charge())
+        measured = zip(sources, opened, strict=True)
+        charge = sum((self._charge(source, images) for source, images in measured), Charge())
         self.budget.take(charge)
         try:
             alone = sum(source.kind == "image" for source in sources) == 1
@@ -187,26 +189,32 @@ class MediaSide:
         self._workers.shutdown(cancel_futures=True)
 
     def _open(self, source: MediaSource) -> list[LoadedImage]:
+        with _located(source):
+            return self._opened(source)
+
+    def _opened(self, source: MediaSource) -> list[LoadedImage]:
         if source.kind == "image":
             return [open_image(source.data, self.limits)]
         if self.prompt.expand_video is None:
-            raise InvalidParameterError("messages: this model takes no videos")
+            raise InvalidParameterError(f"{source.where}: this model takes no videos")
         return [open_image(frame, self.limits) for frame in source.data]
 
-    def _charge(self, images: Sequence[LoadedImage]) -> Charge:
-        return sum(
-            (
-                Charge(
-                    len(image.source) if isinstance(image.source, bytes) else 0,
-                    image.height * image.width,
-                    self._rules.rows(image.height, image.width),
-                )
-                for image in images
-            ),
-            Charge(),
-        )
+    def _charge(self, source: MediaSource, images: Sequence[LoadedImage]) -> Charge:
+        with _located(source):
+            return sum(map(self._charge_of, images), Charge())
+
+    def _charge_of(self, image: LoadedImage) -> Charge:
+        size = len(image.source) if isinstance(image.source, bytes) else 0
+        rows = self._rules.rows(image.height, image.width)
+        return Charge(size, image.height * image.width, rows)
 
     def _prepare(
+        self, source: MediaSource, images: Sequence[LoadedImage], alone: bool
+    ) -> PreparedItem:
+        with _located(source):
+            return self._prepared(source, images, alone)
+
+    def _prepared(
         self, source: MediaSource, images: Sequence[LoadedImage], alone: bool
     ) -> PreparedItem:
         if source.kind == "video":
@@ -223,6 +231,15 @@ class MediaSide:
             media = rules(_decode(image))
             self._cache.put(key, media)
         return PreparedItem(media)
+
+
+@contextmanager
+def _located(source: MediaSource) -> Iterator[None]:
+    """Errors of a picture name the part of the prompt that it is."""
+    try:
+        yield
+    except MediaError as error:
+        raise type(error)(f"{source.where}: {error}") from error
 
 
 def _decode(image: LoadedImage) -> RgbImage:

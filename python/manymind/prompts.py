@@ -21,11 +21,13 @@ class MediaSource:
         kind: "image" or "video".
         data: anything ``load_image`` takes, or a list of such frames.
         fps: of a video's frames.
+        where: the part of the prompt that it was, for errors.
     """
 
     kind: Literal["image", "video"]
     data: Any
     fps: float = 0.0
+    where: str = "media"
 
 
 _ROLES = ("system", "user", "assistant", "tool", "developer")
@@ -123,30 +125,33 @@ def _media_content(index: int, content: object, sources: list[MediaSource]) -> l
     if not isinstance(content, Sequence):
         raise _unexpected(f"messages[{index}].content", content)
     items: list[dict[str, Any]] = []
-    for item in content:
+    for place, item in enumerate(content):
         if isinstance(item, Mapping) and item.get("type") == "text":
             items.append(_text_item(str(item.get("text", ""))))
             continue
-        source = _media_source(f"messages[{index}].content", item)
+        source = _media_source(f"messages[{index}].content[{place}]", item)
         sources.append(source)
         items.append({"type": source.kind})
     return items
 
 
 def _media_source(name: str, item: object) -> MediaSource:
-    """OpenAI's "image_url", or "image" and "video" with what they are under the same key."""
+    """OpenAI's "image_url", or "image" and "video" with what they are under the same key. "where"
+    names the item for errors, if it came in another form."""
+    if isinstance(item, Mapping):
+        name = str(item.get("where", name))
     kind = item.get("type") if isinstance(item, Mapping) else None
     value = item.get(kind) if isinstance(item, Mapping) and isinstance(kind, str) else None
     if kind == "image_url":
         url = value.get("url") if isinstance(value, Mapping) else value
         if isinstance(url, str):
-            return MediaSource("image", url)
+            return MediaSource("image", url, where=name)
     elif kind == "image" and value is not None:
-        return MediaSource("image", value)
+        return MediaSource("image", value, where=name)
     elif kind == "video" and isinstance(item, Mapping) and isinstance(value, (list, tuple)):
         fps = item.get("fps")
         if isinstance(fps, (int, float)) and fps > 0:
-            return MediaSource("video", list(value), float(fps))
+            return MediaSource("video", list(value), float(fps), name)
     raise InvalidParameterError(
         f"{name}: expected items of type text, image_url with a url, image, or video with a list "
         f"of frames and fps, found {kind!r}"

@@ -68,7 +68,9 @@ void TestPlan::update(Stream& stream, bool for_graph) {
                        .block_table_stride = table_stride,
                        .padded_tokens = padded ? cu_seqlens_q.back() + padding : 0,
                        .padded_seqs = padded ? num_seqs : 0,
-                       .max_q_len = static_cast<int32_t>(max_q_len)});
+                       .max_q_len = static_cast<int32_t>(max_q_len),
+                       .spans = spans.data(),
+                       .num_spans = static_cast<int64_t>(spans.size() / 3)});
 }
 
 TestTensor& Case::input(std::string name, DType dtype, std::vector<int64_t> shape, int64_t row_gap) {

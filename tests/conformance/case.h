@@ -65,6 +65,7 @@ struct TestPlan {
   std::vector<int32_t> context_lens;
   std::vector<int32_t> block_table;
   int64_t table_stride = 0;
+  std::vector<int32_t> spans;  // [n, 3], as in tm_step_meta
 };
 
 class Case {

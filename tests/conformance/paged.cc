@@ -86,9 +86,16 @@ reference::Values paged_attention(const reference::Attention& problem, const Ste
   for (size_t s = 0; s < step.q_lens.size(); ++s) {
     for (int64_t i = 0; i < step.q_lens[s]; ++i, ++row) {
       const int64_t position = step.context_lens[s] - step.q_lens[s] + i;
-      const int64_t begin = problem.window > 0 ? std::max<int64_t>(0, position - problem.window + 1) : 0;
+      const auto is_seen = [&](int64_t p) {
+        if (problem.window > 0 && p <= position - problem.window) return false;
+        return p <= position || std::any_of(step.spans.begin(), step.spans.end(), [&](const SpanCase& span) {
+                 const auto holds = [&](int64_t place) { return span.begin <= place && place < span.end; };
+                 return static_cast<size_t>(span.sequence) == s && holds(p) && holds(position);
+               });
+      };
       reference::AttendedRow attended;
-      for (int64_t p = begin; p <= position; ++p) {
+      for (int64_t p = 0; p < step.context_lens[s]; ++p) {
+        if (!is_seen(p)) continue;
         const int64_t place = step.place(s, p, block_size);
         attended.keys.push_back(keys.data() + place * problem.kv_heads * problem.dim_k);
         attended.values.push_back(values.data() + place * problem.kv_heads * problem.dim_v);

@@ -46,11 +46,19 @@ class PagedCache {
   TestPlan* write_plan_;
 };
 
+// Positions [begin, end) of a sequence that see each other.
+struct SpanCase {
+  int32_t sequence;
+  int32_t begin;
+  int32_t end;
+};
+
 // A step's sequences in blocks of a cache, newly drawn at every layout().
 struct StepLayout {
   std::vector<int64_t> q_lens;
   std::vector<int64_t> context_lens;
   std::vector<std::vector<int64_t>> table;
+  std::vector<SpanCase> spans{};
 
   int64_t num_tokens() const;
   // Place of a position of a sequence.

@@ -5,6 +5,7 @@
 
 #include "support/test.h"
 #include "turbomind/engine/scheduler.h"
+#include "turbomind/engine/step_batch.h"
 
 namespace turbomind::test {
 namespace {
@@ -100,6 +101,32 @@ TEST(a_picture_is_encoded_when_its_first_token_is_computed) {
   EXPECT_EQ(contents(plan), "");
   EXPECT_EQ(plan.sequences[0].media[0].begin, 12);
   EXPECT(plan.sequences[0].media[0].rows == std::vector<int32_t>(rows.begin() + 4, rows.end()));
+}
+
+TEST(a_picture_whose_tokens_see_each_other_is_not_cut) {
+  Bench bench(10, {.rows = 100, .cache_rows = 100, .whole_tokens = 8});
+  const SequencePtr sequence = bench.add(24, {{.begin = 4, .content = 'a', .tokens = 7, .patches = 28},
+                                              {.begin = 12, .content = 'b', .tokens = 8, .patches = 32}});
+  const int64_t expected[] = {4, 8, 10, 2};  // text; picture and text; picture and text; text
+  const char* encoded[] = {"", "a", "b", ""};
+  for (size_t i = 0; i < 4; ++i) {
+    const StepPlan plan = bench.step();
+    EXPECT_EQ(count_of(plan, sequence), expected[i]);
+    EXPECT_EQ(contents(plan), encoded[i]);
+  }
+}
+
+TEST(spans_of_a_step_are_those_of_its_pictures) {
+  Bench bench(10, {.rows = 100, .cache_rows = 100, .whole_tokens = 8});
+  bench.add(3, {});
+  bench.add(12, {{.begin = 5, .content = 'a', .tokens = 7, .patches = 28}});
+  BatchBuilder spanned(100000, false, true);
+  BatchBuilder plain(100000);
+  StepPlan plan = bench.step();
+  EXPECT(spanned.build(plan).spans.empty());
+  plan = bench.step();
+  EXPECT(spanned.build(plan).spans == std::vector<int32_t>({0, 5, 12}));
+  EXPECT(plain.build(plan).spans.empty());
 }
 
 TEST(patches_have_a_budget_of_their_own) {

@@ -44,6 +44,9 @@ TEST(a_decoder_names_the_weights_it_needs) {
 TEST(a_model_that_needs_what_the_backend_lacks_is_refused) {
   Fixture f(tiny_medley());
   EXPECT_ERROR(f.decoder(), ErrorCode::kUnsupported, "logit_softcap: expected 0, as the null backend lacks the op");
+  Fixture pictures;
+  pictures.model.config.bidirectional_media = true;
+  EXPECT_ERROR(pictures.decoder(), ErrorCode::kUnsupported, "bidirectional_media: expected false, as attention of the");
 }
 
 TEST(weight_errors_name_the_weight_expected_and_found) {

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import transformers
 from PIL import Image
+from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.llava.processing_llava import LlavaProcessor
 from transformers.models.llava_onevision.processing_llava_onevision import (
@@ -59,8 +60,7 @@ class VlmReference:
         ids, inputs = self._inputs(conversation)
         tokens: list[int] = []
         for _ in range(count):
-            if "mm_token_type_ids" in inputs:
-                inputs["mm_token_type_ids"] = self.side.token_types(ids + tokens)
+            inputs |= self._token_types(ids + tokens, inputs)
             logits = self.model(input_ids=torch.tensor([ids + tokens]), **inputs).logits[0, -1]
             tokens.append(int(logits.argmax()))
         return tokens
@@ -79,13 +79,17 @@ class VlmReference:
         rendered = re.sub(pattern, lambda match: next(waiting[match.group()]), rendered)
         assert not any(list(left) for left in waiting.values())
         ids = self.tokenizer.encode(rendered, add_special_tokens=False)
-        if hasattr(self.side, "token_types") and inputs:
-            inputs["mm_token_type_ids"] = self.side.token_types(ids)
-        return ids, inputs
+        return ids, inputs | self._token_types(ids, inputs)
+
+    def _token_types(self, ids: list[int], inputs: dict[str, Any]) -> dict[str, Any]:
+        """What marks the tokens of pictures, for models that want it."""
+        name = getattr(self.side, "token_types_name", "")
+        return {name: self.side.token_types(ids)} if name and inputs else {}
 
 
 class _QwenSide:
     image_token, video_token = "<|image_pad|>", "<|video_pad|>"
+    token_types_name = "mm_token_type_ids"
 
     def __init__(self, config: Any, settings: dict[str, Any]) -> None:
         self.config = config
@@ -168,6 +172,29 @@ class _LlavaSide:
         found = self.processor(conversation.images, return_tensors="pt")
         count = range(len(conversation.images))
         texts = [LlavaProcessor.replace_image_token(self.stub, found, index) for index in count]
+        return {"pixel_values": found["pixel_values"]}, texts, []
+
+
+class _Gemma3Side:
+    image_token, video_token = "<start_of_image>", ""
+    token_types_name = "token_type_ids"
+
+    def __init__(self, config: Any, settings: dict[str, Any]) -> None:
+        self.config = config
+        self.processor = transformers.Gemma3ImageProcessorPil(**settings)
+        tokens = "<image_soft_token>" * config.mm_tokens_per_image
+        sequence = f"\n\n<start_of_image>{tokens}<end_of_image>\n\n"
+        self.stub = SimpleNamespace(full_image_sequence=sequence)
+
+    def token_types(self, ids: list[int]) -> torch.Tensor:
+        return torch.tensor([[int(token == self.config.image_token_id) for token in ids]])
+
+    def process(self, conversation: Conversation) -> tuple[dict[str, Any], list[str], list[str]]:
+        if not conversation.images:
+            return {}, [], []
+        found = self.processor(conversation.images, return_tensors="pt", do_pan_and_scan=False)
+        count = range(len(conversation.images))
+        texts = [Gemma3Processor.replace_image_token(self.stub, found, index) for index in count]
         return {"pixel_values": found["pixel_values"]}, texts, []
 
 
@@ -275,6 +302,7 @@ _SIDES: dict[str, Any] = {
     "qwen2_vl": _QwenSide,
     "qwen2_5_vl": _QwenSide,
     "qwen3_vl": _QwenSide,
+    "gemma3": _Gemma3Side,
     "llava": _LlavaSide,
     "idefics3": _Idefics3Side,
     "smolvlm": _Idefics3Side,

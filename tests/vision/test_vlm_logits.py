@@ -12,18 +12,22 @@ from vlm_engine import vlm_engine
 
 # Both sides add float32 in their own order: that rounding is all that may differ.
 TOLERANCE = 3e-4
+# Not a multiple of a picture's tokens; Gemma 3 reads each of its 9 in one step, beside which three
+# more sequences may decode.
+CHUNKS = {"gemma3": 12}
 FAMILIES = pytest.mark.parametrize("name", VLMS)
 
 
 def test_every_family_is_there() -> None:
-    assert len(VLMS) == 9
+    assert len(VLMS) == 10
 
 
 @FAMILIES
-@pytest.mark.parametrize("chunk", [512, 8], ids=["whole", "chunked"])
-def test_prompt_logits(name: str, chunk: int) -> None:
+@pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunked"])
+def test_prompt_logits(name: str, chunked: bool) -> None:
     """Chunks of 8 tokens cut inside pictures."""
     golden = np.load(GOLDEN_VLMS / name / "logits.npz")
+    chunk = CHUNKS.get(name, 8) if chunked else 512
     with vlm_engine(GOLDEN_VLMS / name, max_prefill_token_num=chunk) as engine:
         for label, conversation in conversations(name).items():
             ids, media = engine.prepare(conversation)

@@ -444,7 +444,10 @@ TM_INLINE void load_queries(const AttentionTask& task, float* out) {
 
 // What the row at a position sees of the chunk; begin == end if nothing.
 TM_INLINE Visible visible_positions(const AttentionTask& task, int64_t position, int64_t chunk_begin) {
-  const int64_t end = task.causal ? position + 1 : task.length;
+  int64_t end = task.causal ? position + 1 : task.length;
+  for (const PositionSpan* span = task.spans_begin; span != task.spans_end; ++span) {
+    if (span->begin <= position && position < span->end) end = span->end;
+  }
   const int64_t begin = task.window > 0 ? larger(0, position - task.window + 1) : 0;
   Visible visible;
   visible.begin = static_cast<int>(smaller(larger(begin - chunk_begin, 0), kChunkPositions));

@@ -37,6 +37,12 @@ struct DenseContext {
   int64_t value_stride;
 };
 
+// Positions [begin, end) that see each other.
+struct PositionSpan {
+  int32_t begin;
+  int32_t end;
+};
+
 struct AttentionTask {
   PagedContext paged;
   DenseContext dense;
@@ -51,7 +57,9 @@ struct AttentionTask {
   int64_t first_position;  // of the tile's first row
   int64_t length;          // of the context
   bool causal;
-  int64_t window;  // 0: unlimited
+  int64_t window;                   // 0: unlimited
+  const PositionSpan* spans_begin;  // at least those that rows of the tile lie in
+  const PositionSpan* spans_end;
   float scale;
   float softcap;       // 0: none
   const float* sinks;  // [group]; nullptr: none

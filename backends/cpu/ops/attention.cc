@@ -100,9 +100,17 @@ struct SplitRange {
   int64_t end;
 };
 
-SplitRange visible_splits(const Call& call, int64_t first_position, int64_t last_position) {
+// The last position that the row at a position sees.
+int64_t last_seen(const Call& call, int64_t seq, int64_t position) {
+  const PositionSpan* end = call.plan.spans_end(seq);
+  const auto before = [](int64_t value, const PositionSpan& span) { return value < span.end; };
+  const PositionSpan* found = std::upper_bound(call.plan.spans_begin(seq), end, position, before);
+  return found != end && found->begin <= position ? found->end - 1 : position;
+}
+
+SplitRange visible_splits(const Call& call, int64_t seq, int64_t first_position, int64_t last_position) {
   const int64_t begin = call.window > 0 ? std::max<int64_t>(0, first_position - call.window + 1) : 0;
-  return {begin / kSplitPositions, last_position / kSplitPositions + 1};
+  return {begin / kSplitPositions, last_seen(call, seq, last_position) / kSplitPositions + 1};
 }
 
 // The cut of a call into tasks.
@@ -129,7 +137,7 @@ Schedule make_schedule(const Call& call, const Scratch& scratch, int64_t wanted_
   int64_t slot = 0;
   for (int64_t seq = 0; seq < call.plan.num_seqs(); ++seq) {
     const int64_t position = call.first_position(seq);
-    const SplitRange splits = visible_splits(call, position, position);
+    const SplitRange splits = visible_splits(call, seq, position, position);
     const bool split_this = split && call.length(seq) == 1 && splits.end - splits.begin > 1;
     scratch.sequences[seq] = {schedule.num_tasks, split_this ? slot : -1};
     if (split_this) slot += call.layout.num_heads;
@@ -167,6 +175,12 @@ AttentionTask make_task(const Call& call, int64_t seq, int64_t head, int64_t fir
   task.length = call.plan.context_lens()[seq];
   task.causal = true;
   task.window = call.window;
+  const auto before = [](const PositionSpan& span, int64_t position) { return span.end <= position; };
+  task.spans_end = call.plan.spans_end(seq);
+  task.spans_begin = std::lower_bound(call.plan.spans_begin(seq), task.spans_end, task.first_position, before);
+  while (task.spans_end != task.spans_begin && task.spans_end[-1].begin >= task.first_position + positions) {
+    --task.spans_end;
+  }
   task.scale = call.scale;
   task.softcap = call.softcap;
   task.sinks = call.sinks ? call.sinks + head * call.group() : nullptr;
@@ -197,7 +211,7 @@ void run_task(const Call& call, const Scratch& scratch, const Schedule& schedule
   float* floats = scratch.threads + thread * scratch.thread_floats;
   if (sequence.split_slot >= 0) {
     const int64_t position = call.first_position(seq);
-    return run_split(call, scratch, sequence.split_slot + head, visible_splits(call, position, position), part,
+    return run_split(call, scratch, sequence.split_slot + head, visible_splits(call, seq, position, position), part,
                      make_task(call, seq, head, 0, 1, floats));
   }
   // The last tile sees most and comes first, so that the threads end together.
@@ -205,7 +219,7 @@ void run_task(const Call& call, const Scratch& scratch, const Schedule& schedule
   const int64_t first = (num_tiles(length, schedule.tile_positions) - 1 - part) * schedule.tile_positions;
   const int64_t positions = std::min(schedule.tile_positions, length - first);
   AttentionTask task = make_task(call, seq, head, first, positions, floats);
-  const SplitRange splits = visible_splits(call, task.first_position, task.first_position + positions - 1);
+  const SplitRange splits = visible_splits(call, seq, task.first_position, task.first_position + positions - 1);
   task.split_begin = splits.begin;
   task.split_end = splits.end;
   call.run(task);

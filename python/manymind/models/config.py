@@ -130,6 +130,7 @@ class DecoderConfig:
         logit_softcap: as ``AttentionConfig.softcap``, on the logits.
         eos_token_ids: any of these ends an answer.
         num_deepstack: first layers to whose outputs pictures add a vector of their own.
+        bidirectional_media: the tokens of a picture see each other, also those after them.
     """
 
     architecture: str
@@ -145,6 +146,7 @@ class DecoderConfig:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     num_deepstack: int = 0
+    bidirectional_media: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "context_length", "norm_eps", "embed_scale"):

@@ -86,14 +86,8 @@ def _encoder(vision: Fields, layout: TileLayout, out_hidden: int) -> EncoderConf
 
 def _weights(checkpoint: Checkpoint, config: EncoderConfig, patch_size: int) -> VisionWeights:
     weights = VisionWeights(checkpoint.tensors, ("model.",))
-    hidden, stem = config.hidden_size, "vision_model."
-    patches = (hidden, 3, patch_size, patch_size)
-    weights.linear("patch_proj", f"{stem}embeddings.patch_embedding", patches)
-    table = (config.table_rows, hidden)
-    weights.matrix("table", f"{stem}embeddings.position_embedding.weight", table)
-    vit.add_layers(weights, stem, config.num_layers, hidden, config.intermediate_size)
-    weights.norm("post_norm", f"{stem}post_layernorm", hidden)
-    joined = hidden * config.projector.merge_size
+    vit.add_siglip(weights, "vision_model.", config, patch_size)
+    joined = config.hidden_size * config.projector.merge_size
     projection = "connector.modality_projection.proj.weight"
     weights.matrix("projector.linear_1", projection, (config.out_hidden_size, joined))
     return weights

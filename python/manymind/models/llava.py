@@ -12,7 +12,7 @@ from manymind.errors import UnsupportedModelError
 from manymind.models import llama, vit
 from manymind.models.family import ModelSource
 from manymind.models.media_prompt import MediaPrompt
-from manymind.models.vision_config import EncoderConfig, ProjectorConfig
+from manymind.models.vision_config import EncoderConfig
 from manymind.models.vision_family import (
     VisionSource,
     activation,
@@ -88,20 +88,13 @@ def _encoder(config: Fields, vision: Fields, layout: TileLayout, out_hidden: int
         activation=activation(vision, "hidden_act", "quick_gelu"),
         pre_norm=True,
         table_rows=layout.rows,
-        projector=ProjectorConfig(
-            hidden_size=out_hidden,
-            activation=activation(config, "projector_hidden_act", "gelu"),
-            bias=config.boolean("multimodal_projector_bias", True),
-        ),
+        projector=vit.llava_projector(config, out_hidden),
     )
 
 
 def _weights(checkpoint: Checkpoint, config: EncoderConfig, patch_size: int) -> VisionWeights:
-    weights = VisionWeights(checkpoint.tensors, ("model.vision_tower.", "vision_tower."))
-    root = weights.prefix.removesuffix("vision_tower.")
-    weights.prefix = root
-    stem = vit.tower_stem(weights, "vision_tower.")
-    hidden, out, bias = config.hidden_size, config.out_hidden_size, config.projector.bias
+    weights, stem = vit.tower_weights(checkpoint)
+    hidden = config.hidden_size
     patches = (hidden, 3, patch_size, patch_size)
     weights.matrix("patch_proj", f"{stem}embeddings.patch_embedding.weight", patches)
     weights.computed(
@@ -117,6 +110,5 @@ def _weights(checkpoint: Checkpoint, config: EncoderConfig, patch_size: int) -> 
     weights.ignore(rf"{stem}post_layernorm\..*")
     weights.norm("pre_norm", f"{stem}pre_layrnorm", hidden)
     vit.add_layers(weights, stem, config.num_layers, hidden, config.intermediate_size)
-    weights.linear("projector.linear_1", "multi_modal_projector.linear_1", (out, hidden), bias)
-    weights.linear("projector.linear_2", "multi_modal_projector.linear_2", (out, out), bias)
+    vit.add_llava_projector(weights, config)
     return weights

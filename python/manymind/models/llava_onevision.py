@@ -15,10 +15,9 @@ from manymind.errors import UnsupportedModelError
 from manymind.models import llava, qwen2, vit
 from manymind.models.family import ModelSource
 from manymind.models.media_prompt import MediaPrompt
-from manymind.models.vision_config import EncoderConfig, ProjectorConfig
+from manymind.models.vision_config import EncoderConfig
 from manymind.models.vision_family import (
     VisionSource,
-    activation,
     num_layers,
     preprocessor_config,
     text_checkpoint,
@@ -29,7 +28,6 @@ from manymind.vision.llava_onevision import LlavaOnevisionPreprocessor
 from manymind.vision.tiles import TileLayout
 
 _IMAGE_TOKEN, _VIDEO_TOKEN = "<image>", "<video>"
-_ROOT_PREFIXES = ("model.vision_tower.", "vision_tower.")
 
 
 def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
@@ -42,7 +40,15 @@ def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
     patch_size = vision.integer("patch_size", 14, high=1024)
     image_size = vision.integer("image_size", 384)
     layout = TileLayout(patch_size, image_size // patch_size, image_size=image_size)
-    encoder = _encoder(config, vision, layout, text.config.hidden_size)
+    out_hidden = text.config.hidden_size
+    encoder = vit.siglip_config(
+        vision,
+        layout,
+        out_hidden,
+        num_layers=vit.selected_layers(config, num_layers(vision, "num_hidden_layers"), -1),
+        projector=vit.llava_projector(config, out_hidden),
+        newline=True,
+    )
     preprocessor = LlavaOnevisionPreprocessor(
         preprocessor_config(checkpoint),
         layout,
@@ -69,40 +75,10 @@ def _max_tiles(config: Fields) -> int:
     return int(match[1])
 
 
-def _encoder(config: Fields, vision: Fields, layout: TileLayout, out_hidden: int) -> EncoderConfig:
-    depth = num_layers(vision, "num_hidden_layers")
-    return EncoderConfig(
-        patch_dim=3 * layout.patch_size**2,
-        hidden_size=vision.integer("hidden_size"),
-        num_layers=vit.selected_layers(config, depth, -1),
-        num_heads=vision.integer("num_attention_heads"),
-        intermediate_size=vision.integer("intermediate_size"),
-        out_hidden_size=out_hidden,
-        norm_eps=vision.number("layer_norm_eps", 1e-6),
-        activation=activation(vision, "hidden_act", "gelu_pytorch_tanh"),
-        patch_bias=True,
-        table_rows=layout.rows,
-        projector=ProjectorConfig(
-            hidden_size=out_hidden,
-            activation=activation(config, "projector_hidden_act", "gelu"),
-            bias=config.boolean("multimodal_projector_bias", True),
-        ),
-        newline=True,
-    )
-
-
 def _weights(checkpoint: Checkpoint, config: EncoderConfig, patch_size: int) -> VisionWeights:
-    weights = VisionWeights(checkpoint.tensors, _ROOT_PREFIXES)
-    weights.prefix = weights.prefix.removesuffix("vision_tower.")
-    stem = vit.tower_stem(weights, "vision_tower.")
-    hidden, out, bias = config.hidden_size, config.out_hidden_size, config.projector.bias
-    patches = (hidden, 3, patch_size, patch_size)
-    weights.linear("patch_proj", f"{stem}embeddings.patch_embedding", patches)
-    table = (config.table_rows, hidden)
-    weights.matrix("table", f"{stem}embeddings.position_embedding.weight", table)
-    vit.add_layers(weights, stem, config.num_layers, hidden, config.intermediate_size)
-    weights.ignore(rf"{stem}(post_layernorm|head)\..*")
-    weights.linear("projector.linear_1", "multi_modal_projector.linear_1", (out, hidden), bias)
-    weights.linear("projector.linear_2", "multi_modal_projector.linear_2", (out, out), bias)
+    weights, stem = vit.tower_weights(checkpoint)
+    vit.add_siglip(weights, stem, config, patch_size)
+    vit.add_llava_projector(weights, config)
+    out = config.out_hidden_size
     weights.computed("newline", (1, out), {"image_newline": (out,)}, lambda row: row[None])
     return weights

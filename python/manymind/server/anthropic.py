@@ -15,7 +15,15 @@ from pydantic import Field
 
 from manymind.config import GenerationConfig, Response
 from manymind.parsers import Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
-from manymind.server.dialogue import Delta, Dialogue, converse, encode_dialogue, texts_of
+from manymind.server.dialogue import (
+    Delta,
+    Dialogue,
+    converse,
+    encode_dialogue,
+    merged_content,
+    picture_part,
+    texts_of,
+)
 from manymind.server.errors import ApiError, error_body
 from manymind.server.messages import RequestModel, json_response, read_model, record_of
 from manymind.server.service import Service
@@ -173,28 +181,47 @@ class MessageRequest(CountRequest):
 
 def _append(messages: list[dict[str, Any]], where: str, message: Message) -> None:
     """Adds a turn in OpenAI's form; turns of one role that follow each other become one."""
-    text: list[str] = []
+    parts: list[str | dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     blocks = [] if isinstance(message.content, str) else message.content
-    for block in blocks:
+    for place, block in enumerate(blocks):
         if block.type == "tool_use" and message.role == "assistant":
             function = {"name": block.name, "arguments": block.input or {}}
             calls.append({"id": block.id, "type": "function", "function": function})
         elif block.type == "tool_result" and message.role == "user":
             result = texts_of(block.content, where, ("text",))
             messages.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": result})
+        elif block.type == "image" and message.role == "user":
+            parts.append(_picture(block.source, f"{where}[{place}].source"))
         elif block.type not in ("thinking", "redacted_thinking"):
-            text.append(texts_of([block], where, ("text",)))
+            parts.append(texts_of([block], where, ("text",)))
     if isinstance(message.content, str):
-        text.append(message.content)
-    if not text and not calls:
+        parts.append(message.content)
+    if not parts and not calls:
         return
     last = messages[-1] if messages else {}
     if last.get("role") == message.role and "tool_calls" not in last and not calls:
-        last["content"] += "".join(text)
+        before = last["content"]
+        parts = [*([before] if isinstance(before, str) else map(_as_part, before)), *parts]
+        last["content"] = merged_content(parts)
         return
-    turn: dict[str, Any] = {"role": message.role, "content": "".join(text)}
+    turn: dict[str, Any] = {"role": message.role, "content": merged_content(parts)}
     messages.append({**turn, "tool_calls": calls} if calls else turn)
+
+
+def _as_part(item: dict[str, Any]) -> str | dict[str, Any]:
+    return str(item["text"]) if item["type"] == "text" else item
+
+
+def _picture(source: Any, where: str) -> dict[str, Any]:
+    """A block's picture: {"type": "base64", "media_type", "data"} or {"type": "url", "url"}."""
+    fields = source if isinstance(source, dict) else {}
+    if fields.get("type") == "url" and isinstance(fields.get("url"), str):
+        return picture_part(fields["url"], where)
+    if fields.get("type") == "base64" and isinstance(fields.get("data"), str):
+        return picture_part(f"data:image;base64,{fields['data']}", where)
+    message = f"{where}: expected base64 data or a url, found {fields.get('type')!r}"
+    raise ApiError(400, message, "invalid_value", where)
 
 
 async def create(request: Request, service: Service) -> HttpResponse:

@@ -198,6 +198,20 @@ async def _stream(
     yield wording.end()
 
 
+def picture_part(url: str, where: str) -> dict[str, Any]:
+    """A picture of a message's content in OpenAI's form; errors call it ``where``."""
+    return {"type": "image_url", "image_url": {"url": url}, "where": where}
+
+
+def merged_content(parts: Sequence[str | dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """Texts and pictures in order as a message's content: one text if there are no pictures, as
+    templates of models that see nothing expect."""
+    texts = [part for part in parts if isinstance(part, str)]
+    if len(texts) == len(parts):
+        return "".join(texts)
+    return [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
+
+
 def texts_of(content: str | list[Any] | None, where: str, kinds: Sequence[str]) -> str:
     """The text of a message's content: a string, or parts of the given kinds with a ``text``.
 

@@ -48,6 +48,7 @@ def api_error(error: Exception) -> ApiError:
 
 _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.PromptTooLongError, 400, "context_length_exceeded"),
+    (errors.MediaError, 400, "invalid_media"),
     (errors.InvalidParameterError, 400, "invalid_value"),
     (errors.ChatTemplateError, 400, "invalid_messages"),
     (errors.QueueFullError, 429, "queue_full"),

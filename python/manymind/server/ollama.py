@@ -19,7 +19,15 @@ from pydantic import Field
 from manymind import __version__
 from manymind.config import GenerationConfig, Response
 from manymind.parsers import ToolCallDelta, ToolCallEnd, ToolCallStart
-from manymind.server.dialogue import AnswerReader, Delta, Dialogue, converse, respond
+from manymind.server.dialogue import (
+    AnswerReader,
+    Delta,
+    Dialogue,
+    converse,
+    merged_content,
+    picture_part,
+    respond,
+)
 from manymind.server.errors import ApiError, error_body
 from manymind.server.messages import RequestModel, json_response, read_model, record_of
 from manymind.server.openai.logprobs import chat_logprobs
@@ -75,6 +83,16 @@ class Options(RequestModel):
         "num_keep": (),
         "penalize_newline": (False,),
     }
+
+
+Pictures = Annotated[list[str], Field(max_length=1024)]  # base64
+
+
+def _content(pictures: list[str] | None, text: str, where: str) -> str | list[dict[str, Any]]:
+    """Pictures stand before the text."""
+    named = enumerate(pictures or ())
+    parts = [picture_part(f"data:image;base64,{data}", f"{where}[{i}]") for i, data in named]
+    return merged_content([*parts, text])
 
 
 class BaseRequest(RequestModel):
@@ -136,15 +154,15 @@ class GenerateRequest(BaseRequest):
     system: str | None = None
     raw: bool | None = None
 
+    images: Pictures | None = None
+
     context: Any = None
-    images: Any = None
     suffix: Any = None
     template: Any = None
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
         **BaseRequest.unsupported,
         "context": ([],),
-        "images": ([],),
         "suffix": ("",),
         "template": ("",),
     }
@@ -158,14 +176,12 @@ class Message(RequestModel):
     thinking: str | None = None
     tool_calls: list[dict[str, Any]] | None = Field(None, max_length=128)
     tool_name: str | None = Field(None, max_length=256)
-    images: Any = None
+    images: Pictures | None = None
 
-    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"images": ([],)}
-
-    def as_mapping(self) -> dict[str, Any]:
+    def as_mapping(self, index: int) -> dict[str, Any]:
         """For the template."""
-        self.refuse_unsupported()
-        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        content = _content(self.images, self.content, f"messages[{index}].images")
+        message: dict[str, Any] = {"role": self.role, "content": content}
         if self.tool_calls:
             message["tool_calls"] = [{"type": "function", **call} for call in self.tool_calls]
         return {**message, "name": self.tool_name} if self.tool_name else message
@@ -180,7 +196,7 @@ class ChatRequest(BaseRequest):
     def dialogue(self) -> Dialogue:
         """What is to be answered."""
         tools = [tool.model_dump(exclude_none=True) for tool in self.tools or ()]
-        messages = [message.as_mapping() for message in self.messages]
+        messages = [message.as_mapping(index) for index, message in enumerate(self.messages)]
         return Dialogue(messages, tools=Toolset(tools))
 
 
@@ -225,12 +241,14 @@ async def generate(request: Request, service: Service) -> HttpResponse:
     runtime = service.runtime
     if not body.raw and runtime.template is not None:
         messages = [{"role": "system", "content": body.system}] if body.system else []
-        dialogue = Dialogue([*messages, {"role": "user", "content": body.prompt}])
+        content = _content(body.images, body.prompt, "images")
+        dialogue = Dialogue([*messages, {"role": "user", "content": content}])
         configure = partial(body.generation_config, service)
         return await converse(service, record, dialogue, configure, wording, body.stream)
-    if body.system:
-        message = "system: not supported with raw, nor by a model without a chat template"
-        raise ApiError(400, message, "unsupported_parameter", "system")
+    for name in ("system", "images"):
+        if getattr(body, name):
+            message = f"{name}: not supported with raw, nor by a model without a chat template"
+            raise ApiError(400, message, "unsupported_parameter", name)
 
     def encode() -> list[list[int]]:
         return [runtime.tokenizer.encode(body.prompt, parse_special=bool(body.raw))]

@@ -40,7 +40,7 @@ extern "C" {
 #endif
 
 #define TM_ABI_MAJOR 1
-#define TM_ABI_MINOR 0
+#define TM_ABI_MINOR 1
 #define TM_MAX_DIMS 4
 #define TM_MAX_FUSED_WEIGHTS 4
 #define TM_MAX_WEIGHT_PARTS 4
@@ -212,6 +212,8 @@ typedef struct tm_device_props {
   int32_t can_capture;          /* 1: the graph table works; 0: steps run eagerly */
   int32_t asynchronous;         /* 1: ops return before they ran */
   int32_t num_compute_units;    /* threads, SMs or AI cores */
+  int32_t
+      attention_spans; /* 1: attention takes tm_step_meta.spans (since 1.1); models that need them are refused else */
 } tm_device_props;
 
 typedef struct tm_device_api {
@@ -365,6 +367,11 @@ typedef struct tm_step_meta {
   int64_t padded_tokens;
   int64_t padded_seqs;
   int32_t max_q_len; /* most rows of one sequence, or the capture's bound for it */
+  /* Since 1.1. Spans of positions that see each other (the tokens of a picture): a row inside one also sees the
+   * positions behind it up to the span's end; those before it as ever. host [num_spans, 3]: sequence, first position,
+   * end; in order, apart, at most up to the sequence's context_len. */
+  const int32_t* spans;
+  int64_t num_spans;
 } tm_step_meta;
 
 typedef struct tm_plan_api {

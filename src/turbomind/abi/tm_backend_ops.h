@@ -124,9 +124,9 @@ typedef struct tm_kv_write_args {
 } tm_kv_write_args;
 
 /* Causal attention of the plan's rows over their paged contexts; prefill chunks and decode rows mixed. A row at
- * position p sees positions max(0, p - window + 1) .. p (window 0: all), and no others. softcap c > 0: score = c *
- * tanh(score / c). sinks: one extra logit per head in the softmax denominator. Query head h reads kv head h * kv_heads
- * / q_heads. */
+ * position p sees positions max(0, p - window + 1) .. p (window 0: all), those up to the end of the plan's span that
+ * p lies in, and no others. softcap c > 0: score = c * tanh(score / c). sinks: one extra logit per head in the softmax
+ * denominator. Query head h reads kv head h * kv_heads / q_heads. */
 typedef struct tm_attention_args {
   size_t struct_size;
   tm_tensor q; /* float [T, q_heads, head_dim_k] */

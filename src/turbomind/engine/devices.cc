@@ -82,7 +82,8 @@ int32_t resolve_block_size(int32_t value, const tm_device_props& props) {
   fail(ErrorCode::kInvalidArgument, "block_size: expected one of ", allowed, ", found ", value);
 }
 
-void resolve_encoder(const EngineOptions& options, const EncoderConfig& encoder, ResolvedOptions& resolved) {
+void resolve_encoder(const EngineOptions& options, const DecoderConfig& model, const EncoderConfig& encoder,
+                     ResolvedOptions& resolved) {
   const int64_t merge_size = encoder.projector.merge_size;
   int64_t rows = options.max_encoder_patches;
   if (rows == 0) {
@@ -100,6 +101,13 @@ void resolve_encoder(const EngineOptions& options, const EncoderConfig& encoder,
   check(cache_rows > 0, ErrorCode::kInvalidArgument, "encoder_cache_bytes: expected room for an embedding of ",
         row_bytes, " bytes, found ", options.encoder_cache_bytes);
   resolved.encoder_budget = {.rows = rows, .cache_rows = cache_rows};
+  if (!model.bidirectional_media) return;
+  // What decoding sequences leave of a step at least, so that pictures always come in.
+  const int64_t left = options.max_num_batched_tokens - options.max_num_seqs + 1;
+  check(left > 0, ErrorCode::kInvalidArgument,
+        "max_num_batched_tokens: expected at least max_num_seqs for a model that reads a picture in one step, found ",
+        options.max_num_batched_tokens);
+  resolved.encoder_budget.whole_tokens = left;
 }
 
 }  // namespace
@@ -132,7 +140,7 @@ ResolvedOptions resolve_options(const EngineOptions& options, const DecoderConfi
   resolved.decoder.max_seqs = options.max_num_seqs;
   resolved.decoder.max_logits_rows = std::max<int64_t>(options.max_num_seqs, kMinLogitsRows);
   resolved.decoder.max_context = session_len;
-  if (encoder) resolve_encoder(options, *encoder, resolved);
+  if (encoder) resolve_encoder(options, model, *encoder, resolved);
   return resolved;
 }
 

@@ -17,6 +17,7 @@ int64_t EncoderStage::plan(const Sequence& sequence, int64_t begin, int64_t coun
   for (const MediaSpan& span : sequence.request->media.spans) {
     if (span.end() <= begin) continue;
     if (span.begin >= begin + count) break;
+    if (budget_.whole_tokens > 0 && span.end() > begin + count) return std::max<int64_t>(0, span.begin - begin);
     if (!provide(span.item)) return std::max<int64_t>(0, span.begin - begin);
   }
   return count;

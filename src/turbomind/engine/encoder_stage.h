@@ -33,7 +33,7 @@ class EncoderStage {
 
   void begin_step(uint64_t step);
   // How many of the next count tokens from begin on the step can compute: all, or those before the first picture that
-  // has to wait. What they need is planned.
+  // has to wait, be it for patches, embeddings or, with whole_tokens, all of its tokens. What they need is planned.
   int64_t plan(const Sequence& sequence, int64_t begin, int64_t count);
   // What plan() asked for since begin_step().
   std::vector<EncodeJob> take_jobs() { return std::exchange(jobs_, {}); }

@@ -172,6 +172,7 @@ MemoryPlan Engine::start() {
       .enable_prefix_caching = options.enable_prefix_caching,
       .vocab_size = impl_->model.vocab_size,
       .has_axes = impl_->model.has_axes(),
+      .bidirectional_media = impl_->model.bidirectional_media,
       .encoder = impl_->vision ? std::optional(impl_->resolved.encoder_budget) : std::nullopt,
       .look_ahead = impl_->ranks->rank(0).device.props().asynchronous ? size_t{1} : size_t{0},
       .reopen_devices = {}};

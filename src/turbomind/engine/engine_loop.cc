@@ -59,7 +59,7 @@ EngineLoop::EngineLoop(RankGroup& ranks, SubmitQueue& inbox, OutputQueue& output
       inbox_(inbox),
       outputs_(outputs),
       config_(std::move(config)),
-      builder_(config_.vocab_size, config_.has_axes),
+      builder_(config_.vocab_size, config_.has_axes, config_.bidirectional_media),
       out_of_memory_(ErrorCode::kOutOfMemory, kOutOfMemory) {
   rebuild();
   publish();

@@ -28,6 +28,7 @@ struct LoopConfig {
   bool enable_prefix_caching;
   int32_t vocab_size;
   bool has_axes;                         // positions are in time, height and width
+  bool bidirectional_media;              // the tokens of a picture see each other
   std::optional<EncoderBudget> encoder;  // none: the model takes no pictures
   size_t look_ahead;                     // steps issued before the tokens of an earlier one are read; 0 or 1
   // Replaces lost devices and all they held, an empty KV cache included; empty: a loss is final. May throw.

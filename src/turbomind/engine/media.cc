@@ -19,6 +19,11 @@ void validate_span(const MediaSpan& span, int64_t begin, int64_t end, const Enco
         "media: expected at most max_encoder_patches = ", budget.rows, " patches, found ", span.item->num_rows);
   check(span.item->num_tokens <= budget.cache_rows, ErrorCode::kInvalidArgument, "media: expected at most the ",
         budget.cache_rows, " tokens that encoder_cache_bytes hold, found ", span.item->num_tokens);
+  check(budget.whole_tokens == 0 || span.item->num_tokens <= budget.whole_tokens, ErrorCode::kInvalidArgument,
+        "media: expected at most the ", budget.whole_tokens,
+        " tokens that max_num_batched_tokens leave beside max_num_seqs, as this model reads a picture in one step, "
+        "found ",
+        span.item->num_tokens);
 }
 
 }  // namespace

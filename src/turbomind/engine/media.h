@@ -30,6 +30,8 @@ struct MediaInput {
 struct EncoderBudget {
   int64_t rows = 0;        // patches of one step, so of one item
   int64_t cache_rows = 0;  // embeddings on the device at once
+  // Tokens, where all of an item's are computed in one step, as they see each other; 0: steps may cut items.
+  int64_t whole_tokens = 0;
 };
 
 // What positions on axes are ahead of the number of a token that follows the prompt.

@@ -124,7 +124,9 @@ void ModelRunner::update_plan(const StepBatch& batch, int64_t padded) {
                          .block_table_stride = batch.block_table_stride,
                          .padded_tokens = padded,
                          .padded_seqs = padded,
-                         .max_q_len = max_q_len});
+                         .max_q_len = max_q_len,
+                         .spans = batch.spans.data(),
+                         .num_spans = static_cast<int64_t>(batch.spans.size() / 3)});
 }
 
 void ModelRunner::run_eager(const StepBatch& batch, std::vector<GroupRows>& rows) {

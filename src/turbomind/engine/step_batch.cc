@@ -34,6 +34,7 @@ void BatchBuilder::clear() {
   for (std::vector<int32_t>& axis : batch_.positions) axis.clear();
   batch_.media_rows.clear();
   batch_.media_tokens.clear();
+  batch_.spans.clear();
   batch_.pending_rows.assign(static_cast<size_t>(num_sampled_before_), -1);
   batch_.cu_seqlens_q.assign(1, 0);
   batch_.context_lens.clear();
@@ -48,6 +49,7 @@ void BatchBuilder::add_sequence(const ScheduledSequence& scheduled) {
   }
   const Sequence& sequence = *scheduled.sequence;
   add_media(scheduled);
+  if (has_spans_) add_spans(scheduled);
   for (int64_t position = scheduled.begin; position < scheduled.begin + scheduled.count; ++position) {
     const bool known = position < static_cast<int64_t>(sequence.tokens.size());
     if (!known) {
@@ -83,6 +85,14 @@ void BatchBuilder::add_media(const ScheduledSequence& scheduled) {
       batch_.media_rows.push_back(row);
       batch_.media_tokens.push_back(token++);
     }
+  }
+}
+
+void BatchBuilder::add_spans(const ScheduledSequence& scheduled) {
+  for (const MediaSpan& span : scheduled.sequence->request->media.spans) {
+    if (span.end() <= scheduled.begin || span.begin >= scheduled.begin + scheduled.count) continue;
+    batch_.spans.insert(batch_.spans.end(), {static_cast<int32_t>(batch_.num_seqs), static_cast<int32_t>(span.begin),
+                                             static_cast<int32_t>(span.end())});
   }
 }
 

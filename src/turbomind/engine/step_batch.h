@@ -40,6 +40,7 @@ struct StepBatch {
   std::vector<EncodeJob> encodes;
   std::vector<int32_t> media_rows;    // rows of the embedding buffer that replace token embeddings
   std::vector<int32_t> media_tokens;  // [media_rows.size()]: the token rows they replace
+  std::vector<int32_t> spans;         // [n, 3]: sequence, begin, end of positions that see each other
   std::vector<RowGroup> row_groups;
   SamplingBatch sampling;
   bool has_pending = false;
@@ -49,8 +50,9 @@ struct StepBatch {
 // Turns plans into batches; keeps their memory from step to step.
 class BatchBuilder {
  public:
-  // has_axes: positions are in time, height and width.
-  explicit BatchBuilder(int32_t vocab_size, bool has_axes = false) : vocab_size_(vocab_size), has_axes_(has_axes) {}
+  // has_axes: positions are in time, height and width. spans: the tokens of a picture see each other.
+  explicit BatchBuilder(int32_t vocab_size, bool has_axes = false, bool spans = false)
+      : vocab_size_(vocab_size), has_axes_(has_axes), has_spans_(spans) {}
 
   // The batch is valid until the next call. Records in each sequence which row its token comes from.
   const StepBatch& build(const StepPlan& plan);
@@ -66,6 +68,7 @@ class BatchBuilder {
   void add_sequence(const ScheduledSequence& scheduled);
   void add_position(const Sequence& sequence, int64_t index);
   void add_media(const ScheduledSequence& scheduled);
+  void add_spans(const ScheduledSequence& scheduled);
   void add_block_table(const StepPlan& plan);
   // The prompt's rows of this chunk, then the row a token is drawn from.
   void add_row_groups(const ScheduledSequence& scheduled, int32_t entry);
@@ -73,6 +76,7 @@ class BatchBuilder {
 
   int32_t vocab_size_;
   bool has_axes_;
+  bool has_spans_;
   int64_t num_sampled_before_ = 0;  // by the step before
   std::vector<int32_t> last_rows_;  // by entry
   StepBatch batch_;

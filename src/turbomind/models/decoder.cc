@@ -45,6 +45,9 @@ DecoderConfig validated(DecoderConfig config, const Device& device) {
   check(config.logit_softcap == 0 || device.plugin().op().softcap, ErrorCode::kUnsupported,
         "logit_softcap: expected 0, as the ", device.plugin().name(), " backend lacks the op softcap, found ",
         config.logit_softcap);
+  check(!config.bidirectional_media || device.props().attention_spans, ErrorCode::kUnsupported,
+        "bidirectional_media: expected false, as attention of the ", device.plugin().name(),
+        " backend takes no spans, found true");
   return config;
 }
 

@@ -27,7 +27,8 @@ struct DecoderConfig {
   float embed_scale = 1.0F;
   bool tie_word_embeddings = false;
   float logit_softcap = 0.0F;
-  int32_t num_deepstack = 0;  // first layers to whose outputs pictures add a vector of their own
+  int32_t num_deepstack = 0;         // first layers to whose outputs pictures add a vector of their own
+  bool bidirectional_media = false;  // the tokens of a picture see each other, also those after them
   std::vector<RopeConfig> ropes;
   std::vector<LayerConfig> layers;
 

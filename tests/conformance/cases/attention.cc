@@ -26,6 +26,7 @@ struct AttentionCase {
   int64_t padding = 0;         // rows past the sequences' own
   bool drop_passed = false;    // table entries wholly before the window are -1
   bool shapes = false;         // the plan is told the model's attention shapes
+  std::vector<SpanCase> spans{};
 };
 
 tm_kv_spec spec_of(const AttentionCase& p, const Session& session, DType kv_dtype) {
@@ -129,6 +130,10 @@ class PagedAttentionTest {
     if (p_.poison_unused) poison_unused_places(cache_, step_);
     if (p_.drop_passed) drop_passed_blocks(step_, block_size, p_.window);
     plan_->set(step_.q_lens, step_.context_lens, step_.table);
+    step_.spans = p_.spans;
+    plan_->spans.clear();
+    for (const SpanCase& span : p_.spans)
+      plan_->spans.insert(plan_->spans.end(), {span.sequence, span.begin, span.end});
     row_plan_->set({}, {}, {});
   }
 
@@ -136,7 +141,7 @@ class PagedAttentionTest {
 
   // All rows as one step, or one row in a step of its own: it must give the bits it has inside its chunk and batch.
   void issue(RowRange r) {
-    if (p_.padding) r = {0, rows_};
+    if (p_.padding || !p_.spans.empty()) r = {0, rows_};
     const bool whole = r.count == rows_;
     if (!whole) {
       set_single_row(r.begin);
@@ -185,7 +190,8 @@ void build_attention(Case& c, const Session& session, DType dtype, DType kv_dtyp
   c.arithmetic = test->arithmetic();
   // The exponential turns a rounding of a score into a relative error as large as the score.
   if (p.sigma > 3 && c.arithmetic == Arithmetic::kFloat32) c.tolerance = Tolerance{1e-7, 1e-3, 1e-3};
-  c.independent_rows = p.padding ? 0 : num_tokens(p);
+  // Rows inside spans need the rest of their span beside them.
+  c.independent_rows = p.padding || !p.spans.empty() ? 0 : num_tokens(p);
   c.fill = [test] { test->fill(); };
   c.setup = [test] { test->write_cache(); };
   c.issue = [test](RowRange r) { test->issue(r); };
@@ -296,6 +302,14 @@ void add_features(Suite& suite, const Session& session, DType dtype, DType kv_dt
   add("plan_knows_the_shapes", {.sequences = mixed, .window = 33, .shapes = true});
   add("strided_q", {.sequences = mixed, .gap = 4 * 64});
   add("large_scores", {.sequences = mixed, .sigma = 6});
+  if (session.device.props().attention_spans) {
+    add("span", {.sequences = {{50, 50}}, .spans = {{0, 7, 40}}});
+    add("spans_of_several_sequences", {.sequences = {{1, 70}, {21, 50}, {90, 90}, {1, 2}},
+                                       .spans = {{1, 33, 45}, {2, 0, 3}, {2, 3, 60}, {2, 71, 80}}});
+    add("span_begun_before_the_chunk", {.sequences = {{60, 110}}, .spans = {{0, 20, 90}}});
+    add("span_longer_than_the_window", {.sequences = {{80, 300}}, .window = 16, .spans = {{0, 225, 297}}});
+    add("span_across_splits", {.sequences = {{420, 700}}, .window = 33, .spans = {{0, 285, 290}, {0, 300, 690}}});
+  }
   for (const int32_t block_size : session.device.props().kv_block_sizes) {
     if (block_size == 0) break;
     add("block_size_" + std::to_string(block_size), {.sequences = mixed, .block_size = block_size});

@@ -97,10 +97,12 @@ tm_status update_plan(tm_plan* plan, tm_stream* stream, const tm_step_meta* meta
   if (s.capturing) return TM_INVALID_ARGUMENT;
   return s.issue([to = s.inner_stream, plan, meta = *meta, cu = copy_of(meta->cu_seqlens_q, meta->num_seqs + 1),
                   lens = copy_of(meta->context_lens, meta->num_seqs),
-                  table = copy_of(meta->block_table, meta->num_seqs * meta->block_table_stride)]() mutable {
+                  table = copy_of(meta->block_table, meta->num_seqs * meta->block_table_stride),
+                  spans = copy_of(meta->spans, 3 * meta->num_spans)]() mutable {
     meta.cu_seqlens_q = cu.data();
     if (meta.context_lens) meta.context_lens = lens.data();
     if (meta.block_table) meta.block_table = table.data();
+    meta.spans = spans.data();
     return inner->plan->update(plan, to, &meta);
   });
 }

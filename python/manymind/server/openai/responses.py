@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from manymind.config import GenerationConfig
-from manymind.server.dialogue import Dialogue, converse, texts_of
+from manymind.server.dialogue import Dialogue, converse, merged_content, picture_part, texts_of
 from manymind.server.errors import ApiError
 from manymind.server.messages import RequestModel, read_model, record_of
 from manymind.server.openai.response_wording import ResponseWording
@@ -68,7 +68,17 @@ class Item(RequestModel):
             message = f"{where}.type: expected {known}, found {self.type!r}"
             raise ApiError(400, message, "unsupported_parameter", f"{where}.type")
         role = "system" if self.role == "developer" else self.role
-        return {"role": role, "content": texts_of(self.content, f"{where}.content", _TEXT_PARTS)}
+        return {"role": role, "content": _content(self.content, f"{where}.content")}
+
+
+def _content(content: str | list[Part] | None, where: str) -> str | list[dict[str, Any]]:
+    parts: list[str | dict[str, Any]] = []
+    for place, part in enumerate(content if isinstance(content, list) else ()):
+        if part.type == "input_image" and isinstance(part.image_url, str):
+            parts.append(picture_part(part.image_url, f"{where}[{place}].image_url"))
+        else:
+            parts.append(texts_of([part], f"{where}[{place}]", _TEXT_PARTS))
+    return merged_content([content] if isinstance(content, str) else parts)
 
 
 class Tool(RequestModel):

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures over HTTP, by the clients people use: every interface answers as ``pipeline()`` does, and
+what is wrong with a picture is a 400 that names the part.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import threading
+import zlib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import ollama
+import openai
+import pytest
+from pictures import encoded, rgb
+from serving import RunningServer, running_server
+from vlm_cases import GOLDEN_VLMS
+
+from manymind import (
+    ChatTemplateConfig,
+    EngineConfig,
+    GenerationConfig,
+    MediaLimits,
+    Pipeline,
+    VisionConfig,
+    pipeline,
+)
+from manymind.server.config import ServerConfig
+
+PICTURE = encoded(rgb(20, 45, 1), "PNG")
+OTHER = encoded(rgb(50, 31, 2), "JPEG")
+QUESTION = "Describe the picture."
+TOKENS = 6
+ENGINE = EngineConfig(
+    compute_dtype="float32", kv_cache_dtype="float32", max_batch_size=4, session_len=512
+)
+
+
+def data_url(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def text(content: str) -> dict[str, Any]:
+    return {"type": "text", "text": content}
+
+
+def picture(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def bomb() -> bytes:
+    """A PNG of a few bytes that claims 40,000 x 40,000 pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 40000, 40000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+@pytest.fixture(scope="module")
+def pipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """May fetch from this machine and read one folder."""
+    folder = tmp_path_factory.mktemp("allowed")
+    (folder / "picture.png").write_bytes(PICTURE)
+    limits = MediaLimits(
+        allow_private_addresses=True, allow_files=folder, max_pixels=100_000, max_bytes=100_000
+    )
+    vision = VisionConfig(limits=limits)
+    with pipeline(GOLDEN_VLMS / "qwen2_vl", ENGINE, vision_config=vision) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def server(pipe: Pipeline) -> Iterator[RunningServer]:
+    with running_server(pipe, ServerConfig("tiny", port=0)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server: RunningServer) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def claude(server: RunningServer) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=server.url, api_key="none", max_retries=0) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pictures_url() -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = {"/picture.png": PICTURE, "/page": b"<html>"}.get(self.path)
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Length", str(len(body or b"")))
+            self.end_headers()
+            self.wfile.write(body or b"")
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{web.server_address[1]}"
+        web.shutdown()
+
+
+def chat(client: openai.OpenAI, content: list[dict[str, Any]], **options: Any) -> Any:
+    messages: Any = [{"role": "user", "content": content}]
+    extra = {"ignore_eos": True}
+    return client.chat.completions.create(
+        model="tiny",
+        messages=messages,
+        max_tokens=TOKENS,
+        temperature=0,
+        extra_body=extra,
+        **options,
+    )
+
+
+def expected(pipe: Pipeline, *content: Any) -> str:
+    items = [
+        {"type": "image", "image": item} if isinstance(item, bytes) else text(item)
+        for item in content
+    ]
+    config = GenerationConfig(max_new_tokens=TOKENS, ignore_eos=True)
+    answer = pipe([{"role": "user", "content": items}], config)
+    assert answer.text
+    return str(answer.text)
+
+
+def test_chat_completions(client: openai.OpenAI, pipe: Pipeline, pictures_url: str) -> None:
+    wanted = expected(pipe, PICTURE, QUESTION)
+    assert wanted != expected(pipe, OTHER, QUESTION)
+    limits = pipe.runtime.media.limits if pipe.runtime.media else MediaLimits()
+    urls = [
+        data_url(PICTURE),
+        f"{pictures_url}/picture.png",
+        (Path(str(limits.allow_files)) / "picture.png").as_uri(),
+    ]
+    for url in urls:
+        answer = chat(client, [picture(url), text(QUESTION)])
+        assert answer.choices[0].message.content == wanted
+    assert answer.usage.prompt_tokens > 30
+    streamed = chat(client, [picture(urls[0]), text(QUESTION)], stream=True)
+    pieces = [event.choices[0].delta.content or "" for event in streamed if event.choices]
+    assert "".join(pieces) == wanted
+    several = [text("Compare "), picture(urls[0]), text(" with "), picture(data_url(OTHER))]
+    answer = chat(client, several)
+    found = answer.choices[0].message.content
+    assert found == expected(pipe, "Compare ", PICTURE, " with ", OTHER)
+
+
+def test_responses(client: openai.OpenAI, pipe: Pipeline) -> None:
+    content = [
+        {"type": "input_image", "image_url": data_url(PICTURE), "detail": "auto"},
+        {"type": "input_text", "text": QUESTION},
+    ]
+    answer = client.responses.create(
+        model="tiny",
+        input=[{"role": "user", "content": content}],  # type: ignore[list-item, misc]
+        max_output_tokens=TOKENS,
+        temperature=0,
+    )
+    assert expected(pipe, PICTURE, QUESTION).startswith(answer.output_text)
+    assert answer.output_text
+
+
+def test_messages(claude: anthropic.Anthropic, pipe: Pipeline, pictures_url: str) -> None:
+    data = base64.b64encode(PICTURE).decode()
+    sources: list[Any] = [
+        {"type": "base64", "media_type": "image/png", "data": data},
+        {"type": "url", "url": f"{pictures_url}/picture.png"},
+    ]
+    wanted = expected(pipe, PICTURE, QUESTION)
+    for source in sources:
+        block: Any = {"type": "image", "source": source}
+        # Turns of one role become one.
+        turns: Any = [
+            {"role": "user", "content": [block]},
+            {"role": "user", "content": [text(QUESTION)]},
+        ]
+        answer = claude.messages.create(
+            model="tiny", max_tokens=TOKENS, messages=turns, extra_body={"temperature": 0}
+        )
+        assert wanted.startswith(answer.content[0].text)
+        assert answer.content[0].text
+        usage = answer.usage
+        count = claude.messages.count_tokens(model="tiny", messages=turns)
+        assert count.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
+
+
+def test_ollama(server: RunningServer, pipe: Pipeline) -> None:
+    wanted = expected(pipe, PICTURE, QUESTION)
+    options = {"temperature": 0, "num_predict": TOKENS}
+    with ollama.Client(host=server.url) as client:
+        message = {"role": "user", "content": QUESTION, "images": [PICTURE]}
+        answer = client.chat(model="tiny", messages=[message], options=options)
+        assert answer.message.content
+        assert wanted.startswith(answer.message.content)
+        told = client.generate(model="tiny", prompt=QUESTION, images=[PICTURE], options=options)
+        assert told.response == answer.message.content
+        with pytest.raises(ollama.ResponseError, match="raw"):
+            client.generate(model="tiny", prompt=QUESTION, images=[PICTURE], raw=True)
+
+
+def faults(pictures_url: str) -> dict[str, tuple[str, str]]:
+    """What is wrong -> URL, and words of the message."""
+    wide = encoded(rgb(400, 300), "PNG", compress_level=9)
+    return {
+        "not_an_image": (data_url(b"no picture at all"), "expected one of JPEG"),
+        "empty": (data_url(b""), "expected one of JPEG"),
+        "truncated": (data_url(PICTURE[: len(PICTURE) // 2]), "damaged or truncated"),
+        "bomb": (data_url(bomb()), "pixels"),
+        "too_many_pixels": (data_url(wide[:2000]), "at most 100000 pixels"),
+        "too_many_bytes": (data_url(bytes(100_001)), "at most 100000 bytes"),
+        "no_base64": ("data:image/png;base64,%%%", "expected base64"),
+        "not_encoded": ("data:image/png,abc", "base64"),
+        "missing": (f"{pictures_url}/nothing", "status 200, found 404"),
+        "page": (f"{pictures_url}/page", "expected one of JPEG"),
+        "unreachable": ("http://127.0.0.1:9/picture.png", "failed"),
+        "foreign_file": ("file:///etc/passwd", "expected one below"),
+        "path": ("/etc/passwd", "expected one below"),
+        "scheme": ("ftp://example.com/picture.png", "expected"),
+        "too_flat": (data_url(encoded(rgb(1, 300), "PNG")), "aspect ratio"),
+    }
+
+
+def test_a_faulty_picture_is_named(client: openai.OpenAI, pictures_url: str) -> None:
+    for name, (url, words) in faults(pictures_url).items():
+        with pytest.raises(openai.BadRequestError) as caught:
+            chat(client, [text(QUESTION), picture(data_url(PICTURE)), picture(url)])
+        body: Any = caught.value.body
+        assert body["param"] == "messages[0].content[2]", name
+        assert body["code"] == "invalid_media", name
+        assert words in body["message"], (name, body["message"])
+    # The server goes on answering.
+    assert chat(client, [picture(data_url(PICTURE)), text(QUESTION)]).choices
+
+
+def test_faults_in_the_other_interfaces(
+    server: RunningServer, client: openai.OpenAI, claude: anthropic.Anthropic
+) -> None:
+    bad = base64.b64encode(b"no picture").decode()
+    block: Any = {"type": "image", "source": {"type": "base64", "media_type": "a/b", "data": bad}}
+    messages: Any = [{"role": "user", "content": [text("?"), block]}]
+    with pytest.raises(anthropic.BadRequestError, match=r"messages\[0\]\.content\[1\]\.source: "):
+        claude.messages.create(model="tiny", max_tokens=2, messages=messages, system="Be brief.")
+    block["source"] = {"type": "file", "file_id": "x"}
+    with pytest.raises(anthropic.BadRequestError, match="expected base64 data or a url"):
+        claude.messages.create(model="tiny", max_tokens=2, messages=messages)
+    with ollama.Client(host=server.url) as llama:
+        turn = {"role": "user", "content": "?", "images": [PICTURE, b"no picture"]}
+        with pytest.raises(ollama.ResponseError, match=r"messages\[0\]\.images\[1\]: ") as caught:
+            llama.chat(model="tiny", messages=[turn])
+        assert caught.value.status_code == 400
+    content = [{"type": "input_image", "image_url": data_url(b"no picture")}]
+    with pytest.raises(openai.BadRequestError, match=r"content\[0\]\.image_url: "):
+        client.responses.create(
+            model="tiny",
+            input=[{"role": "user", "content": content}],  # type: ignore[list-item, misc]
+        )
+    with pytest.raises(openai.BadRequestError, match="input_audio"):
+        chat(client, [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}])
+    with pytest.raises(openai.BadRequestError, match=r"image_url"):
+        chat(client, [{"type": "image_url", "image_url": {"uri": "x"}}])
+
+
+def test_a_server_reaches_nothing_inside_by_default(pictures_url: str) -> None:
+    with (
+        pipeline(
+            GOLDEN_VLMS / "qwen2_vl",
+            ENGINE,
+            vision_config=VisionConfig(limits=MediaLimits(allow_files=False)),
+        ) as pipe,
+        running_server(pipe, ServerConfig("tiny", port=0)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        for url, words in (
+            (f"{pictures_url}/picture.png", "expected a public address"),
+            ("http://[::1]/picture.png", "expected a public address"),
+            ("http://169.254.169.254/latest", "expected a public address"),
+            ("file:///etc/passwd", "not allowed here"),
+        ):
+            with pytest.raises(openai.BadRequestError, match=words):
+                chat(client, [picture(url), text(QUESTION)])
+        assert chat(client, [picture(data_url(PICTURE)), text(QUESTION)]).choices
+
+
+def test_placeholders_that_do_not_match_the_pictures() -> None:
+    template = ChatTemplateConfig(chat_template="{{ messages[0]['role'] }}")
+    with (
+        pipeline(GOLDEN_VLMS / "qwen2_vl", ENGINE, template) as pipe,
+        running_server(pipe, ServerConfig("tiny", port=0)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+        pytest.raises(openai.BadRequestError, match="expected a placeholder for each of 1"),
+    ):
+        chat(client, [picture(data_url(PICTURE)), text(QUESTION)])
