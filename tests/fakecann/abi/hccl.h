@@ -39,7 +39,6 @@ enum { HCCL_REDUCE_SUM = 0, HCCL_REDUCE_PROD = 1, HCCL_REDUCE_MAX = 2, HCCL_REDU
 const char* HcclGetErrorString(HcclResult code);
 HcclResult HcclGetRootInfo(struct HcclRootInfo* root);
 HcclResult HcclCommInitRootInfo(uint32_t ranks, const struct HcclRootInfo* root, uint32_t rank, HcclComm* comm);
-HcclResult HcclCommInitAll(uint32_t ranks, int32_t* devices, HcclComm* comms);
 HcclResult HcclGetRankSize(HcclComm comm, uint32_t* ranks);
 HcclResult HcclGetRankId(HcclComm comm, uint32_t* rank);
 HcclResult HcclAllReduce(void* send, void* receive, uint64_t count, HcclDataType dtype, HcclReduceOp op, HcclComm comm,

@@ -167,11 +167,15 @@ aclError aclrtSynchronizeDeviceWithTimeout(int32_t timeout_ms) {
 
 aclError aclrtSynchronizeDevice() { return aclrtSynchronizeDeviceWithTimeout(0); }
 
-// Drops what has not run yet; the stream can be used again.
+// Drops what has not run yet; a synchronisation that waits for it ends with 107023.
 aclError aclrtStreamAbort(aclrtStream handle) {
   return guarded(__func__, [&] {
     Stream& stream = find_stream(handle);
     refuse_while_capturing(&stream, Forbidden::kSync);
+    if (!stream.tasks.empty() || stream.is_running) {
+      stream.error = kStreamAbort;
+      stream.error_text = "the stream was aborted";
+    }
     stream.tasks.clear();
     tell_news();
   });

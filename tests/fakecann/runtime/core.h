@@ -26,6 +26,7 @@ enum Code : int {
   kNoContext = 107002,
   kStreamContext = 107003,
   kInvalidHandle = 107017,
+  kStreamAbort = 107023,
   kCaptureDependency = 107024,
   kStreamUnjoined = 107025,
   kStreamCaptured = 107027,
@@ -123,6 +124,8 @@ void set_faults(const std::string& text);
 int64_t fault_value(const char* name, int64_t otherwise);
 // Counts one task that runs on a device; throws the fault that is due.
 void count_task(const std::string& name);
+// Counts one collective; true for the one that never ends.
+bool stall_is_due();
 bool device_lost();
 void forget_device_loss();
 

@@ -98,6 +98,11 @@ void count_task(const std::string& name) {
   if (faults().task_left > 0 && --faults().task_left == 0) fail(faults().task_code, "injected failure of task " + name);
 }
 
+bool stall_is_due() {
+  const auto found = faults().values.find("stall");
+  return found != faults().values.end() && found->second > 0 && --found->second == 0;
+}
+
 bool device_lost() { return faults().is_lost; }
 
 void forget_device_loss() { faults().is_lost = false; }

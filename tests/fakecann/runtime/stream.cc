@@ -7,6 +7,9 @@
 namespace fakecann {
 namespace {
 
+// Collectives time out after as long as a wait does; their own code comes first.
+constexpr int kGraceMs = 1000;
+
 bool has_ready_head(const Stream& stream) {
   if (stream.is_running || stream.tasks.empty()) return false;
   if (stream.error != 0 && stream.stops_on_failure) return false;
@@ -97,7 +100,8 @@ void synchronize(Stream& stream, int timeout_ms, int timeout_code, const std::fu
       continue;
     }
     if (stream.error != 0 && stream.stops_on_failure) break;
-    if (Clock::now() - stuck_since > limit) fail(timeout_code, "nothing can end this wait");
+    if (Clock::now() - stuck_since > limit + std::chrono::milliseconds(timeout_ms > 0 ? 0 : kGraceMs))
+      fail(timeout_code, "nothing can end this wait");
     wait_for_news(1);
   }
   raise_error(stream);
