@@ -47,7 +47,7 @@ test-cpp: install-tests
 	$(BIN)/ctest --test-dir $(BUILD)/release --output-on-failure
 
 test-python: install-tests
-	$(BIN)/python -m pytest tests/python tests/vision tests/server
+	$(BIN)/python -m pytest tests/python tests/vision tests/server tests/fakecann/tests
 
 # The server's pages in headless Chromium, Debian's, which is installed where it is missing.
 test-browser: install-tests
