@@ -42,6 +42,8 @@ bool run_any(bool is_random) {
     if (has_ready_head(*stream)) ready.push_back(stream);
   }
   if (ready.empty()) return false;
+  // By age, not by address: the same seed must give the same order.
+  std::sort(ready.begin(), ready.end(), [](const Stream* a, const Stream* b) { return a->id < b->id; });
   run_head(*ready[is_random ? draw(ready.size()) : 0]);
   return true;
 }
