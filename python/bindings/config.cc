@@ -134,6 +134,8 @@ void bind_sampling_params(py::module_& module) {
       .def_readwrite("prompt_logprobs", &SamplingParams::prompt_logprobs)
       .def_readwrite("priority", &SamplingParams::priority)
       .def_readwrite("timeout", &SamplingParams::timeout)
+      .def_readwrite("tenant", &SamplingParams::tenant)
+      .def_readwrite("tenant_weight", &SamplingParams::tenant_weight)
       .def_readwrite("cache_salt", &SamplingParams::cache_salt)
       .def_property("cache_keys", &get_cache_keys, &set_cache_keys)
       .def_property(

@@ -139,6 +139,9 @@ class GenerationConfig:
         output_last_hidden_state: the same for the last hidden state.
         priority: higher is served first.
         timeout: seconds after which the request fails; None = never.
+        tenant: whose share of the engine the request uses: while several tenants wait, each gets
+            tokens in proportion to its weight.
+        tenant_weight: what that share is beside the others'.
         cache_salt: prompts share cached prefixes only with prompts of the same salt.
         response_format: what the text must be, by its "type": "json_object", "json_schema",
             "regex", "choice", "grammar" or "structural_tag"; see ``manymind.guided.formats``. The
@@ -172,6 +175,8 @@ class GenerationConfig:
     output_last_hidden_state: OutputRows | None = None
     priority: int = 0
     timeout: float | None = None
+    tenant: str = ""
+    tenant_weight: float = 1.0
     cache_salt: str = ""
     response_format: Mapping[str, Any] | None = None
 
@@ -192,7 +197,9 @@ class GenerationConfig:
         require_int("priority", self.priority, -(2**31))
         if self.timeout is not None:
             require_number("timeout", self.timeout, 1e-3, 1e9)
-        require(isinstance(self.cache_salt, str), "cache_salt", "a str", self.cache_salt)
+        for name in ("tenant", "cache_salt"):
+            require(isinstance(getattr(self, name), str), name, "a str", getattr(self, name))
+        require_number("tenant_weight", self.tenant_weight, 1e-3, 1e3)
         check_response_format(self.response_format)
 
     def _check_lengths(self) -> None:

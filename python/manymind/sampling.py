@@ -51,6 +51,8 @@ def sampling_params(
     params.output_last_hidden_state = config.output_last_hidden_state or "none"
     params.priority = config.priority
     params.timeout = config.timeout or 0.0
+    params.tenant = config.tenant
+    params.tenant_weight = config.tenant_weight
     params.cache_salt = config.cache_salt
     if config.response_format is not None and is_constrained(config.response_format):
         params.guide = guides.compile(config.response_format)

@@ -1,75 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <numeric>
-
+#include "engine/scheduler_bench.h"
 #include "support/test.h"
-#include "turbomind/engine/scheduler.h"
 
 namespace turbomind::test {
 namespace {
-
-constexpr int32_t kBlockSize = 4;
-
-struct Submission {
-  int32_t first_token = 0;
-  int32_t priority = 0;
-  std::string salt;
-  int32_t n = 1;
-  int64_t max_new_tokens = 100;
-};
-
-// A scheduler whose steps "run" by giving each sampling sequence a token.
-class Bench {
- public:
-  Bench(int64_t max_seqs, int64_t max_tokens, int32_t num_blocks)
-      : cache(num_blocks, kBlockSize, true),
-        scheduler({.max_num_seqs = max_seqs, .max_num_batched_tokens = max_tokens}, cache) {}
-
-  SequencePtr add(int32_t prompt_len, const Submission& submission = {}) {
-    auto request = std::make_shared<Request>();
-    request->id = ++last_id_;
-    request->prompt.resize(static_cast<size_t>(prompt_len));
-    // Prompts of different requests share nothing.
-    std::iota(request->prompt.begin(), request->prompt.end(), static_cast<int32_t>(last_id_) * 1000);
-    request->params.priority = submission.priority;
-    request->params.cache_salt = submission.salt;
-    request->params.n = submission.n;
-    request->max_len = prompt_len + submission.max_new_tokens;
-    std::vector<SequencePtr> sequences;
-    for (int32_t i = 0; i < submission.n; ++i) {
-      auto sequence = std::make_shared<Sequence>();
-      sequence->request = request;
-      sequence->index = i;
-      sequence->tokens = request->prompt;
-      sequences.push_back(sequence);
-    }
-    sequences[0]->siblings.assign(sequences.begin() + 1, sequences.end());
-    scheduler.add(sequences[0]);
-    return sequences[0];
-  }
-
-  StepPlan step() {
-    StepPlan plan = scheduler.schedule(1.0);
-    for (const ScheduledSequence& scheduled : plan.sequences) {
-      Sequence& sequence = *scheduled.sequence;
-      for (; sequence.num_pending > 0; --sequence.num_pending) sequence.tokens.push_back(7);
-      if (sequence.at_length()) scheduler.finish(scheduled.sequence, true);
-    }
-    return plan;
-  }
-
-  KvCache cache;
-  Scheduler scheduler;
-
- private:
-  uint64_t last_id_ = 0;
-};
-
-int64_t count_of(const StepPlan& plan, const SequencePtr& sequence) {
-  for (const ScheduledSequence& scheduled : plan.sequences) {
-    if (scheduled.sequence == sequence) return scheduled.count;
-  }
-  return -1;
-}
 
 TEST(budget_is_shared_by_decodes_and_chunks) {
   Bench bench(8, 10, 100);
@@ -154,22 +88,6 @@ TEST(preempted_sequences_all_end) {
   }
   EXPECT(bench.scheduler.num_preemptions() > 0);
   EXPECT(steps < 1000);
-}
-
-TEST(tenants_take_turns) {
-  Bench bench(1, 100, 100);
-  std::vector<SequencePtr> greedy_tenant;
-  for (int i = 0; i < 4; ++i) greedy_tenant.push_back(bench.add(40, {.salt = "greedy", .max_new_tokens = 1}));
-  bench.step();
-  const SequencePtr modest = bench.add(4, {.salt = "modest", .max_new_tokens = 1});
-  const SequencePtr modest_second = bench.add(4, {.salt = "modest", .max_new_tokens = 1});
-  bench.step();
-  bench.step();
-  bench.step();
-  // A tenant that joins starts level with the others, then is behind in tokens served.
-  EXPECT(modest->state == SequenceState::kFinished);
-  EXPECT(modest_second->state == SequenceState::kFinished);
-  EXPECT(greedy_tenant[3]->state == SequenceState::kWaiting);
 }
 
 TEST(sequences_of_a_request_split_off_after_the_prompt) {

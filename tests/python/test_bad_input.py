@@ -69,6 +69,9 @@ BAD_GENERATION: list[tuple[str, Any]] = [
     ("output_last_hidden_state", True),
     ("priority", 0.5),
     ("timeout", 0),
+    ("tenant", 5),
+    ("tenant_weight", 0.0),
+    ("tenant_weight", NAN),
     ("cache_salt", None),
     # What can be read only once would be empty after the check.
     ("stop_words", iter(["a"])),

@@ -277,8 +277,30 @@ def test_timeout_fails_the_request(smollm2: Pipeline) -> None:
         list(smollm2.stream_infer(STORY, config))
 
 
+@covers("tenant", "tenant_weight")
+def test_tenants_share_by_weight(smollm2_path: str) -> None:
+    """One place, two tenants with four requests each: the heavier one ends first."""
+    with pipeline(smollm2_path, EngineConfig(session_len=512, max_batch_size=1)) as pipe:
+        finished: list[str] = []
+
+        def run(name: str, weight: float) -> None:
+            tenancy = {"tenant": name, "tenant_weight": weight}
+            ask(pipe, STORY, **tenancy, max_new_tokens=15, ignore_eos=True)
+            finished.append(name)
+
+        names = [("first", 1.0)] + [("light", 0.25)] * 4 + [("heavy", 4.0)] * 4
+        threads = [threading.Thread(target=run, args=item) for item in names]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.005)
+        for thread in threads:
+            thread.join()
+        last = len(finished) - 1 - finished[::-1].index("heavy")
+        assert finished[:last].count("light") <= 2, finished
+
+
 @covers("cache_salt")
-def test_cache_salt_separates_tenants(smollm2: Pipeline) -> None:
+def test_cache_salt_separates_prefixes(smollm2: Pipeline) -> None:
     prompt = "An unusual prompt that no other test sends, long enough to fill a few blocks. " * 3
     assert ask(smollm2, prompt, cache_salt="a").cached_tokens < 40
     assert ask(smollm2, prompt, cache_salt="a").cached_tokens > 40

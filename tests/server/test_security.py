@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from serving import QUESTION, STORY, RunningServer, running_server
 from support import wait_until
 
-from manymind import Pipeline
+from manymind import EngineConfig, Pipeline, pipeline
 from manymind.errors import InvalidParameterError
 from manymind.server.config import Limits, ServerConfig
 from manymind.server.keys import Allowance, ApiKey, KeyRing, api_key, read_keys
@@ -177,16 +178,76 @@ def test_request_quota(smollm2: Pipeline) -> None:
         assert server.get("/v1/models", headers=headers).status_code == 200
 
 
+def test_a_key_may_have_so_many_requests_at_once(smollm2: Pipeline) -> None:
+    digest = hashlib.sha256(b"one").digest()
+    keys = [ApiKey("one", digest, max_concurrent_requests=1), api_key("other", SECRET)]
+    headers = {"x-api-key": "one"}
+    with running_server(smollm2, ServerConfig("smollm2", port=0, keys=keys)) as server:
+        long = {**CHAT, "max_tokens": 1900, "ignore_eos": True, "stream": True}
+        url = f"{server.url}/v1/chat/completions"
+        with httpx.stream("POST", url, json=long, headers=headers, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            refused = server.post("/v1/chat/completions", CHAT, headers=headers)
+            assert refused.status_code == 429
+            assert refused.json()["error"]["code"] == "concurrency_quota_exceeded"
+            assert int(refused.headers["retry-after"]) >= 1
+            others = server.post("/v1/chat/completions", CHAT, headers={"x-api-key": SECRET})
+            assert others.status_code == 200
+        wait_until(lambda: server.service.active == 0, 5)
+        assert server.post("/v1/chat/completions", CHAT, headers=headers).status_code == 200
+
+
 def test_token_quota(locked: RunningServer) -> None:
     headers = {"x-api-key": "thrifty"}
-    body = {**CHAT, "max_tokens": 40, "ignore_eos": True}
-    assert locked.post("/v1/chat/completions", body, headers=headers).status_code == 200
-    wait_until(lambda: locked.service.active == 0)
-    refused = locked.post("/v1/chat/completions", body, headers=headers)
-    assert refused.status_code == 429
-    assert refused.json()["error"]["code"] == "tokens_quota_exceeded"
+    body = {**CHAT, "max_tokens": 150, "ignore_eos": True}
+    with httpx.stream(
+        "POST",
+        f"{locked.url}/v1/chat/completions",
+        json={**body, "stream": True},
+        headers=headers,
+        timeout=60,
+    ) as answer:
+        lines = (line for line in answer.iter_lines() if '"content"' in line)
+        for _ in range(30):
+            next(lines)
+        # What is computed counts at once, not when the answer is complete.
+        refused = locked.post("/v1/chat/completions", body, headers=headers)
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "tokens_quota_exceeded"
+        # A request that began within the quota is finished.
+        assert sum(1 for _ in lines) > 80
     counted = locked.metrics(headers={"x-api-key": SECRET})
     assert counted["manymind_key_tokens_total"] >= 77
+
+
+def test_keys_share_by_weight(smollm2_path: Path) -> None:
+    """One place in the engine, five requests of each key: the heavier key's end first."""
+    keys = [
+        ApiKey(name, hashlib.sha256(name.encode()).digest(), weight=weight)
+        for name, weight in (("light", 0.25), ("heavy", 4.0))
+    ]
+    config = EngineConfig(session_len=512, max_batch_size=1)
+    with (
+        pipeline(smollm2_path, config) as pipe,
+        running_server(pipe, ServerConfig("smollm2", port=0, keys=keys)) as server,
+    ):
+        finished: list[str] = []
+
+        def ask(name: str) -> None:
+            body = {**CHAT, "max_tokens": 15, "ignore_eos": True}
+            headers = {"x-api-key": name}
+            answer = server.post("/v1/chat/completions", body, headers=headers)
+            assert answer.status_code == 200
+            finished.append(name)
+
+        threads = [threading.Thread(target=ask, args=(name,)) for name in ["light", "heavy"] * 5]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        last = len(finished) - 1 - finished[::-1].index("heavy")
+        assert finished[:last].count("light") <= 2, finished
 
 
 def test_allowance_refills(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,11 +270,13 @@ def test_allowance_refills(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_key_files(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     digest = hashlib.sha256(b"k2").hexdigest()
-    entries: Any = [{"name": "a", "key": "k1", "priority": 3}, {"name": "b", "sha256": digest}]
+    more = {"priority": 3, "weight": 2.5, "max_concurrent_requests": 4}
+    entries: Any = [{"name": "a", "key": "k1", **more}, {"name": "b", "sha256": digest}]
     path.write_text(json.dumps(entries), encoding="utf-8")
     keys = read_keys(path)
     assert [key.digest for key in keys] == [hashlib.sha256(k).digest() for k in (b"k1", b"k2")]
-    assert keys[0].priority == 3
+    assert {name: getattr(keys[0], name) for name in more} == more
+    assert (keys[1].priority, keys[1].weight, keys[1].max_concurrent_requests) == (0, 1.0, 0)
     for wrong in (
         [],
         {},
@@ -223,6 +286,9 @@ def test_key_files(tmp_path: Path) -> None:
         [{"name": "a", "sha256": "zz"}],
         [{"name": "a", "key": "x", "nonsense": 1}],
         [{"name": "a", "key": "x", "requests_per_minute": -1}],
+        [{"name": "a", "key": "x", "max_concurrent_requests": 1.5}],
+        [{"name": "a", "key": "x", "weight": 0}],
+        [{"name": "a", "key": "x", "weight": float("nan")}],
         [{"name": "a", "key": "x"}, {"name": "a", "key": "y"}],
     ):
         path.write_text(json.dumps(wrong), encoding="utf-8")

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from manymind.errors import InvalidParameterError
 from manymind.server.keys import ApiKey
 from manymind.validation import require, require_int, require_number, require_strings
 
@@ -102,6 +104,17 @@ class ServerConfig:
         require(fits, "otlp_endpoint", "an http(s) URL", endpoint)
         both = (self.tls_certificate is None) == (self.tls_key is None)
         require(both, "tls_key", "certificate and key together", self.tls_key)
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        if self.tls_certificate is None:
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self.tls_certificate, self.tls_key)
+        except (OSError, ssl.SSLError) as error:
+            expected = "tls_certificate, tls_key: expected PEM files that belong together"
+            raise InvalidParameterError(f"{expected}, found {error}") from error
 
     @property
     def hosts(self) -> frozenset[str] | None:

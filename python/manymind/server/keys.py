@@ -15,9 +15,10 @@ from pathlib import Path
 
 from manymind.errors import InvalidParameterError
 from manymind.server.errors import retry_later
-from manymind.validation import require, require_int
+from manymind.validation import require, require_int, require_number
 
-_FIELDS = {"name", "key", "sha256", "requests_per_minute", "tokens_per_minute", "priority"}
+_QUOTAS = ("requests_per_minute", "tokens_per_minute", "max_concurrent_requests")
+_FIELDS = {"name", "key", "sha256", *_QUOTAS, "priority", "weight"}
 _MINUTE = 60.0
 
 
@@ -26,19 +27,23 @@ class ApiKey:
     """One client's key, of which only the SHA-256 is kept.
 
     Attributes:
-        name: for logs and metrics; also keeps the client's cached prefixes apart from others' and
-            gives it its share of the engine.
+        name: for logs and metrics; also keeps the client's cached prefixes apart from others'.
         digest: SHA-256 of the key.
         requests_per_minute, tokens_per_minute: quotas; 0 = none. Tokens are those of prompts and
             answers.
+        max_concurrent_requests: being answered or waiting for the engine; 0 = as many as all keys
+            together may have.
         priority: highest that its requests may ask for, and what they get when they ask for none.
+        weight: its share of the engine beside that of the other keys that wait.
     """
 
     name: str
     digest: bytes
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
+    max_concurrent_requests: int = 0
     priority: int = 0
+    weight: float = 1.0
 
 
 def api_key(name: str, key: str) -> ApiKey:
@@ -48,7 +53,7 @@ def api_key(name: str, key: str) -> ApiKey:
 
 def read_keys(path: Path) -> list[ApiKey]:
     """Keys of a JSON file: a list of objects with "name", "key" or "sha256" (hexadecimal), and
-    optionally "requests_per_minute", "tokens_per_minute", "priority".
+    optionally what else ``ApiKey`` has.
 
     Raises InvalidParameterError.
     """
@@ -72,12 +77,15 @@ def _read_key(index: int, entry: object) -> ApiKey:
     name = entry.get("name")
     require(isinstance(name, str) and bool(name), f"{where}.name", "a non-empty str", name)
     quotas = {}
-    for field in ("requests_per_minute", "tokens_per_minute"):
+    for field in _QUOTAS:
         quotas[field] = entry.get(field, 0)
         require_int(f"{where}.{field}", quotas[field], 0)
     priority = entry.get("priority", 0)
     require_int(f"{where}.priority", priority, -(2**31))
-    return ApiKey(str(name), _digest(where, entry), **quotas, priority=priority)
+    weight = entry.get("weight", 1.0)
+    require_number(f"{where}.weight", weight, 1e-3, 1e3)
+    digest = _digest(where, entry)
+    return ApiKey(str(name), digest, **quotas, priority=priority, weight=weight)
 
 
 def _digest(where: str, entry: Mapping[str, object]) -> bytes:
@@ -162,19 +170,33 @@ class Quotas:
     def __init__(self, keys: Sequence[ApiKey]) -> None:
         self._requests = {key.name: Allowance(key.requests_per_minute) for key in keys}
         self._tokens = {key.name: Allowance(key.tokens_per_minute) for key in keys}
+        self._active = dict.fromkeys(self._requests, 0)
 
     def admit(self, key: ApiKey | None) -> None:
-        """Counts a request; raises ApiError 429 if the key has used up its minute."""
+        """Counts a request, until ``release``; raises ApiError 429 if the key has used up its
+        minute or has as many requests running as it may.
+        """
         if key is None:
             return
+        if 0 < key.max_concurrent_requests <= self._active[key.name]:
+            expected = f"at most {key.max_concurrent_requests} requests of this key at once"
+            raise retry_later(429, f"expected {expected}", "concurrency_quota_exceeded", 1)
         for kind, allowances in (("requests", self._requests), ("tokens", self._tokens)):
             wait = allowances[key.name].wait_seconds(1)
             if wait > 0:
                 message = f"the quota of {kind} per minute of this key is used up"
                 raise retry_later(429, message, f"{kind}_quota_exceeded", wait)
         self._requests[key.name].take(1)
+        self._active[key.name] += 1
+
+    def release(self, key: ApiKey | None) -> None:
+        """A request that was admitted is over."""
+        if key is not None:
+            self._active[key.name] -= 1
 
     def charge(self, key: ApiKey | None, tokens: int) -> None:
-        """Takes the tokens of a request off the key's quota."""
+        """Takes tokens off the key's quota, as they are computed: the next request meets what is
+        left by then.
+        """
         if key is not None:
             self._tokens[key.name].take(tokens)

@@ -81,7 +81,7 @@ class Service:
         """The request's answer is sent, or never will be."""
         if record.generates:
             self.active -= 1
-            self._quotas.charge(record.key, record.prompt_tokens + record.generated_tokens)
+            self._quotas.release(record.key)
             if record.times:
                 self._rate.add()
 
@@ -135,6 +135,7 @@ class Service:
         if record.choices > self.config.limits.max_choices:
             expected = f"n * prompts of at most {self.config.limits.max_choices}"
             raise ApiError(400, f"n: expected {expected}, found {record.choices}", "too_many", "n")
+        self.charge(record, sum(len(prompt) for prompt in prompts))
         with ExitStack() as running:
             try:
                 stream = running.enter_context(AnswerStream(self.runtime, prompts, configs))
@@ -144,15 +145,19 @@ class Service:
                 # The engine takes nothing any more: opening its device again has failed.
                 self.device_lost = True
                 raise
-            yield Generation(stream, record)
+            yield Generation(self, stream, record)
+
+    def charge(self, record: RequestRecord, tokens: int) -> None:
+        """Takes tokens off the quota of the request's key."""
+        self._quotas.charge(record.key, tokens)
 
     def close(self) -> None:
         """Ends the threads."""
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     def _tenant_config(self, record: RequestRecord, config: GenerationConfig) -> GenerationConfig:
-        """A key's cached prefixes are its own, its turn comes by its own use of the engine, and its
-        priority has a ceiling.
+        """A key's cached prefixes are its own, its turn comes by its weight and its own use of the
+        engine, and its priority has a ceiling.
         """
         limit = self.config.request_timeout
         timeout = min(config.timeout or limit, limit) if limit else config.timeout
@@ -163,6 +168,8 @@ class Service:
             config,
             timeout=timeout or None,
             priority=min(config.priority or key.priority, key.priority),
+            tenant=key.name,
+            tenant_weight=key.weight,
             cache_salt=f"{key.name}\x00{config.cache_salt}",
         )
 
@@ -170,7 +177,8 @@ class Service:
 class Generation:
     """A stream whose progress is put on record."""
 
-    def __init__(self, stream: AnswerStream, record: RequestRecord) -> None:
+    def __init__(self, service: Service, stream: AnswerStream, record: RequestRecord) -> None:
+        self._service = service
         self._stream = stream
         self._record = record
 
@@ -178,6 +186,7 @@ class Generation:
         """The next pieces; empty at the end. Raises the error of a request that failed."""
         pieces = await self._stream.next()
         self._record.observe(pieces)
+        self._service.charge(self._record, sum(len(piece.token_ids) for piece in pieces))
         for piece in pieces:
             if piece.finish_reason == "error":
                 self._stream.raise_error()

@@ -89,6 +89,8 @@ void validate_lengths(const SamplingParams& params, int32_t vocab_size, int32_t 
         "prompt_logprobs: expected a value in [-1, ", most, "], found ", params.prompt_logprobs);
   require(std::isfinite(params.timeout) && params.timeout >= 0.0, "timeout", "finite seconds, at least 0",
           params.timeout);
+  require(params.tenant_weight >= 1e-3 && params.tenant_weight <= 1e3, "tenant_weight", "a value in [0.001, 1000]",
+          params.tenant_weight);
 }
 
 // Room for so many more; grows geometrically.

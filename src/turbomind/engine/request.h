@@ -64,7 +64,9 @@ struct SamplingParams {
   OutputRows output_last_hidden_state = OutputRows::kNone;
   int32_t priority = 0;              // higher is served first and preempted last
   double timeout = 0.0;              // seconds from submission after which the request fails; 0 = none
-  std::string cache_salt;            // tenant: prefixes are shared, and turns are shared fairly, only within one salt
+  std::string tenant;                // whose share of the engine it uses
+  double tenant_weight = 1.0;        // what that share is beside other tenants'
+  std::string cache_salt;            // prefixes are shared only within one salt
   std::vector<CacheKey> cache_keys;  // prefixes are shared only where these agree, too; may overlap
   // Restricts every draw; each of the n sequences takes a clone. Goes with no other rule on which tokens may be drawn.
   std::shared_ptr<const TokenGuide> guide;

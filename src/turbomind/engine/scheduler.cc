@@ -22,9 +22,8 @@ StepPlan Scheduler::schedule(double now) {
   make_room_for_urgent();
   const int64_t preemptions = num_preemptions_;
   schedule_decodes(plan);
-  schedule_prefills(plan);
   // Blocks are short: what was just given back is for the running ones.
-  if (num_preemptions_ == preemptions) admit_waiting(plan, now);
+  schedule_prompts(plan, num_preemptions_ == preemptions, now);
   plan.copies = kv_cache_.take_copies();
   if (encoder_) plan.encodes = encoder_->take_jobs();
   if (!plan.sequences.empty()) step_ = plan.id;
@@ -51,35 +50,49 @@ void Scheduler::schedule_decodes(StepPlan& plan) {
   }
 }
 
-void Scheduler::schedule_prefills(StepPlan& plan) {
-  // By index: sequences split off in this step are inserted behind their parent.
-  for (size_t i = 0; i < running_.size() && budget_ > 0; ++i) {
-    const SequencePtr sequence = running_[i];
-    if (sequence->num_uncomputed() <= 1 || !wants_compute(*sequence, plan.id)) continue;
-    const int64_t count = with_pictures(*sequence, std::min(budget_, sequence->num_uncomputed()));
-    if (count > 0) add_to_step(plan, sequence, count);
+void Scheduler::schedule_prompts(StepPlan& plan, bool admit, double now) {
+  // Taken down first: sequences that are admitted or split off meanwhile have had their part of this step.
+  std::vector<SequencePtr> prefills;
+  for (const SequencePtr& sequence : running_) {
+    if (sequence->num_uncomputed() > 1 && wants_compute(*sequence, plan.id)) prefills.push_back(sequence);
+  }
+  const auto before = [this](const SequencePtr& a, const SequencePtr& b) { return waiting_.goes_before(*a, *b); };
+  while (budget_ > 0) {
+    const auto next = std::min_element(prefills.begin(), prefills.end(), before);
+    const SequencePtr waiting = admit ? waiting_.front() : nullptr;
+    if (waiting && (next == prefills.end() || before(waiting, *next))) {
+      admit = admit_waiting(plan, waiting, now);
+    } else if (next != prefills.end()) {
+      const SequencePtr sequence = *next;
+      prefills.erase(next);
+      add_chunk(plan, sequence);
+    } else {
+      return;
+    }
   }
 }
 
-void Scheduler::admit_waiting(StepPlan& plan, double now) {
-  while (budget_ > 0) {
-    const SequencePtr sequence = waiting_.front();
-    // A pending token of a preempted sequence is known after the step on its way.
-    if (!sequence || sequence->num_pending > 0 || !has_slots(*sequence)) return;
-    // Each running sequence will soon need one more block.
-    if (!kv_cache_.admit(*sequence, static_cast<int64_t>(running_.size()), plan.id)) return;
-    waiting_.erase(sequence);
-    if (!sequence->admitted) {
-      sequence->admitted = true;
-      sequence->cached_tokens = sequence->num_computed;
-      sequence->times.first_scheduled = now;
-    }
-    sequence->state = SequenceState::kRunning;
-    reserved_slots_ += static_cast<int64_t>(sequence->siblings.size());
-    insert_running(sequence);
-    const int64_t count = with_pictures(*sequence, std::min(budget_, sequence->num_uncomputed()));
-    if (count > 0) add_to_step(plan, sequence, count);
+bool Scheduler::admit_waiting(StepPlan& plan, const SequencePtr& sequence, double now) {
+  // A pending token of a preempted sequence is known after the step on its way.
+  if (sequence->num_pending > 0 || !has_slots(*sequence)) return false;
+  // Each running sequence will soon need one more block.
+  if (!kv_cache_.admit(*sequence, static_cast<int64_t>(running_.size()), plan.id)) return false;
+  waiting_.erase(sequence);
+  if (!sequence->admitted) {
+    sequence->admitted = true;
+    sequence->cached_tokens = sequence->num_computed;
+    sequence->times.first_scheduled = now;
   }
+  sequence->state = SequenceState::kRunning;
+  reserved_slots_ += static_cast<int64_t>(sequence->siblings.size());
+  insert_running(sequence);
+  add_chunk(plan, sequence);
+  return true;
+}
+
+void Scheduler::add_chunk(StepPlan& plan, const SequencePtr& sequence) {
+  const int64_t count = with_pictures(*sequence, std::min(budget_, sequence->num_uncomputed()));
+  if (count > 0) add_to_step(plan, sequence, count);
 }
 
 int64_t Scheduler::with_pictures(const Sequence& sequence, int64_t count) {
@@ -126,7 +139,9 @@ void Scheduler::add_to_step(StepPlan& plan, const SequencePtr& sequence, int64_t
   sequence->last_step = plan.id;
   plan.num_tokens += count;
   budget_ -= count;
-  waiting_.charge(sequence->params().cache_salt, count);
+  // What is computed again after a preemption is not the tenant's doing.
+  waiting_.charge(*sequence, std::clamp<int64_t>(sequence->num_computed - sequence->num_charged, 0, count));
+  sequence->num_charged = std::max(sequence->num_charged, sequence->num_computed);
   kv_cache_.commit(*sequence, plan.id);
   const bool reached = sequence->num_uncomputed() == 0;
   const bool samples = reached && !sequence->at_length();

@@ -35,7 +35,7 @@ struct SchedulerLimits {
   int64_t max_num_batched_tokens;
 };
 
-// Decides what each step computes: one token budget, decoding sequences first, then prefill chunks, then new sequences.
+// Decides what each step computes: one token budget, decoding sequences first, then prompts by tenants' shares.
 // When KV blocks run out, the sequence to be served last gives its own back and is computed again later; the first one
 // can always go on, so there is always progress. Owned by the engine thread.
 class Scheduler {
@@ -62,8 +62,13 @@ class Scheduler {
   // A waiting sequence of higher priority takes the place of running ones of lower priority.
   void make_room_for_urgent();
   void schedule_decodes(StepPlan& plan);
-  void schedule_prefills(StepPlan& plan);
-  void admit_waiting(StepPlan& plan, double now);
+  // Chunks of running sequences' prompts and new sequences, in the order of the waiting queue. admit: new ones may
+  // join.
+  void schedule_prompts(StepPlan& plan, bool admit, double now);
+  // False: there is no room for it now.
+  bool admit_waiting(StepPlan& plan, const SequencePtr& sequence, double now);
+  // As much of the sequence's known tokens as the step can have.
+  void add_chunk(StepPlan& plan, const SequencePtr& sequence);
   // Grows the sequence by one token at the expense of those behind it. False: it had to yield itself.
   bool grow_or_preempt(const SequencePtr& sequence);
   void preempt(const SequencePtr& sequence);

@@ -56,7 +56,8 @@ struct Sequence {
   int32_t num_pending = 0;      // further ones are sampled, but still on the device: one per step on its way
   int32_t pending_row = 0;      // row of the last of them among the tokens its step sampled
   int64_t num_computed = 0;
-  uint64_t last_step = 0;  // the last step it was part of
+  int64_t num_charged = 0;  // leading tokens that its tenant's share has paid for
+  uint64_t last_step = 0;   // the last step it was part of
 
   std::vector<int32_t> blocks;            // block table; block i holds tokens [i * block_size, (i + 1) * block_size)
   int32_t num_cached_blocks = 0;          // leading blocks that the prefix cache knows
