@@ -75,6 +75,8 @@ class SamplingParams:
     output_last_hidden_state: str
     priority: int
     timeout: float
+    tenant: str
+    tenant_weight: float
     cache_salt: str
     cache_keys: list[tuple[int, int, bytes]]
     guide: TokenGuide | None

@@ -30,6 +30,21 @@ _CHUNK = 1 << 16
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PORTS = {"http": 80, "https": 443}
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# Parts of IANA's registries of special-purpose addresses (RFC 6890) that the standard library takes
+# for public, in some or all of its versions.
+_SPECIAL = [
+    ipaddress.ip_network(block)
+    for block in (
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "64:ff9b:1::/48",
+        "100::/64",
+        "2001::/23",
+        "2001:db8::/32",
+        "3fff::/20",
+        "5f00::/16",
+    )
+]
 
 
 def resolve_host(host: str, port: int) -> list[str]:
@@ -174,6 +189,8 @@ def is_public(address: str) -> bool:
             carried = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
         if carried is not None:
             return is_public(str(carried))
+    if any(parsed in block for block in _SPECIAL if block.version == parsed.version):
+        return False
     return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
 
 

@@ -16,7 +16,7 @@ import pytest
 from manymind import EngineConfig, GenerationConfig, Pipeline, Response, pipeline
 from manymind.errors import InvalidParameterError
 from manymind.guided import GuideCompiler
-from manymind.guided.compiler import MAX_CACHED_GRAMMARS
+from manymind.guided.compiler import MAX_CACHED_GRAMMARS, MAX_IDLE_SECONDS
 
 PERSON: dict[str, Any] = {
     "type": "object",
@@ -231,6 +231,13 @@ REFUSED = [
     ({"type": "unknown"}, "type"),
     ({"oneOf": [{"type": "object"}, {"properties": {"a": {}}}]}, "oneOf"),
     (False, "not"),
+    # Where the grammar's library names no keyword, it is found by trial.
+    ({"type": "array", "items": {"enum": [1, 2]}, "minItems": 10**9}, "minItems: "),
+    (
+        {"properties": {"a": {"multipleOf": 3, "minimum": 10**15}}, "required": ["a"]},
+        "multipleOf: ",
+    ),
+    ({"type": "string", "pattern": "a" * 9000}, "pattern: expected at most 8192"),
 ]
 
 
@@ -266,7 +273,7 @@ MALFORMED = [
     ({"type": "xml"}, r"response_format\.type: expected one of"),
     ({"type": "regex"}, r"response_format\.regex: expected with type 'regex'"),
     ({"type": "regex", "regex": "(a"}, r"response_format\.regex: "),
-    ({"type": "regex", "regex": "a" * 70_000}, r"at most|1 to 65536"),
+    ({"type": "regex", "regex": "a" * 70_000}, r"1 to 8192"),
     ({"type": "choice", "choice": []}, r"response_format\.choice"),
     ({"type": "grammar", "grammar": "no grammar"}, r"response_format\.grammar: expected GBNF"),
     ({"type": "json_object", "schema": {}}, r"response_format\.schema: this field"),
@@ -313,6 +320,20 @@ def test_whitespace_is_bounded(smollm2: Pipeline) -> None:
     text = smollm2(QUESTION, config).text
     assert isinstance(json.loads(text), list)
     assert re.search(r"\n\s*\n", text) is None
+
+
+def test_grammars_nobody_asks_for_are_dropped(
+    smollm2: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("manymind.guided.compiler.time.monotonic", lambda: now)
+    compiler = GuideCompiler(smollm2.runtime.tokenizer, smollm2.runtime.engine.vocab_size)
+    first = compiler.compile(as_schema(PERSON))
+    now += MAX_IDLE_SECONDS - 1
+    assert compiler.compile(as_schema(PERSON)) is first
+    now += MAX_IDLE_SECONDS + 1
+    compiler.compile({"type": "choice", "choice": ["another"]})
+    assert compiler.compile(as_schema(PERSON)) is not first
 
 
 def test_compiled_grammars_are_kept_and_bounded(smollm2: Pipeline) -> None:

@@ -20,10 +20,13 @@ PICTURE = encoded(rgb(16, 24), "PNG")
 
 
 class Handler(BaseHTTPRequestHandler):
-    seen: list[tuple[str, str]]  # path and Host of each request; set by the fixture
+    # Path and Host, and names of headers, of each request; set by the fixture.
+    seen: list[tuple[str, str]]
+    headers_seen: list[list[str]]
 
     def do_GET(self) -> None:
         self.seen.append((self.path, self.headers["Host"]))
+        self.headers_seen.append([name.lower() for name in self.headers])
         actions = {
             "/picture": lambda: self.reply(200, PICTURE),
             "/missing": lambda: self.reply(404, b""),
@@ -71,6 +74,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server() -> Iterator[ThreadingHTTPServer]:
     Handler.seen = []
+    Handler.headers_seen = []
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
         thread.start()
@@ -103,6 +107,48 @@ def test_private_addresses_are_refused(server: ThreadingHTTPServer) -> None:
     assert Handler.seen == []
     with pytest.raises(MediaAccessError, match="not allowed"):
         load_image(url(server, "/picture"), MediaLimits(allow_urls=False))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.1",
+        "127.0.1",
+        "127.255.255.254",
+        "2130706433",
+        "017700000001",
+        "0177.0.0.1",
+        "0x7f.0.0.1",
+        "0x7f000001",
+        "0",
+        "[::1]",
+        "[::]",
+        "[0:0:0:0:0:0:0:1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::127.0.0.1]",
+        "[64:ff9b::7f00:1]",
+        "[2002:7f00:1::]",
+        "localhost",
+        "LOCALHOST.",
+        "\uff11\uff12\uff17.0.0.1",
+        "127\u30020\u30020\u30021",
+        "\u24db\u24de\u24d2\u24d0\u24db\u24d7\u24de\u24e2\u24e3",
+    ],
+)
+def test_every_spelling_of_loopback_is_refused(server: ThreadingHTTPServer, host: str) -> None:
+    """Numbers of any base, short forms, addresses within addresses, wide characters."""
+    fetcher = UrlFetcher(1 << 20, 5.0)
+    with pytest.raises((MediaAccessError, MediaFetchError)):
+        fetcher.fetch(f"http://{host}:{server.server_port}/picture")
+    assert Handler.seen == []
+
+
+def test_a_fetch_carries_nothing_of_the_client(server: ThreadingHTTPServer) -> None:
+    local().fetch(url(server, "/to-picture"))
+    sent = {"host", "user-agent", "accept", "accept-encoding", "connection"}
+    assert [set(names) for names in Handler.headers_seen] == [sent, sent]
 
 
 class Names:
@@ -199,6 +245,14 @@ def test_nobody_answers() -> None:
         "::ffff:10.0.0.1",
         "64:ff9b::a00:1",
         "2002:a00:1::1",
+        "::127.0.0.1",
+        "::ffff:0:127.0.0.1",
+        "64:ff9b:1::a00:1",
+        "198.18.0.1",
+        "192.0.0.8",
+        "2001:db8::1",
+        "fec0::1",
+        "100::1",
         "2001:0:4136:e378:8000:63bf:3fff:fdd2",
     ],
 )

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from manymind.errors import EngineError, InvalidParameterError
+from manymind.guided.culprit import culprit, names_keyword
 from manymind.guided.formats import Grammar, grammar_of
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 # Bounds of what is kept: a compiled grammar takes some ten times its text.
 MAX_CACHED_GRAMMARS = 128
 MAX_CACHED_CHARS = 4 << 20
+MAX_IDLE_SECONDS = 1800.0  # since it was last asked for
 
 
 class TokenBytes(Protocol):
@@ -49,7 +52,8 @@ class GuideCompiler:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._vocabulary: _turbomind.GuideVocabulary | None = None
-        self._cache: OrderedDict[Grammar, _turbomind.TokenGuide] = OrderedDict()
+        # With the time of the last use; least recently used first.
+        self._cache: OrderedDict[Grammar, tuple[_turbomind.TokenGuide, float]] = OrderedDict()
         self._cached_chars = 0
         self._vocabulary_lock = threading.Lock()  # guards _vocabulary
         self._cache_lock = threading.Lock()  # guards _cache and _cached_chars
@@ -62,33 +66,53 @@ class GuideCompiler:
         """
         grammar = grammar_of(response_format)
         with self._cache_lock:
-            known = self._cache.get(grammar)
+            known = self._cache.pop(grammar, None)
             if known is not None:
-                self._cache.move_to_end(grammar)
-                return known
-        guide = self._compile(grammar, response_format["type"])
+                self._cache[grammar] = (known[0], time.monotonic())
+                return known[0]
+        guide = self._compile_or_explain(grammar, response_format["type"])
         self._keep(grammar, guide)
         return guide
 
-    def _compile(self, grammar: Grammar, name: str) -> _turbomind.TokenGuide:
+    def _compile_or_explain(self, grammar: Grammar, name: str) -> _turbomind.TokenGuide:
+        try:
+            return self._compile(grammar)
+        except InvalidParameterError as error:
+            message = _say(str(error).removeprefix("response_format: "))
+            if name == "json_schema" and not names_keyword(message):
+                message = f"{culprit(grammar.text, self._compiles)}: {message}"
+            raise InvalidParameterError(f"response_format.{name}: {message}") from error
+
+    def _compile(self, grammar: Grammar) -> _turbomind.TokenGuide:
         from manymind import _turbomind
 
         vocabulary = self._load_vocabulary()
+        return _turbomind.GrammarGuide(vocabulary, grammar.kind, grammar.text, grammar.hints)
+
+    def _compiles(self, schema: str) -> bool:
         try:
-            return _turbomind.GrammarGuide(vocabulary, grammar.kind, grammar.text, grammar.hints)
-        except InvalidParameterError as error:
-            raise InvalidParameterError(f"response_format.{name}: {_say(str(error))}") from error
+            self._compile(Grammar("json_schema", schema))
+        except InvalidParameterError:
+            return False
+        return True
 
     def _keep(self, grammar: Grammar, guide: _turbomind.TokenGuide) -> None:
+        now = time.monotonic()
         with self._cache_lock:
             if grammar not in self._cache:
                 self._cached_chars += len(grammar.text)
-            self._cache[grammar] = guide
-            while (
-                len(self._cache) > MAX_CACHED_GRAMMARS or self._cached_chars > MAX_CACHED_CHARS
-            ) and len(self._cache) > 1:
+            self._cache[grammar] = (guide, now)
+            while len(self._cache) > 1 and self._is_over(now):
                 dropped, _ = self._cache.popitem(last=False)
                 self._cached_chars -= len(dropped.text)
+
+    def _is_over(self, now: float) -> bool:
+        _, last_use = next(iter(self._cache.values()))
+        return (
+            len(self._cache) > MAX_CACHED_GRAMMARS
+            or self._cached_chars > MAX_CACHED_CHARS
+            or now - last_use > MAX_IDLE_SECONDS
+        )
 
     def _load_vocabulary(self) -> _turbomind.GuideVocabulary:
         from manymind import _turbomind
@@ -133,6 +157,8 @@ _KEYWORDS = (
     ("Resource '", "$ref"),
     ("Unimplemented keys", "unsupported keywords"),
     ("Invalid type", "type"),
+    ("NoExtensionBias", "a rule or $ref that means nothing but itself"),
+    ("recursion limit exceeded", "too many levels of properties or other schemas"),
 )
 
 

@@ -26,8 +26,11 @@ from manymind.guided.json_schema import schema_text
 from manymind.guided.structural_tags import structural_tag_grammar
 from manymind.validation import require
 
-MAX_GRAMMAR_CHARS = 1 << 20
-MAX_REGEX_CHARS = 1 << 16
+# Compiling takes a stack in proportion to the chains of rules in it (256 KiB of the shortest rules
+# fit), and for expressions time with the square of their length (8 KiB: some seconds).
+MAX_GRAMMAR_CHARS = 1 << 18
+MAX_GBNF_CHARS = 1 << 16  # its conversion takes time with the square of its length
+MAX_REGEX_CHARS = 1 << 13
 MAX_CHOICES = 4096
 
 
@@ -127,8 +130,10 @@ def _choice(response_format: Mapping[str, Any]) -> Grammar:
 def _grammar(response_format: Mapping[str, Any]) -> Grammar:
     text = response_format["grammar"]
     _require_text("response_format.grammar", text, MAX_GRAMMAR_CHARS)
-    from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark
+    from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark, is_lark_syntax
 
+    if not is_lark_syntax(text):
+        _require_text("response_format.grammar", text, MAX_GBNF_CHARS)
     try:
         lark = any_to_lark(text)
     except (GbnfToLarkError, RecursionError) as error:

@@ -15,7 +15,8 @@ from typing import Any
 from manymind.errors import InvalidParameterError
 from manymind.validation import require
 
-MAX_SCHEMA_CHARS = 1 << 20
+MAX_SCHEMA_CHARS = 1 << 19
+MAX_PATTERN_CHARS = 1 << 13  # of one regular expression
 MAX_DEPTH = 128  # of schemas within schemas
 
 # Models like to indent; the bound keeps one that has nothing more to say from doing so for ever.
@@ -73,6 +74,7 @@ def _prepare(schema: Any, name: str, depth: int) -> Any:
     if "x-guidance" in schema:
         raise InvalidParameterError(f"{name}.x-guidance: this keyword is not supported")
     _refuse_uncountable(schema, name)
+    _refuse_long_patterns(schema, name)
     return {key: _prepare_value(key, value, name, depth) for key, value in _kept(schema)}
 
 
@@ -111,6 +113,14 @@ def _refuse_uncountable(schema: Mapping[str, Any], name: str) -> None:
             f"{name}.minProperties: expected at most 1 or the number of required properties, "
             f"found {minimum}: more is not supported"
         )
+
+
+def _refuse_long_patterns(schema: Mapping[str, Any], name: str) -> None:
+    named = schema.get("patternProperties")
+    patterns = [("patternProperties", key) for key in named] if isinstance(named, Mapping) else []
+    for keyword, pattern in [*patterns, ("pattern", schema.get("pattern"))]:
+        fits = not isinstance(pattern, str) or len(pattern) <= MAX_PATTERN_CHARS
+        require(fits, f"{name}.{keyword}", f"at most {MAX_PATTERN_CHARS} characters", "more")
 
 
 def _is_strings(values: list[Any]) -> bool:

@@ -28,6 +28,8 @@ from manymind.server.tracing import Tracing
 from manymind.server.web import add_pages
 
 Endpoint = Callable[[Request, Service], Awaitable[Response]]
+_EVENTS = "text/event-stream"
+_LINES = "application/x-ndjson"
 
 
 def create_app(service: Service, config: ServerConfig, tracing: Tracing | None = None) -> Guard:
@@ -98,6 +100,7 @@ def _add_post(
     path: str,
     endpoint: Endpoint,
     body: type[RequestModel],
+    streams: str | None,
 ) -> None:
     """A route whose body is read by the endpoint itself, within bounds, and documented here."""
 
@@ -110,12 +113,14 @@ def _add_post(
     definitions = schema.pop("$defs", {}) | {body.__name__: schema}
     reference = {"$ref": template.format(model=body.__name__)}
     content = {"application/json": {"schema": reference}}
+    answers: dict[str, Any] = {"application/json": {}} | ({streams: {}} if streams else {})
     app.add_api_route(
         path,
         handle,
         methods=["POST"],
         operation_id=path.strip("/").replace("/", "_"),
         response_model=None,
+        responses={200: {"content": answers}},
         openapi_extra={"requestBody": {"required": True, "content": content}},
     )
     schemas.update({f"{prefix}.{name}": item for name, item in definitions.items()})
@@ -123,21 +128,21 @@ def _add_post(
 
 def _add_interfaces(app: FastAPI, service: Service) -> None:
     schemas: dict[str, Any] = {}
-    for path, endpoint, body in (
-        ("/v1/chat/completions", chat.create, chat.ChatRequest),
-        ("/v1/completions", completions.create, completions.CompletionRequest),
-        ("/v1/responses", responses.create, responses.ResponseRequest),
-        ("/v1/embeddings", embeddings.create, embeddings.EmbeddingRequest),
-        ("/tokenize", text.tokenize, text.TokenizeRequest),
-        ("/detokenize", text.detokenize, text.DetokenizeRequest),
-        ("/v1/messages", anthropic.create, anthropic.MessageRequest),
-        ("/v1/messages/count_tokens", anthropic.count_tokens, anthropic.CountRequest),
-        ("/api/generate", ollama.generate, ollama.GenerateRequest),
-        ("/api/chat", ollama.chat, ollama.ChatRequest),
-        ("/api/embed", embeddings.create_for_ollama, ollama.EmbedRequest),
-        ("/api/show", ollama.show, ollama.ShowRequest),
+    for path, endpoint, body, streams in (
+        ("/v1/chat/completions", chat.create, chat.ChatRequest, _EVENTS),
+        ("/v1/completions", completions.create, completions.CompletionRequest, _EVENTS),
+        ("/v1/responses", responses.create, responses.ResponseRequest, _EVENTS),
+        ("/v1/embeddings", embeddings.create, embeddings.EmbeddingRequest, None),
+        ("/tokenize", text.tokenize, text.TokenizeRequest, None),
+        ("/detokenize", text.detokenize, text.DetokenizeRequest, None),
+        ("/v1/messages", anthropic.create, anthropic.MessageRequest, _EVENTS),
+        ("/v1/messages/count_tokens", anthropic.count_tokens, anthropic.CountRequest, None),
+        ("/api/generate", ollama.generate, ollama.GenerateRequest, _LINES),
+        ("/api/chat", ollama.chat, ollama.ChatRequest, _LINES),
+        ("/api/embed", embeddings.create_for_ollama, ollama.EmbedRequest, None),
+        ("/api/show", ollama.show, ollama.ShowRequest, None),
     ):
-        _add_post(app, service, schemas, path, endpoint, body)
+        _add_post(app, service, schemas, path, endpoint, body, streams)
     _document(app, schemas)
 
     @app.get("/v1/models")
@@ -160,7 +165,10 @@ def _document(app: FastAPI, schemas: dict[str, Any]) -> None:
         components.update(schemas)
         for item in document["paths"].values():
             for operation in item.values():
-                errors = {"description": "An error, in the form of the route's interface."}
+                errors = {
+                    "description": "An error, in the form of the route's interface.",
+                    "content": {"application/json": {}},
+                }
                 operation["responses"].update({"4XX": errors, "5XX": errors})
         return document
 
@@ -199,7 +207,7 @@ def _add_operations(app: FastAPI, service: Service, metrics: Metrics) -> None:
         stats = service.runtime.engine.stats()
         return json_response({"server_load": service.active, **stats})
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> Response:
         return PlainTextResponse(
             await service.beside(metrics.exposition),

@@ -9,7 +9,9 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from starlette.responses import Response
 
 from manymind.errors import ManymindError
@@ -38,6 +40,19 @@ class RequestModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Documents of an unsupported field the values that are let pass."""
+        document = handler(schema)
+        fields = handler.resolve_ref_schema(document).get("properties", {})
+        for name, harmless in cls.unsupported.items():
+            if name in fields:
+                said = "Not supported: only values that ask for nothing."
+                fields[name] = {"enum": [None, *harmless], "description": said}
+        return document
 
     def refuse_unsupported(self) -> None:
         """Raises ApiError 400 naming the first unsupported field that was given."""

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "turbomind/core/error.h"
+#include "turbomind/guided/large_stack.h"
 
 namespace turbomind {
 namespace {
@@ -22,7 +23,9 @@ GrammarMatcher::GrammarMatcher(std::shared_ptr<const GuideVocabulary> vocabulary
   init.log_stderr_level = 0;
   init.limits.max_lexer_states = kMaxLexerStates;
   init.limits.verbose_errors = false;
-  matcher_.reset(api().new_matcher(&init, kind.c_str(), grammar.c_str()));
+  // The library compiles rules and references by recursion, as deep as the grammar chains them: thousands of them would
+  // overflow the stack of an ordinary thread and so end the process.
+  run_on_large_stack([&] { matcher_.reset(api().new_matcher(&init, kind.c_str(), grammar.c_str())); });
   const char* error = api().matcher_get_error(matcher_.get());
   check(error == nullptr, ErrorCode::kInvalidArgument, error == nullptr ? "" : error);
   check(api().matcher_get_mask_byte_size(matcher_.get()) == vocabulary_->mask_words() * sizeof(uint32_t),
@@ -67,7 +70,9 @@ bool GrammarMatcher::is_accepting() { return api().matcher_is_accepting(matcher_
 void GrammarMatcher::check_done(int32_t status) {
   if (status == 0) return;
   const char* error = api().matcher_get_error(matcher_.get());
-  fail(ErrorCode::kUnsupported, "guide: ", error == nullptr ? "the grammar failed" : error);
+  // The grammar's author asked for too much: an error of the request, not of the engine.
+  fail(ErrorCode::kInvalidArgument,
+       "response_format: the grammar is too complex: ", error == nullptr ? "it failed" : error);
 }
 
 }  // namespace turbomind

@@ -11,8 +11,8 @@
 
 namespace turbomind {
 
-// Where a text stands in a grammar. Errors of the library, such as a grammar that is too complex to go on, are thrown
-// as kUnsupported.
+// Where a text stands in a grammar. A grammar that is too complex to go on is thrown as kInvalidArgument: the library
+// has limits, and errors of it are the grammar's doing.
 class GrammarMatcher {
  public:
   // kind: "json_schema", "regex", "lark" or "llguidance", see llguidance's llg_new_matcher. Throws kInvalidArgument

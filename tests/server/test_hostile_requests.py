@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests that are made to cost much: schemas, expressions, grammars and counts.
+
+The chains used to end the process: the grammar's library compiles them by recursion.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+from serving import QUESTION, RunningServer
+
+from manymind.guided.json_schema import MAX_SCHEMA_CHARS
+from manymind.server.config import ServerConfig
+
+CHAT: dict[str, Any] = {"model": "smollm2", "messages": QUESTION, "max_tokens": 60}
+MOST_SECONDS = 10.0  # of one request, on a machine that does other things as well
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(depth):
+        schema = {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+    return schema
+
+
+def exponential(depth: int) -> dict[str, Any]:
+    """Definitions of which each names the one before twice."""
+    definitions: dict[str, Any] = {"d0": {"type": "string"}}
+    for i in range(1, depth):
+        reference = {"$ref": f"#/$defs/d{i - 1}"}
+        definitions[f"d{i}"] = {"anyOf": [reference, {"type": "array", "items": reference}]}
+    return {"$defs": definitions, "$ref": f"#/$defs/d{depth - 1}"}
+
+
+def chain(link: dict[str, Any], leaf: dict[str, Any]) -> dict[str, Any]:
+    """Definitions of which each is a link to the next, as many as the limits let in."""
+    count = MAX_SCHEMA_CHARS // (len(json.dumps({"d12345": link})) + 6)
+    text = json.dumps(link)
+    definitions = {f"d{i}": json.loads(text.replace("NEXT", f"d{i + 1}")) for i in range(count)}
+    return {"$defs": {**definitions, f"d{count}": leaf}, "$ref": "#/$defs/d0"}
+
+
+def rules(body: str, count: int) -> dict[str, Any]:
+    """A chain of rules of a grammar; N in the body is the next one's number."""
+    links = "".join(f"r{i}: {body.replace('N', str(i + 1))}\n" for i in range(count))
+    return {"type": "grammar", "grammar": f'start: r0\n{links}r{count}: "x"'}
+
+
+def as_schema(schema: Any) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+
+
+def as_regex(pattern: str) -> dict[str, Any]:
+    return {"type": "regex", "regex": pattern}
+
+
+NEXT = {"$ref": "#/$defs/NEXT"}
+OBJECT = {"type": "object", "properties": {"a": NEXT}, "required": ["a"]}
+HOSTILE: dict[str, dict[str, Any]] = {
+    "deep": as_schema(nested(300)),
+    "deep enough": as_schema(nested(100)),
+    "doubling": as_schema(exponential(60)),
+    "self": as_schema({"$ref": "#"}),
+    "cycle": as_schema({"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}),
+    "wide": as_schema({"enum": [f"value {i}" for i in range(20_000)]}),
+    "many alternatives": as_schema({"anyOf": [{"const": i} for i in range(5000)]}),
+    "long string": as_schema({"type": "string", "minLength": 10**9}),
+    "many items": as_schema({"type": "array", "minItems": 10**9}),
+    "many of two": as_schema({"type": "array", "items": nested(3), "minItems": 10_000}),
+    "large number": as_schema({"type": "integer", "multipleOf": 3, "minimum": 10**15}),
+    "no type": as_schema({"type": {"type": "type"}}),
+    "pattern in pattern": as_schema({"type": "string", "pattern": "^(([a-z])+.)+[A-Z]([a-z])+$"}),
+    "backtracking": as_regex("(a+)+(b+)*c(a|aa)+(a|a)*"),
+    "counted": as_regex("(.{1,5000}){1,5000}"),
+    "counted twice": as_regex("((a{0,900}){0,900}){0,900}"),
+    "exact count": as_regex("[ab]*a[ab]{900}"),
+    "unbalanced": as_regex("((((((((("),
+    "long": as_regex("(a|b)?" * 8000),
+    "left recursion": {"type": "grammar", "grammar": "start: start start | start"},
+    "empty loop": {"type": "grammar", "grammar": 'start: a\na: b*\nb: a* | "x"?'},
+    "ambiguous": {"type": "grammar", "grammar": 'start: e\ne: e e | "x" | e "x" e'},
+    "chain of references": as_schema(chain(NEXT, {"type": "string"})),
+    "chain of all": as_schema(chain({"allOf": [NEXT]}, {"type": "string"})),
+    "chain of any": as_schema(chain({"anyOf": [NEXT, {"type": "null"}]}, {"type": "string"})),
+    "chain of lists": as_schema(chain({"type": "array", "items": NEXT}, {"type": "string"})),
+    "chain of objects": as_schema(chain(OBJECT, {"type": "string"})),
+    "chain of rules": rules("rN", 18_000),
+    "chain of rules with words": rules('"a" rN', 12_000),
+    "doubling rules": rules("rN | rN rN", 9000),
+    "chain of terminals": {
+        "type": "grammar",
+        "grammar": "start: R0\n"
+        + "".join(f'R{i}: R{i + 1} | "b"\n' for i in range(13_000))
+        + 'R13000: "x"',
+    },
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_grammars_cost_little(server: RunningServer, name: str) -> None:
+    """An answer or a refusal, in time, and the server goes on."""
+    begin = time.monotonic()
+    answer = server.post("/v1/chat/completions", {**CHAT, "response_format": HOSTILE[name]})
+    assert time.monotonic() - begin < MOST_SECONDS
+    assert answer.status_code in (200, 400), answer.text[:500]
+    if answer.status_code == 400:
+        assert answer.json()["error"]["code"] in ("invalid_value", "invalid_json")
+    assert server.get("/health").status_code == 200
+
+
+def test_the_loop_answers_while_a_grammar_is_compiled(server: RunningServer) -> None:
+    """Compiling is done beside the event loop."""
+    body = {**CHAT, "response_format": as_schema({"enum": [f"v{i}" for i in range(30_000)]})}
+    thread = threading.Thread(target=server.post, args=("/v1/chat/completions", body))
+    thread.start()
+    longest = 0.0
+    while thread.is_alive():
+        begin = time.monotonic()
+        assert server.get("/health").status_code == 200
+        longest = max(longest, time.monotonic() - begin)
+    thread.join()
+    assert longest < 2.0
+
+
+@pytest.mark.parametrize(
+    ("path", "change", "param"),
+    [
+        ("/v1/chat/completions", {"n": 10**9}, "n"),
+        ("/v1/chat/completions", {"n": 129}, "n"),
+        ("/v1/chat/completions", {"top_logprobs": 10**6, "logprobs": True}, "top_logprobs"),
+        ("/v1/chat/completions", {"stop": ["x"] * 17}, "stop"),
+        ("/v1/chat/completions", {"stop": "x" * 2000}, "stop"),
+        ("/v1/chat/completions", {"logit_bias": {str(i): 1 for i in range(1025)}}, "logit_bias"),
+        ("/v1/chat/completions", {"allowed_token_ids": [1] * 1025}, "allowed_token_ids"),
+        ("/v1/chat/completions", {"bad_words": ["x"] * 257}, "bad_words"),
+        ("/v1/chat/completions", {"messages": QUESTION * 8193}, "messages"),
+        ("/v1/completions", {"prompt": ["x"] * 257, "messages": None}, "prompt"),
+        ("/v1/completions", {"prompt": ["x"] * 200, "n": 2, "messages": None}, "n"),
+        ("/v1/completions", {"prompt": [[5] * 5000], "messages": None}, None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_counts_are_bounded(
+    server: RunningServer, path: str, change: dict[str, Any], param: str | None
+) -> None:
+    body = {name: value for name, value in {**CHAT, **change}.items() if value is not None}
+    answer = server.post(path, body)
+    assert answer.status_code == 400
+    if param is not None:
+        assert answer.json()["error"]["param"].startswith(param)
+
+
+def test_listens_on_loopback_by_default() -> None:
+    config = ServerConfig("smollm2")
+    assert config.host == "127.0.0.1"
+    assert config.hosts == {"127.0.0.1", "::1", "localhost"}
+    assert config.allowed_origins == ()
