@@ -10,8 +10,6 @@
 namespace fakecann {
 namespace {
 
-using FloatUnary = float (*)(float);
-
 aclnnStatus unary(const char* op, FakeIn self, aclTensor* out, uint64_t* size, aclOpExecutor** executor,
                   const std::function<float(float)>& function) {
   return plan(op, size, executor, [&](Call& call) {
@@ -39,6 +37,7 @@ Dims broadcast(const Call& call, const Dims& a, const Dims& b) {
 struct Pair {
   std::function<float(float, float)> floats;
   std::function<int64_t(int64_t, int64_t)> integers;  // none: integers are computed as floats
+  FakeScalar alpha = nullptr;                           // a further argument that some take
 };
 
 void run_pair(const Bound& bound, int a, int b, int y, const Pair& pair) {
@@ -60,6 +59,7 @@ aclnnStatus binary(const char* op, FakeIn self, FakeIn other, aclTensor* out, ui
                    const Pair& pair) {
   return plan(op, size, executor, [&](Call& call) {
     const int a = call.in("self", self), b = call.in("other", other), y = call.out("out", out);
+    call.scalar("alpha", pair.alpha);
     call.check();
     const Dims dims = broadcast(call, call.view(a).dims, call.view(b).dims);
     call.require(call.view(y).dims == dims, "out has the shape that self and other broadcast to");
@@ -72,6 +72,7 @@ aclnnStatus with_scalar(const char* op, FakeIn self, FakeScalar other, aclTensor
   return plan(op, size, executor, [&](Call& call) {
     const int x = call.in("self", self), y = call.out("out", out);
     const aclScalar value = call.scalar("other", other);
+    call.scalar("alpha", pair.alpha);
     call.check();
     call.run([=](const Bound& bound) {
       if (is_floating(bound.view(x).dtype) || is_floating(value.dtype) || !pair.integers) {
@@ -93,19 +94,13 @@ int64_t wrap_mul(int64_t a, int64_t b) {
   return static_cast<int64_t>(static_cast<uint64_t>(a) * static_cast<uint64_t>(b));
 }
 
-// a + alpha * b.
-Pair sum(const aclScalar& alpha) {
-  const float factor = static_cast<float>(alpha.value);
-  const int64_t whole = alpha.integer;
+// a + sign * alpha * b.
+Pair sum(FakeScalar alpha, int64_t sign) {
+  const bool is_live = alpha != nullptr && serial_of(alpha) != 0;  // a dead one is refused later
+  const auto factor = static_cast<float>(is_live ? alpha->value : 1.0) * static_cast<float>(sign);
+  const int64_t whole = is_live ? alpha->integer * sign : sign;
   return {[factor](float a, float b) { return a + factor * b; },
-          [whole](int64_t a, int64_t b) { return wrap_add(a, wrap_mul(whole, b)); }};
-}
-
-aclScalar alpha_of(FakeScalar alpha, int64_t sign) {
-  aclScalar value = alpha == nullptr ? aclScalar{ACL_INT64, 1, 1} : *alpha;
-  value.value *= static_cast<double>(sign);
-  value.integer *= sign;
-  return value;
+          [whole](int64_t a, int64_t b) { return wrap_add(a, wrap_mul(whole, b)); }, alpha};
 }
 
 float maximum(float a, float b) { return std::isnan(a) || std::isnan(b) ? NAN : std::max(a, b); }
@@ -190,19 +185,19 @@ FAKECANN_OP(Clamp, FakeIn self, FakeScalar low, FakeScalar high, aclTensor* out)
 }
 
 FAKECANN_OP(Add, FakeIn self, FakeIn other, FakeScalar alpha, aclTensor* out) {
-  return binary("Add", self, other, out, workspace_size, executor, sum(alpha_of(alpha, 1)));
+  return binary("Add", self, other, out, workspace_size, executor, sum(alpha, 1));
 }
 FAKECANN_OP(InplaceAdd, aclTensor* self, FakeIn other, FakeScalar alpha) {
-  return binary("InplaceAdd", self, other, self, workspace_size, executor, sum(alpha_of(alpha, 1)));
+  return binary("InplaceAdd", self, other, self, workspace_size, executor, sum(alpha, 1));
 }
 FAKECANN_OP(Sub, FakeIn self, FakeIn other, FakeScalar alpha, aclTensor* out) {
-  return binary("Sub", self, other, out, workspace_size, executor, sum(alpha_of(alpha, -1)));
+  return binary("Sub", self, other, out, workspace_size, executor, sum(alpha, -1));
 }
 FAKECANN_OP(Adds, FakeIn self, FakeScalar other, FakeScalar alpha, aclTensor* out) {
-  return with_scalar("Adds", self, other, out, workspace_size, executor, sum(alpha_of(alpha, 1)));
+  return with_scalar("Adds", self, other, out, workspace_size, executor, sum(alpha, 1));
 }
 FAKECANN_OP(Subs, FakeIn self, FakeScalar other, FakeScalar alpha, aclTensor* out) {
-  return with_scalar("Subs", self, other, out, workspace_size, executor, sum(alpha_of(alpha, -1)));
+  return with_scalar("Subs", self, other, out, workspace_size, executor, sum(alpha, -1));
 }
 
 // floats, integers: what the element is, of a and b.
@@ -243,16 +238,16 @@ FAKECANN_BINARY(BitwiseOrTensor, static_cast<float>(static_cast<int64_t>(a) | st
 FAKECANN_BINARY(BitwiseXorTensor, static_cast<float>(static_cast<int64_t>(a) ^ static_cast<int64_t>(b)), a ^ b)
 
 FAKECANN_OP(Div, FakeIn self, FakeIn other, aclTensor* out) {
-  return binary("Div", self, other, out, workspace_size, executor, {[](float a, float b) { return a / b; }, nullptr});
+  return binary("Div", self, other, out, workspace_size, executor, {[](float a, float b) { return a / b; }, nullptr, nullptr});
 }
 FAKECANN_OP(Divs, FakeIn self, FakeScalar other, aclTensor* out) {
   return with_scalar("Divs", self, other, out, workspace_size, executor,
-                     {[](float a, float b) { return a / b; }, nullptr});
+                     {[](float a, float b) { return a / b; }, nullptr, nullptr});
 }
 FAKECANN_OP(PowTensorScalar, FakeIn self, FakeScalar exponent, aclTensor* out) {
   return with_scalar(
       "PowTensorScalar", self, exponent, out, workspace_size, executor,
-      {[](float a, float b) { return static_cast<float>(std::pow(static_cast<double>(a), b)); }, nullptr});
+      {[](float a, float b) { return static_cast<float>(std::pow(static_cast<double>(a), b)); }, nullptr, nullptr});
 }
 
 FAKECANN_OP(SWhere, FakeIn condition, FakeIn self, FakeIn other, aclTensor* out) {

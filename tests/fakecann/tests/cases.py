@@ -1,0 +1,577 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A valid call of each operator with what it must give, computed by numpy in double precision.
+
+`calls(profile)` holds the calls that the profile's contract takes; the tests run them, and break them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from cann import ND, NZ, SIGNATURES, Cann, Tensor, from_storage, to_storage
+
+
+@dataclass(frozen=True)
+class In:
+    """A tensor argument; as an output its contents before the call."""
+
+    values: Any
+    dtype: str
+    shape: tuple[int, ...] | None = None
+    strides: tuple[int, ...] | None = None
+    layout: int = ND
+    storage: tuple[int, ...] | None = None
+
+    def view_shape(self) -> tuple[int, ...]:
+        return self.shape if self.shape is not None else np.asarray(self.values).shape
+
+
+def out(shape: Sequence[int], dtype: str) -> In:
+    """An output, full of a number that no result has."""
+    return In(np.full(tuple(shape), 77), dtype)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    value: float
+    dtype: str = "f32"
+
+
+@dataclass(frozen=True)
+class Ints:
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Many:
+    items: tuple[In, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operator, its arguments by name, and the outputs by name."""
+
+    op: str
+    arguments: dict[str, Any]
+    expected: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def build(self, device: Cann) -> tuple[list[Any], dict[str, Tensor]]:
+        """Arguments in the order of the signature; the tensors by name."""
+        tensors: dict[str, Tensor] = {}
+        unknown = set(self.arguments) - set(SIGNATURES[self.op].names)
+        assert not unknown, (self.op, unknown)
+        values = [
+            self._make(device, name, self.arguments.get(name), tensors)
+            for name in SIGNATURES[self.op].names
+        ]
+        defaults = zip(SIGNATURES[self.op].types, values, strict=True)
+        return [
+            0 if value is None and kind.__name__ not in ("c_void_p", "c_char_p") else value
+            for kind, value in defaults
+        ], tensors
+
+    def _make(self, device: Cann, name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
+        if isinstance(value, In):
+            description = {
+                "shape": value.view_shape(),
+                "strides": value.strides,
+                "layout": value.layout,
+                "storage": value.storage,
+            }
+            tensors[name] = device.tensor(value.values, value.dtype, **description)
+            return tensors[name]
+        if isinstance(value, Scalar):
+            return device.scalar(value.value, value.dtype)
+        if isinstance(value, Ints):
+            return device.ints(value.values)
+        if isinstance(value, Many):
+            made = [self._make(device, name, item, tensors).handle for item in value.items]
+            return device.list_of(made)
+        return value
+
+    def having(self, **changes: Any) -> Call:
+        return replace(self, arguments={**self.arguments, **changes})
+
+
+def rounded(values: Any, dtype: str) -> np.ndarray:
+    """What a tensor of the dtype holds of values."""
+    return np.asarray(from_storage(to_storage(values, dtype), dtype), dtype=np.float64)
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
+
+
+def noise(shape: Sequence[int], dtype: str, scale: float = 1.0) -> np.ndarray:
+    return rounded(rng().standard_normal(tuple(shape)) * scale, dtype)
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    return np.vectorize(math.erf)(x)
+
+
+UNARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "Exp": np.exp,
+    "Neg": np.negative,
+    "Abs": np.abs,
+    "Sin": np.sin,
+    "Cos": np.cos,
+    "Tanh": np.tanh,
+    "Round": np.round,
+    "Floor": np.floor,
+    "Sigmoid": sigmoid,
+    "Silu": lambda x: x * sigmoid(x),
+    "Gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
+    "Relu": lambda x: np.maximum(x, 0),
+    "LogicalNot": lambda x: x == 0,
+}
+POSITIVE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "Log": np.log,
+    "Sqrt": np.sqrt,
+    "Rsqrt": lambda x: 1 / np.sqrt(x),
+    "Reciprocal": lambda x: 1 / x,
+}
+COMPARISONS = {
+    "Eq": np.equal,
+    "Ne": np.not_equal,
+    "Lt": np.less,
+    "Le": np.less_equal,
+    "Gt": np.greater,
+    "Ge": np.greater_equal,
+}
+BINARY: dict[str, Callable[..., np.ndarray]] = {
+    "Mul": np.multiply,
+    "Div": np.divide,
+    "Maximum": np.maximum,
+    "Minimum": np.minimum,
+}
+LOGICAL = {"LogicalAnd": np.logical_and, "LogicalOr": np.logical_or}
+BITWISE = {
+    "BitwiseAndTensor": np.bitwise_and,
+    "BitwiseOrTensor": np.bitwise_or,
+    "BitwiseXorTensor": np.bitwise_xor,
+}
+
+
+def elementwise(half: str) -> list[Call]:
+    x, y = noise((3, 5), half), noise((5,), half, 2.0)
+    x[0, 0] = y[0]
+    calls = [
+        Call(op, {"self": In(x, half), "out": out(x.shape, half)}, {"out": function(x)})
+        for op, function in UNARY.items()
+    ]
+    calls += [
+        Call(op, {"self": In(abs(x) + 1, half), "out": out(x.shape, half)}, {"out": function(rounded(abs(x) + 1, half))})
+        for op, function in POSITIVE.items()
+    ]
+    pair = {"self": In(x, half), "other": In(y, half)}
+    calls += [Call(op, {**pair, "out": out(x.shape, half)}, {"out": f(x, y)}) for op, f in BINARY.items()]
+    calls += [Call(op, {**pair, "out": out(x.shape, "bool")}, {"out": f(x, y)}) for op, f in LOGICAL.items()]
+    for name, function in COMPARISONS.items():
+        calls.append(Call(f"{name}Tensor", {**pair, "out": out(x.shape, "bool")}, {"out": function(x, y)}))
+        single = {"self": In(x, half), "other": Scalar(float(y[0])), "out": out(x.shape, "bool")}
+        calls.append(Call(f"{name}Scalar", single, {"out": function(x, y[0])}))
+    whole, other = rng().integers(0, 200, (3, 5)), rng().integers(0, 200, (1, 5))
+    whole_pair = {"self": In(whole, "i64"), "other": In(other, "i64"), "out": out((3, 5), "i64")}
+    calls += [Call(op, whole_pair, {"out": f(whole, other)}) for op, f in BITWISE.items()]
+    tanh = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    one = {"self": In(x, half), "out": out(x.shape, half)}
+    calls += [
+        Call("GeluV2", {**one, "approximate": 1}, {"out": tanh}),
+        Call("Clamp", {**one, "low": Scalar(-0.5), "high": Scalar(0.5)}, {"out": x.clip(-0.5, 0.5)}),
+        Call("Adds", {**one, "other": Scalar(2.0), "alpha": Scalar(3.0)}, {"out": x + 6}),
+        Call("Subs", {**one, "other": Scalar(2.0), "alpha": Scalar(3.0)}, {"out": x - 6}),
+        Call("Muls", {**one, "other": Scalar(1.5)}, {"out": x * 1.5}),
+        Call("Divs", {**one, "other": Scalar(4.0)}, {"out": x / 4}),
+        Call("PowTensorScalar", {**one, "exponent": Scalar(2.0)}, {"out": x**2}),
+        Call("Add", {**pair, "alpha": Scalar(2.0), "out": out(x.shape, half)}, {"out": x + 2 * y}),
+        Call("Sub", {**pair, "alpha": Scalar(2.0), "out": out(x.shape, half)}, {"out": x - 2 * y}),
+        Call("InplaceAdd", {**pair, "alpha": Scalar(1.0)}, {"self": x + y}),
+    ]
+    mask = np.arange(15).reshape(3, 5) % 2 == 0
+    calls += [
+        Call(
+            "SWhere",
+            {"condition": In(mask, "bool"), **pair, "out": out(x.shape, half)},
+            {"out": np.where(mask, x, y)},
+        ),
+        Call(
+            "InplaceMaskedFillScalar",
+            {"self": In(x, half), "mask": In(mask, "bool"), "value": Scalar(-3.0)},
+            {"self": np.where(mask, -3.0, x)},
+        ),
+    ]
+    return calls
+
+
+def copies(half: str) -> list[Call]:
+    x = noise((3, 5), half)
+    return [
+        Call("Cast", {"self": In(x, half), "dtype": 0, "out": out(x.shape, "f32")}, {"out": x}),
+        Call("InplaceCopy", {"self": out((2, 3, 5), half), "source": In(x, half)}, {"self": np.stack([x, x])}),
+        Call("InplaceZero", {"self": In(x, half)}, {"self": x * 0}),
+        Call("InplaceOne", {"self": In(x, half)}, {"self": x * 0 + 1}),
+        Call("InplaceFillScalar", {"self": In(x, half), "value": Scalar(2.5)}, {"self": x * 0 + 2.5}),
+        Call(
+            "Arange",
+            {"start": Scalar(2, "i64"), "end": Scalar(12, "i64"), "step": Scalar(3, "i64"), "out": out((4,), "i64")},
+            {"out": np.arange(2, 12, 3)},
+        ),
+        Call(
+            "Cat",
+            {"tensors": Many((In(x, half), In(x[:, :2], half))), "dim": -1, "out": out((3, 7), half)},
+            {"out": np.concatenate([x, x[:, :2]], axis=1)},
+        ),
+    ]
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    weights = np.exp(x - x.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def reductions(half: str) -> list[Call]:
+    x = noise((3, 5), half)
+    order = np.argsort(-x, axis=1, kind="stable")
+    sorted_x = np.take_along_axis(x, order, 1)
+    one, code = {"self": In(x, half), "out": out(x.shape, half)}, {"bf16": 27, "f16": 1}[half]
+    down = {"self": In(x, half), "dims": Ints((1,)), "keep_dims": False}
+    return [
+        Call("ReduceSum", {**down, "dtype": 0, "out": out((3,), "f32")}, {"out": x.sum(1)}),
+        Call("Mean", {**down, "dtype": code, "keep_dims": True, "out": out((3, 1), half)}, {"out": x.mean(1, keepdims=True)}),
+        Call("Amax", {**down, "out": out((3,), half)}, {"out": x.max(1)}),
+        Call("ArgMax", {"self": In(x, half), "dim": 0, "keep_dim": False, "out": out((5,), "i64")}, {"out": x.argmax(0)}),
+        Call("Cumsum", {**one, "dim": 1, "dtype": code}, {"out": x.cumsum(1)}),
+        Call("Softmax", {**one, "dim": 1}, {"out": softmax(x)}),
+        Call("LogSoftmax", {**one, "dim": -1}, {"out": np.log(softmax(x))}),
+        Call(
+            "Sort",
+            {"self": In(x, half), "stable": True, "dim": 1, "descending": True, "values": out(x.shape, half), "indices": out(x.shape, "i64")},
+            {"values": sorted_x, "indices": order},
+        ),
+        Call(
+            "Topk",
+            {"self": In(x, half), "k": 2, "dim": 1, "largest": True, "sorted": True, "values": out((3, 2), half), "indices": out((3, 2), "i64")},
+            {"values": sorted_x[:, :2], "indices": order[:, :2]},
+        ),
+    ]
+
+
+def indices(half: str) -> list[Call]:
+    x, chosen = noise((4, 5), half), np.array([3, 0, 3])
+    at = np.array([[0, 1, 2, 3, 0], [3, 3, 1, 0, 2]])
+    source = noise((2, 5), half, 3.0)
+    added, written, updated = x.copy(), x.copy(), x.copy()
+    np.add.at(added, (at, np.arange(5)), source)
+    np.put_along_axis(written, at, source, 0)
+    updated[[1, 3]] = source
+    scattering = {"self": In(x, half), "dim": 0, "index": In(at, "i64"), "source": In(source, half)}
+    return [
+        Call(
+            "IndexSelect",
+            {"self": In(x, half), "dim": 0, "index": In(chosen, "i32"), "out": out((3, 5), half)},
+            {"out": x[chosen]},
+        ),
+        Call(
+            "Gather",
+            {"self": In(x, half), "dim": 0, "index": In(at, "i64"), "out": out((2, 5), half)},
+            {"out": np.take_along_axis(x, at, 0)},
+        ),
+        Call(
+            "Embedding",
+            {"weight": In(x, half), "indices": In(chosen, "i64"), "out": out((3, 5), half)},
+            {"out": x[chosen]},
+        ),
+        Call("ScatterAdd", {**scattering, "out": out(x.shape, half)}, {"out": added}),
+        Call("InplaceScatter", {**scattering, "reduce": 0}, {"self": written}),
+        Call(
+            "ScatterNdUpdate",
+            {"self": In(x, half), "indices": In([[1], [3]], "i64"), "updates": In(source, half)},
+            {"self": updated},
+        ),
+    ]
+
+
+def to_nz(matrix: np.ndarray, c0: int) -> np.ndarray:
+    """[..., rows, columns] as blocks of 16 rows and c0 columns, column of blocks by column of blocks."""
+    rows, columns = matrix.shape[-2:]
+    padded = np.zeros((*matrix.shape[:-2], -(-rows // 16) * 16, -(-columns // c0) * c0), matrix.dtype)
+    padded[..., :rows, :columns] = matrix
+    cut = padded.reshape(*matrix.shape[:-2], padded.shape[-2] // 16, 16, padded.shape[-1] // c0, c0)
+    return np.ascontiguousarray(np.moveaxis(cut, -2, -4))
+
+
+def matrices(half: str) -> list[Call]:
+    a, b = noise((3, 40), half), noise((40, 24), half, 0.3)
+    batch_a, batch_b = noise((2, 3, 40), half), noise((2, 40, 24), half, 0.3)
+    bias, product = noise((24,), half), a @ b
+    both = {"self": In(a, half), "mat2": In(b, half), "out": out((3, 24), half)}
+    turned = In(np.ascontiguousarray(b.T), half, shape=(40, 24), strides=(1, 40))
+    blocks = to_nz(b, 16)
+    stored = In(blocks, half, shape=(40, 24), layout=NZ, storage=blocks.shape)
+    turned_blocks = to_nz(np.ascontiguousarray(b.T), 16)
+    turned_nz = In(turned_blocks, half, shape=(40, 24), strides=(1, 40), layout=NZ, storage=turned_blocks.shape)
+    square = noise((32, 48), half)
+    return [
+        Call("Matmul", both, {"out": product}),
+        Call("Matmul", {**both, "mat2": turned}, {"out": product}),
+        Call("Mm", both, {"out": product}),
+        Call(
+            "BatchMatMul",
+            {"self": In(batch_a, half), "mat2": In(batch_b, half), "out": out((2, 3, 24), half)},
+            {"out": batch_a @ batch_b},
+        ),
+        Call(
+            "Addmm",
+            {"self": In(bias, half), "mat1": In(a, half), "mat2": In(b, half), "beta": Scalar(2.0), "alpha": Scalar(0.5), "out": out((3, 24), half)},
+            {"out": 2 * bias + 0.5 * product},
+        ),
+        Call("MatmulWeightNz", {**both, "mat2": stored}, {"out": product}),
+        Call("MatmulWeightNz", {**both, "mat2": turned_nz}, {"out": product}),
+        Call("TransMatmulWeight", {"weight": In(square, half)}, {"weight": to_nz(square, 16)}),
+    ]
+
+
+def format_cast(half: str) -> list[Call]:
+    x = noise((33, 20), half)
+    blocks = to_nz(x, 16)
+    target = In(np.full(blocks.shape, 77), half, shape=x.shape, layout=NZ, storage=blocks.shape)
+    return [Call("NpuFormatCast", {"source": In(x, half), "destination": target}, {"destination": blocks})]
+
+
+def quantised(half: str) -> list[Call]:
+    x1, x2 = rng().integers(-128, 128, (3, 64)), rng().integers(-128, 128, (64, 32))
+    scale, token, bias = np.abs(noise((32,), "f32", 1e-3)), np.abs(noise((3,), "f32")), rng().integers(-500, 500, 32)
+    bits = scale.astype(np.float32).view(np.uint32).astype(np.uint64)
+    x, shape = noise((3, 64), half), (64, 32)
+    weight, w_scale, w_offset = rng().integers(-8, 8, shape), noise((2, 32), half, 0.1), noise((2, 32), half)
+    spread = [np.repeat(each, 32, axis=0) for each in (w_scale, w_offset)]
+    top = np.abs(x).max(1, keepdims=True)
+    levels = np.round(x * 127 / top)
+    integers = {"x1": In(x1, "i8"), "x2": In(x2, "i8"), "bias": In(bias, "i32"), "out": out((3, 32), half)}
+    weights = {"x": In(x, half), "antiquantScale": In(w_scale, half), "antiquantOffset": In(w_offset, half), "antiquantGroupSize": 32, "y": out((3, 32), half)}
+    expected = {"y": x @ ((weight + spread[1]) * spread[0])}
+    calls = [
+        Call("DynamicQuant", {"x": In(x, half), "y": out((3, 64), "i8"), "scale": out((3,), "f32")}, {"y": levels, "scale": top[:, 0] / 127}),
+        Call("WeightQuantBatchMatmulV2", {**weights, "weight": In(weight, "i8")}, expected),
+        Call("QuantMatmulV4", {**integers, "scale": In(bits, "u64")}, {"out": (x1 @ x2 + bias) * scale}),
+    ]
+    return calls
+
+
+def quantised_beyond_310p(half: str) -> list[Call]:
+    """Per-token scales and 4-bit weights."""
+    base = {call.op: call for call in quantised(half)}
+    matmul, weight = base["QuantMatmulV4"], base["WeightQuantBatchMatmulV2"]
+    token = np.abs(noise((3,), "f32"))
+    scale = np.abs(noise((32,), "f32", 1e-3))
+    values = weight.arguments["weight"].values
+    return [
+        replace(
+            matmul.having(scale=In(scale, "f32"), pertokenScale=In(token, "f32")),
+            expected={"out": matmul.expected["out"] * token[:, None]},
+        ),
+        replace(weight.having(weight=In(values, "i4")), expected=weight.expected),
+    ]
+
+
+def layers(half: str) -> list[Call]:
+    x, second, gamma, beta = noise((3, 64), half), noise((3, 64), half), noise((64,), half), noise((64,), half)
+    total = rounded(x + second, half)
+    def norm(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        inverse = 1 / np.sqrt((values**2).mean(1, keepdims=True) + 1e-5)
+        return values * inverse * gamma, inverse
+    (y, rstd), (summed, sum_rstd) = norm(x), norm(total)
+    mean, inverse = x.mean(1, keepdims=True), 1 / np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    wide = noise((2, 256), half)
+    normed = {"gamma": In(gamma, half), "epsilon": 1e-5, "y": out((3, 64), half), "rstd": out((3, 1), "f32")}
+    return [
+        Call("RmsNorm", {"x": In(x, half), **normed}, {"y": y, "rstd": rstd}),
+        Call(
+            "AddRmsNorm",
+            {"x1": In(x, half), "x2": In(second, half), **normed, "x": out((3, 64), half)},
+            {"x": total, "y": summed, "rstd": sum_rstd},
+        ),
+        Call(
+            "LayerNorm",
+            {"input": In(x, half), "normalized_shape": Ints((64,)), "weight": In(gamma, half), "bias": In(beta, half), "epsilon": 1e-5, "out": out((3, 64), half), "mean": out((3, 1), half), "rstd": out((3, 1), half)},
+            {"out": (x - mean) * inverse * gamma + beta, "mean": mean, "rstd": inverse},
+        ),
+        Call("SwiGlu", {"x": In(wide, half), "dim": -1, "out": out((2, 128), half)}, {"out": wide[:, :128] * sigmoid(wide[:, :128]) * wide[:, 128:]}),
+    ]
+
+
+def turn(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+    low, high = np.split(x, 2, axis=-1)
+    return x * cos + np.concatenate([-high, low], axis=-1) * sin
+
+
+def rotations(half: str, mode: int = 0) -> list[Call]:
+    x, angle = noise((1, 4, 3, 64), half), rng().uniform(0, 6, (1, 4, 1, 64))
+    cos, sin = rounded(np.cos(angle), half), rounded(np.sin(angle), half)
+    q, k, wide = noise((1, 4, 3, 128), half), noise((1, 4, 1, 128), half), rng().uniform(0, 6, (1, 4, 1, 128))
+    wide_cos, wide_sin = rounded(np.cos(wide), half), rounded(np.sin(wide), half)
+    tables = {"cos": In(wide_cos, half), "sin": In(wide_sin, half), "layout": 1, "rotaryMode": "half"}
+    return [
+        Call(
+            "RotaryPositionEmbedding",
+            {"x": In(x, half), "cos": In(cos, half), "sin": In(sin, half), "mode": 0, "out": out(x.shape, half)},
+            {"out": turn(x, cos, sin)},
+        ),
+        Call(
+            "ApplyRotaryPosEmbV2",
+            {"query": In(q, half), "key": In(k, half), **tables},
+            {"query": turn(q, wide_cos, wide_sin), "key": turn(k, wide_cos, wide_sin)},
+        ),
+    ]
+
+
+def paged_writes(half: str) -> list[Call]:
+    k, v, slots = noise((3, 2, 16), half), noise((3, 2, 16), half, 2.0), np.array([5, 0, 17])
+    cache = np.full((3, 8, 2, 16), 77.0)
+    keys, values = cache.copy(), cache.copy()
+    keys.reshape(24, 2, 16)[slots], values.reshape(24, 2, 16)[slots] = k, v
+    call = Call(
+        "ScatterPaKvCache",
+        {"key": In(k, half), "keyCache": In(cache, half), "slotMapping": In(slots, "i32"), "value": In(v, half), "valueCache": In(cache, half), "cacheMode": "Norm"},
+        {"keyCache": keys, "valueCache": values},
+    )
+    blocks = {"keyCache": keys, "valueCache": values}
+    in_nz = {name: np.moveaxis(each.reshape(3, 8, 2, 16), 1, 2) for name, each in blocks.items()}
+    nz_cache = In(np.full((3, 2, 8, 16), 77), half)
+    return [call, replace(call.having(keyCache=nz_cache, valueCache=nz_cache, cacheMode="PA_NZ"), expected=in_nz)]
+
+
+MASK = np.triu(np.ones((2048, 2048), np.int8), 1)
+
+
+def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float, sees: Callable[[int, int], bool]) -> np.ndarray:
+    """[rows, heads, dim] of queries over [context, kv heads, dim]; sees(row, position)."""
+    result, group = np.zeros((*q.shape[:2], v.shape[2])), q.shape[1] // k.shape[1]
+    allowed = np.array([[sees(i, j) for j in range(len(k))] for i in range(len(q))])
+    for head in range(q.shape[1]):
+        scores = q[:, head] @ k[:, head // group].T * scale
+        result[:, head] = softmax(np.where(allowed, scores, -np.inf)) @ v[:, head // group]
+    return result
+
+
+def attentions(half: str, dim: int = 128) -> list[Call]:
+    rows, contexts, scale = (3, 1, 4), (20, 33, 4), dim**-0.5
+    q = noise((sum(rows), 4, dim), half)
+    k, v = noise((sum(contexts), 2, dim), half), noise((sum(contexts), 2, dim), half, 0.7)
+    table = np.array([[4, 2, 7], [1, 8, 3], [6, -1, -1]])  # the last sequence has no third block
+    paged = {"key": np.full((9, 16, 2 * dim), np.nan), "value": np.full((9, 16, 2 * dim), np.nan)}
+    starts = np.cumsum((0, *contexts))
+    for b, context in enumerate(contexts):
+        for s in range(context):
+            for name, source in (("key", k), ("value", v)):
+                paged[name][table[b, s // 16], s % 16] = source[starts[b] + s].reshape(-1)
+
+    def expected(sees: Callable[[int, int, int], bool]) -> np.ndarray:
+        parts, first = [], 0
+        for b, count in enumerate(rows):
+            there = slice(starts[b], starts[b + 1])
+            shift = contexts[b] - count
+            parts.append(attend(q[first : first + count], k[there], v[there], scale, lambda i, j, s=shift: sees(i, j, s)))
+            first += count
+        return np.concatenate(parts)
+
+    base = {
+        "query": In(q, half),
+        "key": Many((In(k, half),)),
+        "value": Many((In(v, half),)),
+        "actualSeqLengths": Ints(tuple(int(n) for n in np.cumsum(rows))),
+        "actualSeqLengthsKv": Ints(tuple(int(n) for n in np.cumsum(contexts))),
+        "numHeads": 4,
+        "numKeyValueHeads": 2,
+        "scaleValue": scale,
+        "inputLayout": "TND",
+        "preTokens": 2147483647,
+        "nextTokens": 2147483647,
+        "attentionOut": out(q.shape, half),
+        "softmaxLse": out((1,), "f32"),
+    }
+    blocks = {
+        "key": Many((In(paged["key"], half),)),
+        "value": Many((In(paged["value"], half),)),
+        "blockTable": In(table, "i32"),
+        "blockSize": 16,
+        "actualSeqLengthsKv": Ints(contexts),
+    }
+    causal = {"attenMask": In(MASK, "bool"), "sparseMode": 3}
+    band = {"attenMask": In(MASK, "i8"), "sparseMode": 4, "preTokens": 9, "nextTokens": 0}
+    right_down = expected(lambda i, j, s: j <= i + s)
+    calls = [
+        Call("FusedInferAttentionScoreV3", base, {"attentionOut": expected(lambda i, j, s: True)}),
+        Call("FusedInferAttentionScoreV2", {**base, **causal}, {"attentionOut": right_down}),
+        Call("FusedInferAttentionScoreV4", {**base, **blocks, **causal}, {"attentionOut": right_down}),
+        Call("FusedInferAttentionScoreV3", {**base, **blocks, **causal}, {"attentionOut": right_down}),
+        Call("FusedInferAttentionScoreV3", {**base, **blocks, **band}, {"attentionOut": expected(lambda i, j, s: i + s - 9 <= j <= i + s)}),
+    ]
+    dense = noise((2, 5, 4, dim), half)
+    whole = np.stack([attend(part, part, part, scale, lambda i, j: True) for part in dense])
+    for layout, axes in (("BSND", (0, 1, 2, 3)), ("BNSD", (0, 2, 1, 3)), ("BSH", None)):
+        def lay(x: np.ndarray, axes: tuple[int, ...] | None = axes) -> np.ndarray:
+            return x.reshape(2, 5, -1) if axes is None else np.ascontiguousarray(x.transpose(axes))
+        shaped = In(lay(dense), half)
+        arguments = {**base, "query": shaped, "key": Many((shaped,)), "value": Many((shaped,)), "inputLayout": layout}
+        arguments |= {"actualSeqLengths": None, "actualSeqLengthsKv": None, "numKeyValueHeads": 4, "attentionOut": out(lay(dense).shape, half)}
+        calls.append(Call("FusedInferAttentionScoreV2", arguments, {"attentionOut": lay(whole)}))
+    return calls
+
+
+def experts(half: str) -> list[Call]:
+    logits = noise((5, 8), half)
+    order = np.argsort(-logits, axis=1, kind="stable")[:, :2]
+    weights = np.take_along_axis(softmax(logits), order, 1)
+    weights = weights / weights.sum(1, keepdims=True)
+    return [
+        Call(
+            "MoeGatingTopKSoftmaxV2",
+            {"x": In(logits, half), "k": 2, "renorm": 1, "softmaxResultFlag": True, "y": out((5, 2), half), "expertIdx": out((5, 2), "i32"), "softmaxOut": out((5, 8), "f32")},
+            {"y": weights, "expertIdx": order, "softmaxOut": softmax(logits)},
+        )
+    ]
+
+
+def expert_products(half: str) -> list[Call]:
+    x, weight = noise((6, 32), half), noise((3, 32, 16), half, 0.3)
+    ends = np.array([2, 2, 6])
+    product = np.concatenate([x[:2] @ weight[0], x[2:] @ weight[2]])
+    rows, scales = np.array([3, 0, 5, 1, 4, 2]), np.abs(noise((3, 2), half))
+    summed = (x[rows].reshape(3, 2, 32) * scales[..., None]).sum(1)
+    return [
+        Call(
+            "GroupedMatmulV4",
+            {"x": Many((In(x, half),)), "weight": Many((In(weight, half),)), "groupList": In(ends, "i64"), "splitItem": 3, "out": Many((out((6, 16), half),))},
+            {"out": product},
+        ),
+        Call(
+            "MoeFinalizeRoutingV2",
+            {"expandedX": In(x, half), "expandedRowIdx": In(rows, "i32"), "scales": In(scales, half), "dropPadMode": 2, "out": out((3, 32), half)},
+            {"out": summed},
+        ),
+    ]
+
+
+def calls(profile: str) -> list[Call]:
+    """Valid calls of every operator that the profile has."""
+    found = []
+    for half in ("f16",) if profile == "310p" else ("bf16", "f16"):
+        found += elementwise(half) + copies(half) + reductions(half) + indices(half)
+        found += layers(half) + rotations(half) + quantised(half) + expert_products(half) + matrices(half)
+        if profile != "310p":
+            found += format_cast(half) + paged_writes(half) + experts(half) + quantised_beyond_310p(half)
+        if profile in ("a2", "a3"):
+            found += attentions(half) + attentions(half, 64)
+    if profile == "a2-8.5":
+        found += attentions("bf16")
+    return found
