@@ -88,7 +88,10 @@ Bound::Bound(const std::vector<Argument>& arguments, Stream& stream) : arguments
 }
 
 int Call::add(const char* name, const aclTensor* tensor, bool is_output, int slot) {
-  if (tensor == nullptr) return -1;
+  if (tensor == nullptr) {
+    nulls_.emplace_back(name);
+    return -1;
+  }
   const uint64_t serial = serial_of(tensor);
   if (serial == 0) fail(kBadParameter, std::string(name) + " is not a live tensor");
   given_[name] = true;
@@ -103,7 +106,10 @@ int Call::out(const char* name, const aclTensor* tensor) { return add(name, tens
 std::vector<int> Call::in(const char* name, const aclTensorList* list) {
   std::vector<int> indices;
   const int slot = slots_++;
-  if (list == nullptr) return indices;
+  if (list == nullptr) {
+    nulls_.emplace_back(name);
+    return indices;
+  }
   if (serial_of(list) == 0) fail(kBadParameter, std::string(name) + " is not a live tensor list");
   for (const aclTensor* tensor : list->tensors) indices.push_back(add(name, tensor, false, slot));
   return indices;
@@ -136,6 +142,11 @@ Dims Call::array(const char* name, const aclIntArray* values) {
   if (serial_of(values) == 0) fail(kBadParameter, std::string(name) + " is not a live array");
   given_[name] = true;
   return values->values;
+}
+
+const View& Call::view(int index) const {
+  if (index < 0) fail(kNullParameter, "aclnn" + op_ + " got a null tensor where one is needed");
+  return arguments_[index].view;
 }
 
 void Call::check() const { check_contract(*this); }

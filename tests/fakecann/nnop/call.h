@@ -67,13 +67,15 @@ class Call {
   aclScalar scalar(const char* name, const aclScalar* value, int64_t otherwise = 0);
   Dims array(const char* name, const aclIntArray* values);
 
-  const View& view(int index) const { return arguments_[index].view; }
+  const View& view(int index) const;
   const std::string& op() const { return op_; }
   const std::vector<Argument>& arguments() const { return arguments_; }
   // The names and values of integer and text attributes.
   const std::map<std::string, int64_t>& attributes() const { return attributes_; }
   const std::map<std::string, std::string>& texts() const { return texts_; }
   bool is_given(const std::string& name) const { return given_.count(name) != 0; }
+  // The tensors that were null.
+  const std::vector<std::string>& nulls() const { return nulls_; }
 
   // Applies the operator's contract; after it only what a public document allows is left.
   void check() const;
@@ -90,6 +92,7 @@ class Call {
   std::map<std::string, int64_t> attributes_;
   std::map<std::string, std::string> texts_;
   std::map<std::string, bool> given_;
+  std::vector<std::string> nulls_;
   int slots_ = 0;
   Work work_;
 };

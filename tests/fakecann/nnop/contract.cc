@@ -109,9 +109,10 @@ const std::map<std::string, Contract>& contracts() {
   return *parsed;
 }
 
+// Of each profile.
 std::set<std::string>& refusals() {
-  static auto* seen = new std::set<std::string>;
-  return *seen;
+  static auto* seen = new std::map<std::string, std::set<std::string>>;
+  return (*seen)[config().profile.name];
 }
 
 bool holds_when(const Rule& rule, const Call& call) {
@@ -203,6 +204,7 @@ bool holds_for_attribute(const Rule& rule, const Call& call) {
 }
 
 bool holds(const Rule& rule, const Call& call) {
+  if (rule.kind == "optional") return true;
   if (rule.kind == "given" || rule.kind == "absent") {
     return std::all_of(rule.names.begin(), rule.names.end(),
                        [&](const std::string& name) { return call.is_given(name) == (rule.kind == "given"); });
@@ -237,6 +239,12 @@ bool describes_dtype(const Rule& rule, const std::string& name) {
   return (rule.kind == "dtype" || rule.kind == "combo" || rule.kind == "samedtype") && contains(rule.names, name);
 }
 
+bool may_be_null(const Contract& contract, const std::string& name) {
+  return std::any_of(contract.rules.begin(), contract.rules.end(), [&](const Rule& rule) {
+    return (rule.kind == "optional" || rule.kind == "absent") && contains(rule.names, name);
+  });
+}
+
 }  // namespace
 
 void refuse(const Call& call, const std::string& rule, int code) {
@@ -263,6 +271,9 @@ void check_contract(const Call& call) {
       refuse(call, rule.text, rule.kind == "given" ? kNullParameter : kBadParameter);
     }
   }
+  for (const std::string& name : call.nulls()) {
+    if (!may_be_null(contract, name)) refuse(call, "given " + name, kNullParameter);
+  }
   for (const Argument& argument : call.arguments()) {
     if (described.count(argument.name) == 0) refuse(call, "undocumented " + argument.name, kBadParameter);
   }
@@ -276,7 +287,7 @@ std::string list_rules() {
       continue;
     }
     for (const Rule& rule : contract.rules) {
-      if ((rule.profiles & config().profile.bit) != 0) text += op + ": " + rule.text + "\n";
+      if ((rule.profiles & config().profile.bit) != 0 && rule.kind != "optional") text += op + ": " + rule.text + "\n";
     }
   }
   return text;

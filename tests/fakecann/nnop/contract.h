@@ -19,7 +19,8 @@
 //   dimmul ARG AXIS: N             it is a multiple of N
 //   same ARG ARG...                equal shapes
 //   contiguous ARG...
-//   given ARG...                   not null (161001)
+//   given ARG...                   not null (161001); tensors are so unless a rule says
+//   optional ARG...                may be null
 //   absent ARG...                  null: documented, but not emulated
 //   attr NAME: LOW HIGH            integer attribute
 //   attrin NAME: V V V

@@ -78,6 +78,12 @@ Dims dense_strides(const Dims& dims) {
   return strides;
 }
 
+int64_t View::dim(int axis) const {
+  const int at = axis < 0 ? axis + rank() : axis;
+  if (at < 0 || at >= rank()) fail(kBadParameter, text() + " has no axis " + std::to_string(axis));
+  return dims[static_cast<size_t>(at)];
+}
+
 bool View::is_contiguous() const {
   const Dims dense = dense_strides(dims);
   for (int axis = 0; axis < rank(); ++axis) {

@@ -36,7 +36,8 @@ struct View {
 
   int64_t count() const { return count_of(dims); }
   int rank() const { return static_cast<int>(dims.size()); }
-  int64_t dim(int axis) const { return dims[axis < 0 ? axis + rank() : axis]; }
+  // Refuses an axis that there is not.
+  int64_t dim(int axis) const;
   bool is_contiguous() const;
   std::string text() const;
 };

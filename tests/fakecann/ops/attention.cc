@@ -114,9 +114,10 @@ void check_paging(const Call& call, const Setup& setup) {
 
 void check_attention(const Call& call, const Setup& setup) {
   const View& q = call.view(setup.q);
-  call.require(setup.heads > 0 && setup.kv_heads > 0 && setup.heads % setup.kv_heads == 0,
-               "numHeads is a multiple of numKeyValueHeads");
-  call.require(setup.heads / setup.kv_heads <= 64, "numHeads / numKeyValueHeads is at most 64");
+  call.require(setup.dim > 0, "heads are not empty");
+  const bool has_wide_groups = setup.dim == 64 || setup.dim == 128;
+  call.require(setup.heads / setup.kv_heads <= 64 || has_wide_groups,
+               "numHeads / numKeyValueHeads is at most 64 unless the head size is 64 or 128");
   if (setup.is_packed) call.require(q.dim(1) == setup.heads, "the query has numHeads heads");
   call.require(call.view(setup.out).count() == q.count() / setup.dim * setup.value_dim,
                "attentionOut has the rows of the query");
@@ -295,6 +296,8 @@ aclnnStatus attention(const char* op, const AttentionInputs& inputs, const Atten
     const Dims kv_lengths = call.array("actualSeqLengthsKv", inputs.kv_lengths);
     call.array("actualSharedPrefixLen", inputs.prefix_length);
     call.check();
+    call.require(setup.heads > 0 && setup.kv_heads > 0 && setup.heads % setup.kv_heads == 0,
+                 "numHeads is a multiple of numKeyValueHeads");
     setup.dim = dim_of(call.view(setup.q), setup.layout, setup.heads);
     const View& v = call.view(setup.v);
     const bool is_flat = setup.table >= 0 ? v.rank() == 3 : setup.layout == "BSH";

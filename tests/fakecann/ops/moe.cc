@@ -152,8 +152,8 @@ FAKECANN_OP(MoeFinalizeRoutingV2, FakeIn expandedX, FakeIn expandedRowIdx, FakeI
     call.check();
     call.require(setup.x2 < 0 || setup.x1 >= 0, "x2 comes with x1");
     call.require(setup.bias < 0 || setup.experts >= 0, "bias comes with expertIdx");
-    call.require(call.view(setup.row).count() % call.view(setup.out).dim(0) == 0,
-                 "expandedRowIdx has k rows for each token");
+    const int64_t tokens = std::max<int64_t>(call.view(setup.out).dim(0), 1);
+    call.require(call.view(setup.row).count() % tokens == 0, "expandedRowIdx has k rows for each token");
     call.run([setup](const Bound& bound) { run_finalize(bound, setup); });
   });
 }
@@ -184,7 +184,8 @@ FAKECANN_OP(GroupedMatmulV4, FakeIns x, FakeIns weight, FakeIns bias, FakeIns sc
     call.out("activationFeatureOut", activationFeatureOut);
     call.out("dynQuantScaleOut", dynQuantScaleOut);
     call.check();
-    call.require(a.size() == 1 && o.size() == 1, "x and out are lists of one tensor");
+    call.require(a.size() == 1 && o.size() == 1 && !w.empty(),
+                 "x and out are lists of one tensor, weight of one or more");
     const int64_t experts = w.size() == 1 ? call.view(w[0]).dim(0) : static_cast<int64_t>(w.size());
     call.require(w.size() > 1 || call.view(w[0]).rank() == 3, "one weight is [experts, k, n]");
     call.require(call.view(g).count() == experts, "groupList has one entry for each expert");

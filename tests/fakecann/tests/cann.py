@@ -94,6 +94,7 @@ class Signature:
 
     names: list[str] = field(default_factory=list)
     types: list[Any] = field(default_factory=list)
+    declared: list[str] = field(default_factory=list)  # the C types' names
 
 
 def _ctype(declaration: str) -> Any:
@@ -125,6 +126,7 @@ def read_signatures() -> dict[str, Signature]:
             parameter = " ".join(parameter.split())
             signature.names.append(parameter.replace("*", " ").split()[-1])
             signature.types.append(_ctype(parameter))
+            signature.declared.append(parameter.replace("const ", "").split()[0].rstrip("*"))
         found[name] = signature
     return found
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A valid call of each operator with what it must give, computed by numpy in double precision.
+"""A valid call of each operator with what it must give, computed by numpy in doubles.
 
-`calls(profile)` holds the calls that the profile's contract takes; the tests run them, and break them.
+`calls(profile)` holds what the profile's contracts take; the tests run these calls, and break them.
 """
 
 from __future__ import annotations
@@ -169,14 +169,25 @@ def elementwise(half: str) -> list[Call]:
         for op, function in UNARY.items()
     ]
     calls += [
-        Call(op, {"self": In(abs(x) + 1, half), "out": out(x.shape, half)}, {"out": function(rounded(abs(x) + 1, half))})
+        Call(
+            op,
+            {"self": In(abs(x) + 1, half), "out": out(x.shape, half)},
+            {"out": function(rounded(abs(x) + 1, half))},
+        )
         for op, function in POSITIVE.items()
     ]
     pair = {"self": In(x, half), "other": In(y, half)}
-    calls += [Call(op, {**pair, "out": out(x.shape, half)}, {"out": f(x, y)}) for op, f in BINARY.items()]
-    calls += [Call(op, {**pair, "out": out(x.shape, "bool")}, {"out": f(x, y)}) for op, f in LOGICAL.items()]
+    calls += [
+        Call(op, {**pair, "out": out(x.shape, half)}, {"out": f(x, y)}) for op, f in BINARY.items()
+    ]
+    calls += [
+        Call(op, {**pair, "out": out(x.shape, "bool")}, {"out": f(x, y)})
+        for op, f in LOGICAL.items()
+    ]
     for name, function in COMPARISONS.items():
-        calls.append(Call(f"{name}Tensor", {**pair, "out": out(x.shape, "bool")}, {"out": function(x, y)}))
+        calls.append(
+            Call(f"{name}Tensor", {**pair, "out": out(x.shape, "bool")}, {"out": function(x, y)})
+        )
         single = {"self": In(x, half), "other": Scalar(float(y[0])), "out": out(x.shape, "bool")}
         calls.append(Call(f"{name}Scalar", single, {"out": function(x, y[0])}))
     whole, other = rng().integers(0, 200, (3, 5)), rng().integers(0, 200, (1, 5))
@@ -186,7 +197,9 @@ def elementwise(half: str) -> list[Call]:
     one = {"self": In(x, half), "out": out(x.shape, half)}
     calls += [
         Call("GeluV2", {**one, "approximate": 1}, {"out": tanh}),
-        Call("Clamp", {**one, "low": Scalar(-0.5), "high": Scalar(0.5)}, {"out": x.clip(-0.5, 0.5)}),
+        Call(
+            "Clamp", {**one, "low": Scalar(-0.5), "high": Scalar(0.5)}, {"out": x.clip(-0.5, 0.5)}
+        ),
         Call("Adds", {**one, "other": Scalar(2.0), "alpha": Scalar(3.0)}, {"out": x + 6}),
         Call("Subs", {**one, "other": Scalar(2.0), "alpha": Scalar(3.0)}, {"out": x - 6}),
         Call("Muls", {**one, "other": Scalar(1.5)}, {"out": x * 1.5}),
@@ -216,18 +229,33 @@ def copies(half: str) -> list[Call]:
     x = noise((3, 5), half)
     return [
         Call("Cast", {"self": In(x, half), "dtype": 0, "out": out(x.shape, "f32")}, {"out": x}),
-        Call("InplaceCopy", {"self": out((2, 3, 5), half), "source": In(x, half)}, {"self": np.stack([x, x])}),
+        Call(
+            "InplaceCopy",
+            {"self": out((2, 3, 5), half), "source": In(x, half)},
+            {"self": np.stack([x, x])},
+        ),
         Call("InplaceZero", {"self": In(x, half)}, {"self": x * 0}),
         Call("InplaceOne", {"self": In(x, half)}, {"self": x * 0 + 1}),
-        Call("InplaceFillScalar", {"self": In(x, half), "value": Scalar(2.5)}, {"self": x * 0 + 2.5}),
+        Call(
+            "InplaceFillScalar", {"self": In(x, half), "value": Scalar(2.5)}, {"self": x * 0 + 2.5}
+        ),
         Call(
             "Arange",
-            {"start": Scalar(2, "i64"), "end": Scalar(12, "i64"), "step": Scalar(3, "i64"), "out": out((4,), "i64")},
+            {
+                "start": Scalar(2, "i64"),
+                "end": Scalar(12, "i64"),
+                "step": Scalar(3, "i64"),
+                "out": out((4,), "i64"),
+            },
             {"out": np.arange(2, 12, 3)},
         ),
         Call(
             "Cat",
-            {"tensors": Many((In(x, half), In(x[:, :2], half))), "dim": -1, "out": out((3, 7), half)},
+            {
+                "tensors": Many((In(x, half), In(x[:, :2], half))),
+                "dim": -1,
+                "out": out((3, 7), half),
+            },
             {"out": np.concatenate([x, x[:, :2]], axis=1)},
         ),
     ]
@@ -246,20 +274,43 @@ def reductions(half: str) -> list[Call]:
     down = {"self": In(x, half), "dims": Ints((1,)), "keep_dims": False}
     return [
         Call("ReduceSum", {**down, "dtype": 0, "out": out((3,), "f32")}, {"out": x.sum(1)}),
-        Call("Mean", {**down, "dtype": code, "keep_dims": True, "out": out((3, 1), half)}, {"out": x.mean(1, keepdims=True)}),
+        Call(
+            "Mean",
+            {**down, "dtype": code, "keep_dims": True, "out": out((3, 1), half)},
+            {"out": x.mean(1, keepdims=True)},
+        ),
         Call("Amax", {**down, "out": out((3,), half)}, {"out": x.max(1)}),
-        Call("ArgMax", {"self": In(x, half), "dim": 0, "keep_dim": False, "out": out((5,), "i64")}, {"out": x.argmax(0)}),
+        Call(
+            "ArgMax",
+            {"self": In(x, half), "dim": 0, "keep_dim": False, "out": out((5,), "i64")},
+            {"out": x.argmax(0)},
+        ),
         Call("Cumsum", {**one, "dim": 1, "dtype": code}, {"out": x.cumsum(1)}),
         Call("Softmax", {**one, "dim": 1}, {"out": softmax(x)}),
         Call("LogSoftmax", {**one, "dim": -1}, {"out": np.log(softmax(x))}),
         Call(
             "Sort",
-            {"self": In(x, half), "stable": True, "dim": 1, "descending": True, "values": out(x.shape, half), "indices": out(x.shape, "i64")},
+            {
+                "self": In(x, half),
+                "stable": True,
+                "dim": 1,
+                "descending": True,
+                "values": out(x.shape, half),
+                "indices": out(x.shape, "i64"),
+            },
             {"values": sorted_x, "indices": order},
         ),
         Call(
             "Topk",
-            {"self": In(x, half), "k": 2, "dim": 1, "largest": True, "sorted": True, "values": out((3, 2), half), "indices": out((3, 2), "i64")},
+            {
+                "self": In(x, half),
+                "k": 2,
+                "dim": 1,
+                "largest": True,
+                "sorted": True,
+                "values": out((3, 2), half),
+                "indices": out((3, 2), "i64"),
+            },
             {"values": sorted_x[:, :2], "indices": order[:, :2]},
         ),
     ]
@@ -301,9 +352,11 @@ def indices(half: str) -> list[Call]:
 
 
 def to_nz(matrix: np.ndarray, c0: int) -> np.ndarray:
-    """[..., rows, columns] as blocks of 16 rows and c0 columns, column of blocks by column of blocks."""
+    """[..., rows, columns] as blocks of 16 rows and c0 columns, a column of blocks at a time."""
     rows, columns = matrix.shape[-2:]
-    padded = np.zeros((*matrix.shape[:-2], -(-rows // 16) * 16, -(-columns // c0) * c0), matrix.dtype)
+    padded = np.zeros(
+        (*matrix.shape[:-2], -(-rows // 16) * 16, -(-columns // c0) * c0), matrix.dtype
+    )
     padded[..., :rows, :columns] = matrix
     cut = padded.reshape(*matrix.shape[:-2], padded.shape[-2] // 16, 16, padded.shape[-1] // c0, c0)
     return np.ascontiguousarray(np.moveaxis(cut, -2, -4))
@@ -318,11 +371,36 @@ def matrices(half: str) -> list[Call]:
     blocks = to_nz(b, 16)
     stored = In(blocks, half, shape=(40, 24), layout=NZ, storage=blocks.shape)
     turned_blocks = to_nz(np.ascontiguousarray(b.T), 16)
-    turned_nz = In(turned_blocks, half, shape=(40, 24), strides=(1, 40), layout=NZ, storage=turned_blocks.shape)
+    turned_nz = In(
+        turned_blocks, half, shape=(40, 24), strides=(1, 40), layout=NZ, storage=turned_blocks.shape
+    )
     square = noise((32, 48), half)
     return [
         Call("Matmul", both, {"out": product}),
         Call("Matmul", {**both, "mat2": turned}, {"out": product}),
+        *(
+            Call(
+                op,
+                {
+                    "self": In(a, "f32"),
+                    "mat2": In(b, "f32"),
+                    "out": out((3, 24), "f32"),
+                    "cubeMathType": 1,
+                },
+                {"out": product},
+            )
+            for op in ("Matmul", "Mm")
+        ),
+        Call(
+            "BatchMatMul",
+            {
+                "self": In(batch_a, "f32"),
+                "mat2": In(batch_b, "f32"),
+                "out": out((2, 3, 24), "f32"),
+                "cubeMathType": 1,
+            },
+            {"out": batch_a @ batch_b},
+        ),
         Call("Mm", both, {"out": product}),
         Call(
             "BatchMatMul",
@@ -331,7 +409,14 @@ def matrices(half: str) -> list[Call]:
         ),
         Call(
             "Addmm",
-            {"self": In(bias, half), "mat1": In(a, half), "mat2": In(b, half), "beta": Scalar(2.0), "alpha": Scalar(0.5), "out": out((3, 24), half)},
+            {
+                "self": In(bias, half),
+                "mat1": In(a, half),
+                "mat2": In(b, half),
+                "beta": Scalar(2.0),
+                "alpha": Scalar(0.5),
+                "out": out((3, 24), half),
+            },
             {"out": 2 * bias + 0.5 * product},
         ),
         Call("MatmulWeightNz", {**both, "mat2": stored}, {"out": product}),
@@ -344,25 +429,52 @@ def format_cast(half: str) -> list[Call]:
     x = noise((33, 20), half)
     blocks = to_nz(x, 16)
     target = In(np.full(blocks.shape, 77), half, shape=x.shape, layout=NZ, storage=blocks.shape)
-    return [Call("NpuFormatCast", {"source": In(x, half), "destination": target}, {"destination": blocks})]
+    return [
+        Call(
+            "NpuFormatCast", {"source": In(x, half), "destination": target}, {"destination": blocks}
+        )
+    ]
 
 
 def quantised(half: str) -> list[Call]:
     x1, x2 = rng().integers(-128, 128, (3, 64)), rng().integers(-128, 128, (64, 32))
-    scale, token, bias = np.abs(noise((32,), "f32", 1e-3)), np.abs(noise((3,), "f32")), rng().integers(-500, 500, 32)
+    scale, bias = np.abs(noise((32,), "f32", 1e-3)), rng().integers(-500, 500, 32)
     bits = scale.astype(np.float32).view(np.uint32).astype(np.uint64)
     x, shape = noise((3, 64), half), (64, 32)
-    weight, w_scale, w_offset = rng().integers(-8, 8, shape), noise((2, 32), half, 0.1), noise((2, 32), half)
+    weight, w_scale, w_offset = (
+        rng().integers(-8, 8, shape),
+        noise((2, 32), half, 0.1),
+        noise((2, 32), half),
+    )
     spread = [np.repeat(each, 32, axis=0) for each in (w_scale, w_offset)]
     top = np.abs(x).max(1, keepdims=True)
     levels = np.round(x * 127 / top)
-    integers = {"x1": In(x1, "i8"), "x2": In(x2, "i8"), "bias": In(bias, "i32"), "out": out((3, 32), half)}
-    weights = {"x": In(x, half), "antiquantScale": In(w_scale, half), "antiquantOffset": In(w_offset, half), "antiquantGroupSize": 32, "y": out((3, 32), half)}
+    integers = {
+        "x1": In(x1, "i8"),
+        "x2": In(x2, "i8"),
+        "bias": In(bias, "i32"),
+        "out": out((3, 32), half),
+    }
+    weights = {
+        "x": In(x, half),
+        "antiquantScale": In(w_scale, half),
+        "antiquantOffset": In(w_offset, half),
+        "antiquantGroupSize": 32,
+        "y": out((3, 32), half),
+    }
     expected = {"y": x @ ((weight + spread[1]) * spread[0])}
     calls = [
-        Call("DynamicQuant", {"x": In(x, half), "y": out((3, 64), "i8"), "scale": out((3,), "f32")}, {"y": levels, "scale": top[:, 0] / 127}),
+        Call(
+            "DynamicQuant",
+            {"x": In(x, half), "y": out((3, 64), "i8"), "scale": out((3,), "f32")},
+            {"y": levels, "scale": top[:, 0] / 127},
+        ),
         Call("WeightQuantBatchMatmulV2", {**weights, "weight": In(weight, "i8")}, expected),
-        Call("QuantMatmulV4", {**integers, "scale": In(bits, "u64")}, {"out": (x1 @ x2 + bias) * scale}),
+        Call(
+            "QuantMatmulV4",
+            {**integers, "scale": In(bits, "u64")},
+            {"out": (x1 @ x2 + bias) * scale},
+        ),
     ]
     return calls
 
@@ -384,15 +496,27 @@ def quantised_beyond_310p(half: str) -> list[Call]:
 
 
 def layers(half: str) -> list[Call]:
-    x, second, gamma, beta = noise((3, 64), half), noise((3, 64), half), noise((64,), half), noise((64,), half)
+    x, second, gamma, beta = (
+        noise((3, 64), half),
+        noise((3, 64), half),
+        noise((64,), half),
+        noise((64,), half),
+    )
     total = rounded(x + second, half)
+
     def norm(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         inverse = 1 / np.sqrt((values**2).mean(1, keepdims=True) + 1e-5)
         return values * inverse * gamma, inverse
+
     (y, rstd), (summed, sum_rstd) = norm(x), norm(total)
     mean, inverse = x.mean(1, keepdims=True), 1 / np.sqrt(x.var(1, keepdims=True) + 1e-5)
     wide = noise((2, 256), half)
-    normed = {"gamma": In(gamma, half), "epsilon": 1e-5, "y": out((3, 64), half), "rstd": out((3, 1), "f32")}
+    normed = {
+        "gamma": In(gamma, half),
+        "epsilon": 1e-5,
+        "y": out((3, 64), half),
+        "rstd": out((3, 1), "f32"),
+    }
     return [
         Call("RmsNorm", {"x": In(x, half), **normed}, {"y": y, "rstd": rstd}),
         Call(
@@ -402,10 +526,23 @@ def layers(half: str) -> list[Call]:
         ),
         Call(
             "LayerNorm",
-            {"input": In(x, half), "normalized_shape": Ints((64,)), "weight": In(gamma, half), "bias": In(beta, half), "epsilon": 1e-5, "out": out((3, 64), half), "mean": out((3, 1), half), "rstd": out((3, 1), half)},
+            {
+                "input": In(x, half),
+                "normalized_shape": Ints((64,)),
+                "weight": In(gamma, half),
+                "bias": In(beta, half),
+                "epsilon": 1e-5,
+                "out": out((3, 64), half),
+                "mean": out((3, 1), half),
+                "rstd": out((3, 1), half),
+            },
             {"out": (x - mean) * inverse * gamma + beta, "mean": mean, "rstd": inverse},
         ),
-        Call("SwiGlu", {"x": In(wide, half), "dim": -1, "out": out((2, 128), half)}, {"out": wide[:, :128] * sigmoid(wide[:, :128]) * wide[:, 128:]}),
+        Call(
+            "SwiGlu",
+            {"x": In(wide, half), "dim": -1, "out": out((2, 128), half)},
+            {"out": wide[:, :128] * sigmoid(wide[:, :128]) * wide[:, 128:]},
+        ),
     ]
 
 
@@ -417,13 +554,28 @@ def turn(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
 def rotations(half: str, mode: int = 0) -> list[Call]:
     x, angle = noise((1, 4, 3, 64), half), rng().uniform(0, 6, (1, 4, 1, 64))
     cos, sin = rounded(np.cos(angle), half), rounded(np.sin(angle), half)
-    q, k, wide = noise((1, 4, 3, 128), half), noise((1, 4, 1, 128), half), rng().uniform(0, 6, (1, 4, 1, 128))
+    q, k, wide = (
+        noise((1, 4, 3, 128), half),
+        noise((1, 4, 1, 128), half),
+        rng().uniform(0, 6, (1, 4, 1, 128)),
+    )
     wide_cos, wide_sin = rounded(np.cos(wide), half), rounded(np.sin(wide), half)
-    tables = {"cos": In(wide_cos, half), "sin": In(wide_sin, half), "layout": 1, "rotaryMode": "half"}
+    tables = {
+        "cos": In(wide_cos, half),
+        "sin": In(wide_sin, half),
+        "layout": 1,
+        "rotaryMode": "half",
+    }
     return [
         Call(
             "RotaryPositionEmbedding",
-            {"x": In(x, half), "cos": In(cos, half), "sin": In(sin, half), "mode": 0, "out": out(x.shape, half)},
+            {
+                "x": In(x, half),
+                "cos": In(cos, half),
+                "sin": In(sin, half),
+                "mode": 0,
+                "out": out(x.shape, half),
+            },
             {"out": turn(x, cos, sin)},
         ),
         Call(
@@ -441,19 +593,33 @@ def paged_writes(half: str) -> list[Call]:
     keys.reshape(24, 2, 16)[slots], values.reshape(24, 2, 16)[slots] = k, v
     call = Call(
         "ScatterPaKvCache",
-        {"key": In(k, half), "keyCache": In(cache, half), "slotMapping": In(slots, "i32"), "value": In(v, half), "valueCache": In(cache, half), "cacheMode": "Norm"},
+        {
+            "key": In(k, half),
+            "keyCache": In(cache, half),
+            "slotMapping": In(slots, "i32"),
+            "value": In(v, half),
+            "valueCache": In(cache, half),
+            "cacheMode": "Norm",
+        },
         {"keyCache": keys, "valueCache": values},
     )
     blocks = {"keyCache": keys, "valueCache": values}
     in_nz = {name: np.moveaxis(each.reshape(3, 8, 2, 16), 1, 2) for name, each in blocks.items()}
     nz_cache = In(np.full((3, 2, 8, 16), 77), half)
-    return [call, replace(call.having(keyCache=nz_cache, valueCache=nz_cache, cacheMode="PA_NZ"), expected=in_nz)]
+    return [
+        call,
+        replace(
+            call.having(keyCache=nz_cache, valueCache=nz_cache, cacheMode="PA_NZ"), expected=in_nz
+        ),
+    ]
 
 
 MASK = np.triu(np.ones((2048, 2048), np.int8), 1)
 
 
-def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float, sees: Callable[[int, int], bool]) -> np.ndarray:
+def attend(
+    q: np.ndarray, k: np.ndarray, v: np.ndarray, scale: float, sees: Callable[[int, int], bool]
+) -> np.ndarray:
     """[rows, heads, dim] of queries over [context, kv heads, dim]; sees(row, position)."""
     result, group = np.zeros((*q.shape[:2], v.shape[2])), q.shape[1] // k.shape[1]
     allowed = np.array([[sees(i, j) for j in range(len(k))] for i in range(len(q))])
@@ -480,7 +646,15 @@ def attentions(half: str, dim: int = 128) -> list[Call]:
         for b, count in enumerate(rows):
             there = slice(starts[b], starts[b + 1])
             shift = contexts[b] - count
-            parts.append(attend(q[first : first + count], k[there], v[there], scale, lambda i, j, s=shift: sees(i, j, s)))
+            parts.append(
+                attend(
+                    q[first : first + count],
+                    k[there],
+                    v[there],
+                    scale,
+                    lambda i, j, s=shift: sees(i, j, s),
+                )
+            )
             first += count
         return np.concatenate(parts)
 
@@ -512,19 +686,44 @@ def attentions(half: str, dim: int = 128) -> list[Call]:
     calls = [
         Call("FusedInferAttentionScoreV3", base, {"attentionOut": expected(lambda i, j, s: True)}),
         Call("FusedInferAttentionScoreV2", {**base, **causal}, {"attentionOut": right_down}),
-        Call("FusedInferAttentionScoreV4", {**base, **blocks, **causal}, {"attentionOut": right_down}),
-        Call("FusedInferAttentionScoreV3", {**base, **blocks, **causal}, {"attentionOut": right_down}),
-        Call("FusedInferAttentionScoreV3", {**base, **blocks, **band}, {"attentionOut": expected(lambda i, j, s: i + s - 9 <= j <= i + s)}),
+        *(
+            Call(op, {**base, **blocks, **causal}, {"attentionOut": right_down})
+            for op in ("FusedInferAttentionScoreV2", "FusedInferAttentionScoreV4")
+        ),
+        Call(
+            "FusedInferAttentionScoreV3", {**base, **blocks, **causal}, {"attentionOut": right_down}
+        ),
+        Call(
+            "FusedInferAttentionScoreV3",
+            {**base, **blocks, **band},
+            {"attentionOut": expected(lambda i, j, s: i + s - 9 <= j <= i + s)},
+        ),
     ]
     dense = noise((2, 5, 4, dim), half)
     whole = np.stack([attend(part, part, part, scale, lambda i, j: True) for part in dense])
     for layout, axes in (("BSND", (0, 1, 2, 3)), ("BNSD", (0, 2, 1, 3)), ("BSH", None)):
+
         def lay(x: np.ndarray, axes: tuple[int, ...] | None = axes) -> np.ndarray:
             return x.reshape(2, 5, -1) if axes is None else np.ascontiguousarray(x.transpose(axes))
+
         shaped = In(lay(dense), half)
-        arguments = {**base, "query": shaped, "key": Many((shaped,)), "value": Many((shaped,)), "inputLayout": layout}
-        arguments |= {"actualSeqLengths": None, "actualSeqLengthsKv": None, "numKeyValueHeads": 4, "attentionOut": out(lay(dense).shape, half)}
-        calls.append(Call("FusedInferAttentionScoreV2", arguments, {"attentionOut": lay(whole)}))
+        arguments = {
+            **base,
+            "query": shaped,
+            "key": Many((shaped,)),
+            "value": Many((shaped,)),
+            "inputLayout": layout,
+        }
+        arguments |= {
+            "actualSeqLengths": None,
+            "actualSeqLengthsKv": None,
+            "numKeyValueHeads": 4,
+            "attentionOut": out(lay(dense).shape, half),
+        }
+        calls += [
+            Call(f"FusedInferAttentionScoreV{version}", arguments, {"attentionOut": lay(whole)})
+            for version in (2, 3, 4)
+        ]
     return calls
 
 
@@ -536,7 +735,15 @@ def experts(half: str) -> list[Call]:
     return [
         Call(
             "MoeGatingTopKSoftmaxV2",
-            {"x": In(logits, half), "k": 2, "renorm": 1, "softmaxResultFlag": True, "y": out((5, 2), half), "expertIdx": out((5, 2), "i32"), "softmaxOut": out((5, 8), "f32")},
+            {
+                "x": In(logits, half),
+                "k": 2,
+                "renorm": 1,
+                "softmaxResultFlag": True,
+                "y": out((5, 2), half),
+                "expertIdx": out((5, 2), "i32"),
+                "softmaxOut": out((5, 8), "f32"),
+            },
             {"y": weights, "expertIdx": order, "softmaxOut": softmax(logits)},
         )
     ]
@@ -551,12 +758,24 @@ def expert_products(half: str) -> list[Call]:
     return [
         Call(
             "GroupedMatmulV4",
-            {"x": Many((In(x, half),)), "weight": Many((In(weight, half),)), "groupList": In(ends, "i64"), "splitItem": 3, "out": Many((out((6, 16), half),))},
+            {
+                "x": Many((In(x, half),)),
+                "weight": Many((In(weight, half),)),
+                "groupList": In(ends, "i64"),
+                "splitItem": 3,
+                "out": Many((out((6, 16), half),)),
+            },
             {"out": product},
         ),
         Call(
             "MoeFinalizeRoutingV2",
-            {"expandedX": In(x, half), "expandedRowIdx": In(rows, "i32"), "scales": In(scales, half), "dropPadMode": 2, "out": out((3, 32), half)},
+            {
+                "expandedX": In(x, half),
+                "expandedRowIdx": In(rows, "i32"),
+                "scales": In(scales, half),
+                "dropPadMode": 2,
+                "out": out((3, 32), half),
+            },
             {"out": summed},
         ),
     ]
@@ -567,9 +786,17 @@ def calls(profile: str) -> list[Call]:
     found = []
     for half in ("f16",) if profile == "310p" else ("bf16", "f16"):
         found += elementwise(half) + copies(half) + reductions(half) + indices(half)
-        found += layers(half) + rotations(half) + quantised(half) + expert_products(half) + matrices(half)
+        found += (
+            layers(half)
+            + rotations(half)
+            + quantised(half)
+            + expert_products(half)
+            + matrices(half)
+        )
         if profile != "310p":
-            found += format_cast(half) + paged_writes(half) + experts(half) + quantised_beyond_310p(half)
+            found += (
+                format_cast(half) + paged_writes(half) + experts(half) + quantised_beyond_310p(half)
+            )
         if profile in ("a2", "a3"):
             found += attentions(half) + attentions(half, 64)
     if profile == "a2-8.5":
