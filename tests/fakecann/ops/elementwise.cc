@@ -37,7 +37,7 @@ Dims broadcast(const Call& call, const Dims& a, const Dims& b) {
 struct Pair {
   std::function<float(float, float)> floats;
   std::function<int64_t(int64_t, int64_t)> integers;  // none: integers are computed as floats
-  FakeScalar alpha = nullptr;                           // a further argument that some take
+  FakeScalar alpha = nullptr;                         // a further argument that some take
 };
 
 void run_pair(const Bound& bound, int a, int b, int y, const Pair& pair) {
@@ -238,7 +238,8 @@ FAKECANN_BINARY(BitwiseOrTensor, static_cast<float>(static_cast<int64_t>(a) | st
 FAKECANN_BINARY(BitwiseXorTensor, static_cast<float>(static_cast<int64_t>(a) ^ static_cast<int64_t>(b)), a ^ b)
 
 FAKECANN_OP(Div, FakeIn self, FakeIn other, aclTensor* out) {
-  return binary("Div", self, other, out, workspace_size, executor, {[](float a, float b) { return a / b; }, nullptr, nullptr});
+  return binary("Div", self, other, out, workspace_size, executor,
+                {[](float a, float b) { return a / b; }, nullptr, nullptr});
 }
 FAKECANN_OP(Divs, FakeIn self, FakeScalar other, aclTensor* out) {
   return with_scalar("Divs", self, other, out, workspace_size, executor,
