@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -362,6 +363,18 @@ def to_nz(matrix: np.ndarray, c0: int) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(cut, -2, -4))
 
 
+def full_precision_matrices() -> list[Call]:
+    a, b = noise((2, 3, 40), "f32"), noise((2, 40, 24), "f32", 0.3)
+
+    def call(op: str, x: np.ndarray, y: np.ndarray) -> Call:
+        product = x @ y
+        result = out(product.shape, "f32")
+        arguments = {"self": In(x, "f32"), "mat2": In(y, "f32"), "out": result, "cubeMathType": 1}
+        return Call(op, arguments, {"out": product})
+
+    return [call("Matmul", a[0], b[0]), call("Mm", a[0], b[0]), call("BatchMatMul", a, b)]
+
+
 def matrices(half: str) -> list[Call]:
     a, b = noise((3, 40), half), noise((40, 24), half, 0.3)
     batch_a, batch_b = noise((2, 3, 40), half), noise((2, 40, 24), half, 0.3)
@@ -378,29 +391,6 @@ def matrices(half: str) -> list[Call]:
     return [
         Call("Matmul", both, {"out": product}),
         Call("Matmul", {**both, "mat2": turned}, {"out": product}),
-        *(
-            Call(
-                op,
-                {
-                    "self": In(a, "f32"),
-                    "mat2": In(b, "f32"),
-                    "out": out((3, 24), "f32"),
-                    "cubeMathType": 1,
-                },
-                {"out": product},
-            )
-            for op in ("Matmul", "Mm")
-        ),
-        Call(
-            "BatchMatMul",
-            {
-                "self": In(batch_a, "f32"),
-                "mat2": In(batch_b, "f32"),
-                "out": out((2, 3, 24), "f32"),
-                "cubeMathType": 1,
-            },
-            {"out": batch_a @ batch_b},
-        ),
         Call("Mm", both, {"out": product}),
         Call(
             "BatchMatMul",
@@ -629,102 +619,111 @@ def attend(
     return result
 
 
-def attentions(half: str, dim: int = 128) -> list[Call]:
-    rows, contexts, scale = (3, 1, 4), (20, 33, 4), dim**-0.5
-    q = noise((sum(rows), 4, dim), half)
-    k, v = noise((sum(contexts), 2, dim), half), noise((sum(contexts), 2, dim), half, 0.7)
-    table = np.array([[4, 2, 7], [1, 8, 3], [6, -1, -1]])  # the last sequence has no third block
-    paged = {"key": np.full((9, 16, 2 * dim), np.nan), "value": np.full((9, 16, 2 * dim), np.nan)}
-    starts = np.cumsum((0, *contexts))
-    for b, context in enumerate(contexts):
-        for s in range(context):
-            for name, source in (("key", k), ("value", v)):
-                paged[name][table[b, s // 16], s % 16] = source[starts[b] + s].reshape(-1)
+class Mixture:
+    """Three sequences, chunks and single rows, over contexts packed and in blocks."""
 
-    def expected(sees: Callable[[int, int, int], bool]) -> np.ndarray:
+    rows, contexts = (3, 1, 4), (20, 33, 4)
+    table = np.array([[4, 2, 7], [1, 8, 3], [6, -1, -1]])  # the last sequence has no third block
+
+    def __init__(self, half: str, dim: int) -> None:
+        self.half, self.scale = half, dim**-0.5
+        tokens = sum(self.contexts)
+        self.q = noise((sum(self.rows), 4, dim), half)
+        self.k, self.v = noise((tokens, 2, dim), half), noise((tokens, 2, dim), half, 0.7)
+        self.starts = np.cumsum((0, *self.contexts))
+
+    def paged(self, source: np.ndarray) -> np.ndarray:
+        """The cache's blocks; what no sequence owns is not a number."""
+        cache = np.full((9, 16, source[0].size), np.nan)
+        for b, context in enumerate(self.contexts):
+            for s in range(context):
+                cache[self.table[b, s // 16], s % 16] = source[self.starts[b] + s].reshape(-1)
+        return cache
+
+    def expected(self, sees: Callable[[int, int, int], bool]) -> np.ndarray:
+        """sees(row, position, positions before the first row)."""
         parts, first = [], 0
-        for b, count in enumerate(rows):
-            there = slice(starts[b], starts[b + 1])
-            shift = contexts[b] - count
-            parts.append(
-                attend(
-                    q[first : first + count],
-                    k[there],
-                    v[there],
-                    scale,
-                    lambda i, j, s=shift: sees(i, j, s),
-                )
-            )
+        for b, count in enumerate(self.rows):
+            there, shift = slice(self.starts[b], self.starts[b + 1]), self.contexts[b] - count
+            chunk = self.q[first : first + count]
+            visible = partial(lambda i, j, s: sees(i, j, s), s=shift)
+            parts.append(attend(chunk, self.k[there], self.v[there], self.scale, visible))
             first += count
         return np.concatenate(parts)
 
-    base = {
-        "query": In(q, half),
-        "key": Many((In(k, half),)),
-        "value": Many((In(v, half),)),
-        "actualSeqLengths": Ints(tuple(int(n) for n in np.cumsum(rows))),
-        "actualSeqLengthsKv": Ints(tuple(int(n) for n in np.cumsum(contexts))),
-        "numHeads": 4,
-        "numKeyValueHeads": 2,
-        "scaleValue": scale,
-        "inputLayout": "TND",
-        "preTokens": 2147483647,
-        "nextTokens": 2147483647,
-        "attentionOut": out(q.shape, half),
-        "softmaxLse": out((1,), "f32"),
-    }
-    blocks = {
-        "key": Many((In(paged["key"], half),)),
-        "value": Many((In(paged["value"], half),)),
-        "blockTable": In(table, "i32"),
-        "blockSize": 16,
-        "actualSeqLengthsKv": Ints(contexts),
-    }
+    def arguments(self) -> dict[str, Any]:
+        return {
+            "query": In(self.q, self.half),
+            "key": Many((In(self.k, self.half),)),
+            "value": Many((In(self.v, self.half),)),
+            "actualSeqLengths": Ints(tuple(int(n) for n in np.cumsum(self.rows))),
+            "actualSeqLengthsKv": Ints(tuple(int(n) for n in np.cumsum(self.contexts))),
+            "numHeads": 4,
+            "numKeyValueHeads": 2,
+            "scaleValue": self.scale,
+            "inputLayout": "TND",
+            "preTokens": 2147483647,
+            "nextTokens": 2147483647,
+            "attentionOut": out(self.q.shape, self.half),
+            "softmaxLse": out((1,), "f32"),
+        }
+
+    def paging(self) -> dict[str, Any]:
+        return {
+            "key": Many((In(self.paged(self.k), self.half),)),
+            "value": Many((In(self.paged(self.v), self.half),)),
+            "blockTable": In(self.table, "i32"),
+            "blockSize": 16,
+            "actualSeqLengthsKv": Ints(self.contexts),
+        }
+
+
+FIA = [f"FusedInferAttentionScoreV{version}" for version in (2, 3, 4)]
+
+
+def attentions(half: str, dim: int = 128) -> list[Call]:
+    mixture = Mixture(half, dim)
+    base, blocks = mixture.arguments(), mixture.paging()
     causal = {"attenMask": In(MASK, "bool"), "sparseMode": 3}
     band = {"attenMask": In(MASK, "i8"), "sparseMode": 4, "preTokens": 9, "nextTokens": 0}
-    right_down = expected(lambda i, j, s: j <= i + s)
-    calls = [
-        Call("FusedInferAttentionScoreV3", base, {"attentionOut": expected(lambda i, j, s: True)}),
-        Call("FusedInferAttentionScoreV2", {**base, **causal}, {"attentionOut": right_down}),
-        *(
-            Call(op, {**base, **blocks, **causal}, {"attentionOut": right_down})
-            for op in ("FusedInferAttentionScoreV2", "FusedInferAttentionScoreV4")
-        ),
-        Call(
-            "FusedInferAttentionScoreV3", {**base, **blocks, **causal}, {"attentionOut": right_down}
-        ),
-        Call(
-            "FusedInferAttentionScoreV3",
-            {**base, **blocks, **band},
-            {"attentionOut": expected(lambda i, j, s: i + s - 9 <= j <= i + s)},
-        ),
+    right_down = mixture.expected(lambda i, j, s: j <= i + s)
+    banded = mixture.expected(lambda i, j, s: i + s - 9 <= j <= i + s)
+    return [
+        Call(FIA[1], base, {"attentionOut": mixture.expected(lambda i, j, s: True)}),
+        Call(FIA[0], {**base, **causal}, {"attentionOut": right_down}),
+        *(Call(op, {**base, **blocks, **causal}, {"attentionOut": right_down}) for op in FIA),
+        Call(FIA[1], {**base, **blocks, **band}, {"attentionOut": banded}),
     ]
-    dense = noise((2, 5, 4, dim), half)
+
+
+def dense_attentions(half: str, dim: int = 128) -> list[Call]:
+    """Whole batches in the three layouts that have a batch axis."""
+    dense, found = noise((2, 5, 4, dim), half), []
+    scale = dim**-0.5
     whole = np.stack([attend(part, part, part, scale, lambda i, j: True) for part in dense])
-    for layout, axes in (("BSND", (0, 1, 2, 3)), ("BNSD", (0, 2, 1, 3)), ("BSH", None)):
-
-        def lay(x: np.ndarray, axes: tuple[int, ...] | None = axes) -> np.ndarray:
-            return x.reshape(2, 5, -1) if axes is None else np.ascontiguousarray(x.transpose(axes))
-
+    for layout in ("BSND", "BNSD", "BSH"):
+        lay = partial(laid_out, layout=layout)
         shaped = In(lay(dense), half)
         arguments = {
-            **base,
             "query": shaped,
             "key": Many((shaped,)),
             "value": Many((shaped,)),
-            "inputLayout": layout,
-        }
-        arguments |= {
-            "actualSeqLengths": None,
-            "actualSeqLengthsKv": None,
+            "numHeads": 4,
             "numKeyValueHeads": 4,
+            "scaleValue": scale,
+            "inputLayout": layout,
             "attentionOut": out(lay(dense).shape, half),
+            "softmaxLse": out((1,), "f32"),
         }
-        calls += [
-            Call(f"FusedInferAttentionScoreV{version}", arguments, {"attentionOut": lay(whole)})
-            for version in (2, 3, 4)
-        ]
-    return calls
+        found += [Call(op, arguments, {"attentionOut": lay(whole)}) for op in FIA]
+    return found
+
+
+def laid_out(x: np.ndarray, layout: str) -> np.ndarray:
+    """[batch, tokens, heads, dim] in another order."""
+    if layout == "BSH":
+        return x.reshape(*x.shape[:2], -1)
+    return np.ascontiguousarray(x.transpose(0, 2, 1, 3)) if layout == "BNSD" else x
 
 
 def experts(half: str) -> list[Call]:
@@ -783,7 +782,7 @@ def expert_products(half: str) -> list[Call]:
 
 def calls(profile: str) -> list[Call]:
     """Valid calls of every operator that the profile has."""
-    found = []
+    found = full_precision_matrices()
     for half in ("f16",) if profile == "310p" else ("bf16", "f16"):
         found += elementwise(half) + copies(half) + reductions(half) + indices(half)
         found += (
@@ -798,7 +797,7 @@ def calls(profile: str) -> list[Call]:
                 format_cast(half) + paged_writes(half) + experts(half) + quantised_beyond_310p(half)
             )
         if profile in ("a2", "a3"):
-            found += attentions(half) + attentions(half, 64)
+            found += attentions(half) + attentions(half, 64) + dense_attentions(half)
     if profile == "a2-8.5":
-        found += attentions("bf16")
+        found += attentions("bf16") + dense_attentions("bf16")
     return found
