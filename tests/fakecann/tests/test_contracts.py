@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from cann import DTYPES, ND, NZ, SIGNATURES, Cann, CannError, Tensor, refused
-from cases import Call, In, Many, calls
+from cases import Call, In, Many
+from cases_transformer import calls
 
 PROFILES = ("a2", "a2-8.5", "a3", "310p", "950")
 CODES = {161001, 161002, 361001}

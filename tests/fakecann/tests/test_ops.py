@@ -6,7 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from cann import SIGNATURES, Cann
-from cases import Call, calls
+from cases import Call
+from cases_transformer import calls
 
 PROFILES = ("a2", "a2-8.5", "a3", "310p", "950")
 # Relative to the largest element: a rounding of the result, and of sums that cancel.
