@@ -233,10 +233,7 @@ REFUSED = [
     (False, "not"),
     # Where the grammar's library names no keyword, it is found by trial.
     ({"type": "array", "items": {"enum": [1, 2]}, "minItems": 10**9}, "minItems: "),
-    (
-        {"properties": {"a": {"multipleOf": 3, "minimum": 10**15}}, "required": ["a"]},
-        "multipleOf: ",
-    ),
+    ({"type": "string", "minLength": 10**9}, "minLength: "),
     ({"type": "string", "pattern": "a" * 9000}, "pattern: expected at most 8192"),
 ]
 
