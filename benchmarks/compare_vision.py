@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compare engines on pictures: time to the first token, throughput, repeated pictures,
+preprocessing.
+
+    python benchmarks/vision/make_model.py FOLDER      # once; needs torch and transformers
+    python benchmarks/compare_vision.py --model FOLDER --json out.json
+
+Engines take turns within every workload, each run is its own process, the median of the counted
+rounds is reported. Workloads: 1, 8 and 32 requests at once, each with a picture of its own and 32
+tokens of answer; "repeated": a new picture, the same again, and a further question about it;
+"preprocess": pictures of 1080 x 1920 per second, without decoding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from harness.interference import Interference, wait_until_quiet
+
+_FOLDER = Path(__file__).resolve().parent / "vision"
+WORKLOADS = ("repeated", "1", "8", "32", "preprocess")
+# Transformers computes in the checkpoint's bf16, which it is faster in than in float32.
+ENGINES = {
+    "manymind": ["manymind_worker.py"],
+    "transformers": ["transformers_worker.py", "bfloat16"],
+}
+
+
+def run(engine: str, arguments: argparse.Namespace, workload: str) -> dict[str, float]:
+    """One process; its last line of output is the result."""
+    script, *options = ENGINES[engine]
+    command = [sys.executable, script, arguments.model, workload, str(arguments.threads), *options]
+    finished = subprocess.run(command, cwd=_FOLDER, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        raise SystemExit(f"{engine} {workload}: {finished.stderr.strip().splitlines()[-1]}")
+    values: dict[str, float] = json.loads(finished.stdout.splitlines()[-1])
+    return values
+
+
+def measure(arguments: argparse.Namespace, workload: str) -> dict[str, dict[str, list[float]]]:
+    """Engine -> quantity -> one value per round; "interference": share of the CPUs that others
+    took meanwhile."""
+    found: dict[str, dict[str, list[float]]] = {engine: {} for engine in arguments.engines}
+    for _ in range(arguments.repeats):
+        for engine in arguments.engines:
+            wait_until_quiet(arguments.max_interference, arguments.patience)
+            with Interference() as interference:
+                values = run(engine, arguments, workload)
+            for name, value in {**values, "interference": interference.share}.items():
+                found[engine].setdefault(name, []).append(value)
+    return found
+
+
+def table(results: dict[str, dict[str, dict[str, list[float]]]]) -> str:
+    """Medians, with the spread of the rounds."""
+    lines = [
+        "| Workload | Engine | Quantity | Median | Spread |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for workload, engines in results.items():
+        for engine, quantities in engines.items():
+            for name, values in quantities.items():
+                middle = statistics.median(values)
+                spread = (max(values) - min(values)) / 2 / middle if middle else 0.0
+                cells = (workload, engine, name, f"{middle:.3f}", f"±{spread:.0%}")
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, help="a folder that make_model.py wrote")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--max-interference", type=float, default=0.05, metavar="SHARE")
+    parser.add_argument("--patience", type=float, default=300.0, metavar="SECONDS")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    arguments = parser.parse_args()
+    results = {workload: measure(arguments, workload) for workload in arguments.workloads}
+    if arguments.json:
+        report = {"machine": platform.processor() or platform.machine(), "results": results}
+        arguments.json.write_text(json.dumps(report, indent=1))
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
