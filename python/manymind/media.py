@@ -35,6 +35,7 @@ class MediaLimits:
     Attributes:
         max_bytes: of an encoded picture.
         max_pixels: of a decoded picture; checked before it is decoded.
+        max_frames: of a video.
         timeout: seconds to fetch one.
         allow_urls: fetch http(s) URLs.
         allow_private_addresses: also from addresses that are not public.
@@ -43,6 +44,7 @@ class MediaLimits:
 
     max_bytes: int = 64 << 20
     max_pixels: int = 64_000_000
+    max_frames: int = 768
     timeout: float = 20.0
     allow_urls: bool = True
     allow_private_addresses: bool = False
@@ -51,6 +53,7 @@ class MediaLimits:
     def __post_init__(self) -> None:
         require_int("max_bytes", self.max_bytes, 1, 1 << 40)
         require_int("max_pixels", self.max_pixels, 1, 1 << 40)
+        require_int("max_frames", self.max_frames, 1, 1 << 20)
         require_number("timeout", self.timeout, 1e-3, 1e6)
         require_bool("allow_urls", self.allow_urls)
         require_bool("allow_private_addresses", self.allow_private_addresses)
@@ -74,6 +77,11 @@ class LoadedImage:
     height: int
     width: int
     digest: bytes | None
+    count: int = 1  # of its frames
+
+    def decode_all(self) -> list[Image]:
+        """The picture as the only frame."""
+        return [self.decode()]
 
     def decode(self) -> Image:
         """The picture, upright. Raises MediaError if it is damaged."""

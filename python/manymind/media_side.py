@@ -18,10 +18,13 @@ from typing import TYPE_CHECKING, Any
 from manymind.errors import InvalidParameterError, MediaError, MediaTooLargeError, QueueFullError
 from manymind.media import LoadedImage, MediaLimits, open_image
 from manymind.media_input import PreparedItem, PromptTokens, assemble
+from manymind.media_video import LoadedAnimation, LoadedVideo, open_video, shown_fps
 from manymind.prompts import MediaSource
 from manymind.validation import require_int
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from manymind.models.vision_family import VisionSource
     from manymind.tokenizer import Segment, Tokenizer
     from manymind.vision.rgb import RgbImage
@@ -167,13 +170,13 @@ class MediaSide:
         """
         opened = [self._open(source) for source in sources]
         measured = zip(sources, opened, strict=True)
-        charge = sum((self._charge(source, images) for source, images in measured), Charge())
+        charge = sum((self._charge(source, found) for source, found in measured), Charge())
         self.budget.take(charge)
         try:
             alone = sum(source.kind == "image" for source in sources) == 1
             pending = [
-                self._workers.submit(self._prepare, source, images, alone)
-                for source, images in zip(sources, opened, strict=True)
+                self._workers.submit(self._prepare, source, found, alone)
+                for source, found in zip(sources, opened, strict=True)
             ]
             items = [job.result() for job in pending]
             ids, media = assemble(segments, items, self.prompt, tokenizer)
@@ -188,47 +191,44 @@ class MediaSide:
         """Ends the threads."""
         self._workers.shutdown(cancel_futures=True)
 
-    def _open(self, source: MediaSource) -> list[LoadedImage]:
+    def _open(self, source: MediaSource) -> LoadedImage | LoadedVideo:
         with _located(source):
-            return self._opened(source)
+            if source.kind == "image":
+                return open_image(source.data, self.limits)
+            if self.prompt.expand_video is None:
+                raise InvalidParameterError(f"{source.where}: this model takes no videos")
+            return open_video(source.data, source.fps, self.limits)
 
-    def _opened(self, source: MediaSource) -> list[LoadedImage]:
-        if source.kind == "image":
-            return [open_image(source.data, self.limits)]
-        if self.prompt.expand_video is None:
-            raise InvalidParameterError(f"{source.where}: this model takes no videos")
-        return [open_image(frame, self.limits) for frame in source.data]
-
-    def _charge(self, source: MediaSource, images: Sequence[LoadedImage]) -> Charge:
+    def _charge(self, source: MediaSource, opened: LoadedImage | LoadedVideo) -> Charge:
+        frames = opened.frames if isinstance(opened, LoadedVideo) else [opened]
         with _located(source):
-            return sum(map(self._charge_of, images), Charge())
+            return sum(map(self._charge_of, frames), Charge())
 
-    def _charge_of(self, image: LoadedImage) -> Charge:
+    def _charge_of(self, image: LoadedImage | LoadedAnimation) -> Charge:
         size = len(image.source) if isinstance(image.source, bytes) else 0
         rows = self._rules.rows(image.height, image.width)
-        return Charge(size, image.height * image.width, rows)
+        count = image.count
+        return Charge(size, count * image.height * image.width, count * rows)
 
     def _prepare(
-        self, source: MediaSource, images: Sequence[LoadedImage], alone: bool
+        self, source: MediaSource, opened: LoadedImage | LoadedVideo, alone: bool
     ) -> PreparedItem:
         with _located(source):
-            return self._prepared(source, images, alone)
+            if isinstance(opened, LoadedImage):
+                return self._prepare_image(opened, alone)
+            shown = [frame for image in opened.frames for frame in image.decode_all()]
+            fps = opened.fps or shown_fps(shown)
+            return PreparedItem(self._rules.video(_rgb(shown), fps), is_video=True)
 
-    def _prepared(
-        self, source: MediaSource, images: Sequence[LoadedImage], alone: bool
-    ) -> PreparedItem:
-        if source.kind == "video":
-            frames = [_decode(image) for image in images]
-            return PreparedItem(self._rules.video(frames, source.fps), is_video=True)
-        image = images[0]
+    def _prepare_image(self, image: LoadedImage, alone: bool) -> PreparedItem:
         alone = alone or not self.prompt.alone_differs
         rules = self._rules.image if alone else self._rules.one_of_several
         if image.digest is None:
-            return PreparedItem(rules(_decode(image)))
+            return PreparedItem(rules(*_rgb([image.decode()])))
         key = (image.digest, alone)
         media = self._cache.get(key)
         if media is None:
-            media = rules(_decode(image))
+            media = rules(*_rgb([image.decode()]))
             self._cache.put(key, media)
         return PreparedItem(media)
 
@@ -242,12 +242,12 @@ def _located(source: MediaSource) -> Iterator[None]:
         raise type(error)(f"{source.where}: {error}") from error
 
 
-def _decode(image: LoadedImage) -> RgbImage:
+def _rgb(images: Sequence[Image]) -> list[RgbImage]:
     from manymind.media import decoding
     from manymind.vision.rgb import to_rgb
 
     with decoding():
-        return to_rgb(image.decode())
+        return [to_rgb(image) for image in images]
 
 
 def _pixel_bytes(media: PreparedMedia) -> int:

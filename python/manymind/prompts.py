@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from manymind.errors import InvalidParameterError
+from manymind.validation import require
 
 Message: TypeAlias = Mapping[str, Any]
 Prompt: TypeAlias = "str | tuple[str, Any] | Sequence[Message]"
@@ -19,8 +20,8 @@ class MediaSource:
 
     Attributes:
         kind: "image" or "video".
-        data: anything ``load_image`` takes, or a list of such frames.
-        fps: of a video's frames.
+        data: anything ``load_image`` takes, or ``open_video``.
+        fps: of a video's frames; 0 = as its file says.
         where: the part of the prompt that it was, for errors.
     """
 
@@ -148,14 +149,23 @@ def _media_source(name: str, item: object) -> MediaSource:
             return MediaSource("image", url, where=name)
     elif kind == "image" and value is not None:
         return MediaSource("image", value, where=name)
-    elif kind == "video" and isinstance(item, Mapping) and isinstance(value, (list, tuple)):
-        fps = item.get("fps")
-        if isinstance(fps, (int, float)) and fps > 0:
-            return MediaSource("video", list(value), float(fps), name)
+    elif kind == "video_url":
+        url = value.get("url") if isinstance(value, Mapping) else value
+        if isinstance(url, str):
+            return MediaSource("video", url, _fps(name, value), name)
+    elif kind == "video" and value is not None:
+        return MediaSource("video", value, _fps(name, item), name)
     raise InvalidParameterError(
-        f"{name}: expected items of type text, image_url with a url, image, or video with a list "
-        f"of frames and fps, found {kind!r}"
+        f"{name}: expected items of type text, image_url or video_url with a url, image or video, "
+        f"found {kind!r}"
     )
+
+
+def _fps(name: str, options: object) -> float:
+    fps = options.get("fps", 0.0) if isinstance(options, Mapping) else 0.0
+    valid = isinstance(fps, (int, float)) and not isinstance(fps, bool) and 0 <= fps <= 1000
+    require(valid, f"{name}.fps", "frames per second, up to 1000", fps)
+    return float(fps)
 
 
 def _checked(index: int, message: Message) -> Message:

@@ -45,7 +45,7 @@ PYTHON_LAYERS = (
         "template_limits",
         "lmdeploy_config",
     },
-    {"media_input"},
+    {"media_input", "media_video"},
     {"media_side"},
     {"sampling", "native", "dispatcher", "description", "answers", "session"},
     {"runtime", "call", "async_call"},

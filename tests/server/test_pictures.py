@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures over HTTP, by the clients people use: every interface answers as ``pipeline()`` does, and
-what is wrong with a picture is a 400 that names the part.
+"""Pictures over HTTP, by the clients people use: every interface answers as ``pipeline()`` does,
+and what is wrong with a picture is a 400 that names the part.
 """
 
 from __future__ import annotations
@@ -58,9 +58,8 @@ def bomb() -> bytes:
     """A PNG of a few bytes that claims 40,000 x 40,000 pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
+        named = kind + data
+        return struct.pack(">I", len(data)) + named + struct.pack(">I", zlib.crc32(named))
 
     head = struct.pack(">IIBBBBB", 40000, 40000, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
@@ -307,3 +306,18 @@ def test_placeholders_that_do_not_match_the_pictures() -> None:
         pytest.raises(openai.BadRequestError, match="expected a placeholder for each of 1"),
     ):
         chat(client, [picture(data_url(PICTURE)), text(QUESTION)])
+
+
+def test_videos(client: openai.OpenAI, pipe: Pipeline) -> None:
+    frames = [rgb(22, 33, seed) for seed in range(5)]
+    data = [base64.b64encode(encoded(frame, "PNG")).decode() for frame in frames]
+    url = f"data:video/jpeg;base64,{','.join(data)}"
+    config = GenerationConfig(max_new_tokens=TOKENS, ignore_eos=True)
+    items = [{"type": "video", "video": frames, "fps": 2.0}, text("What happens?")]
+    wanted = pipe([{"role": "user", "content": items}], config)
+    part = {"type": "video_url", "video_url": {"url": url, "fps": 2.0}}
+    answer = chat(client, [part, text("What happens?")])
+    assert answer.choices[0].message.content == wanted.text
+    bad = {"type": "video_url", "video_url": {"url": data_url(b"no video")}}
+    with pytest.raises(openai.BadRequestError, match=r"messages\[0\]\.content\[1\]: "):
+        chat(client, [text("?"), bad])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gemma 3's pictures, whose tokens see each other: what must hold beyond the logits of every family."""
+"""Gemma 3's pictures, whose tokens see each other: what must hold beyond every family's logits."""
 
 from __future__ import annotations
 

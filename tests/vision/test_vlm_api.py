@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pictures import encoded, rgb
-from vlm_cases import GOLDEN_VLMS, conversations
+from vlm_cases import FPS, GOLDEN_VLMS, conversations
 
 from manymind import (
     EngineConfig,
@@ -262,3 +263,69 @@ def test_a_template_without_placeholder_is_refused() -> None:
         pytest.raises((MediaError, ChatTemplateError), match="placeholder"),
     ):
         running(("?", rgb(20, 20)), GREEDY)
+
+
+def animation(frames: list[Any], **options: Any) -> bytes:
+    file = io.BytesIO()
+    frames[0].save(file, "WEBP", save_all=True, append_images=frames[1:], **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"])
+def test_every_form_of_a_video(name: str, tmp_path: Path) -> None:
+    """Frames at the rate of transformers' golden answer, as objects, arrays, files and URLs."""
+    golden = np.load(GOLDEN_VLMS / name / "logits.npz")
+    frames = conversations(name)["video"].videos[0]
+    lossless = animation(frames, lossless=True, duration=int(1000 / FPS))
+    path = tmp_path / "clip.webp"
+    path.write_bytes(lossless)
+    pngs = [encoded(frame, "PNG") for frame in frames]
+    url = "data:video/jpeg;base64," + ",".join(base64.b64encode(data).decode() for data in pngs)
+    forms: list[dict[str, Any]] = [
+        {"type": "video", "video": frames, "fps": FPS},
+        {"type": "video", "video": np.stack([np.asarray(frame) for frame in frames]), "fps": FPS},
+        {"type": "video", "video": pngs, "fps": FPS},
+        {"type": "video", "video": lossless},
+        {"type": "video_url", "video_url": {"url": path.as_uri()}},
+        {"type": "video_url", "video_url": {"url": data_url(lossless), "fps": FPS}},
+        {"type": "video_url", "video_url": {"url": url, "fps": FPS}},
+    ]
+    with start(GOLDEN_VLMS / name) as running:
+        for form in forms:
+            content = [form, {"type": "text", "text": "What happens?"}]
+            answer = running([{"role": "user", "content": content}], GREEDY)
+            assert answer.token_ids == golden["video/tokens"].tolist()
+
+
+def test_faulty_videos(pipe: Pipeline) -> None:
+    clip = animation([rgb(20, 20, seed) for seed in range(3)])
+    faults: list[tuple[Any, str]] = [
+        (b"\x00\x00\x00 ftypisom", "expected one of"),
+        (clip[: len(clip) // 2], "damaged|expected one of"),
+        ([], "one or more frames"),
+        (np.zeros((2, 20, 20), np.uint8), "expected uint8"),
+        ([rgb(20, 20), rgb(20, 30)], "equal size"),
+    ]
+    for source, words in faults:
+        item = {"type": "video", "video": source}
+        with pytest.raises(MediaError, match=rf"messages\[0\]\.content\[0\]: .*({words})"):
+            pipe([{"role": "user", "content": [item]}], GREEDY)
+    with pytest.raises(InvalidParameterError, match="fps"):
+        pipe([{"role": "user", "content": [{"type": "video", "video": [], "fps": -1}]}], GREEDY)
+    with (
+        start(limits=MediaLimits(max_frames=2)) as running,
+        pytest.raises(MediaTooLargeError, match="at most 2 frames, found 3"),
+    ):
+        running([{"role": "user", "content": [{"type": "video", "video": clip}]}], GREEDY)
+
+
+def test_frames_are_charged_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = animation([rgb(20, 20, seed) for seed in range(5)])
+    monkeypatch.setattr(
+        "manymind.media_video.LoadedAnimation.decode_all", lambda _: pytest.fail("decoded")
+    )
+    with (
+        start(max_pending_pixels=4 * 400) as running,
+        pytest.raises(MediaTooLargeError, match="pixels"),
+    ):
+        running([{"role": "user", "content": [{"type": "video", "video": clip}]}], GREEDY)

@@ -56,6 +56,7 @@ class ContentPart(RequestModel):
     type: str = Field(max_length=64)
     text: str | None = None
     image_url: Any = None
+    video_url: Any = None
     input_audio: Any = None
     file: Any = None
     refusal: str | None = None
