@@ -4,9 +4,9 @@
     python tools/make_golden.py [FOLDER]          # default: tests/golden
 
 Writes tiny checkpoints of every family with the logits of transformers (float32), matrices in every
-GGUF format with their values as the gguf package reads them, token ids of a corpus, rendered chats
-and preprocessed pictures. Reads text.txt and corpus.txt from tests/golden, and fetches the two
-small models.
+GGUF format with their values as the gguf package reads them, token ids of a corpus, rendered chats,
+preprocessed pictures and embeddings. Reads text.txt and corpus.txt from tests/golden, and fetches
+the three small models.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ sys.path.insert(0, str(_ROOT / "tests" / "parity"))
 sys.path.insert(0, str(_ROOT / "tools"))
 
 import reference_text as text_reference  # noqa: E402
+from make_embedding_golden import make_embeddings  # noqa: E402
 from make_tiny_checkpoints import VOCAB_SIZE, make_all  # noqa: E402
 from make_tiny_vlms import make_vlms  # noqa: E402
 from make_vision_golden import make_preprocessed, make_vlm_logits  # noqa: E402
@@ -42,6 +43,7 @@ def make_golden(folder: Path, models: dict[str, Path]) -> None:
     make_preprocessed(folder)
     make_vlms(folder / "vision" / "tiny", (_GOLDEN / "text.txt").read_text(encoding="utf-8"))
     make_vlm_logits(folder)
+    make_embeddings(folder, models["minilm"])
 
 
 def make_logits(folder: Path) -> None:
@@ -100,7 +102,8 @@ def main() -> None:
     from manymind.fetch import resolve_model
 
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else _GOLDEN
-    make_golden(folder, {name: resolve_model(name) for name in ("smollm2", "gemma3-270m")})
+    names = ("smollm2", "gemma3-270m", "minilm")
+    make_golden(folder, {name: resolve_model(name) for name in names})
 
 
 if __name__ == "__main__":

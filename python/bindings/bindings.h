@@ -17,6 +17,7 @@ pybind11::object make_python_error(ErrorCode code, const std::string& message);
 void bind_errors(pybind11::module_& module);
 void bind_config(pybind11::module_& module);
 void bind_output(pybind11::module_& module);
+void bind_embedder(pybind11::module_& module);
 void bind_engine(pybind11::module_& module);
 void bind_guide(pybind11::module_& module);
 void bind_plugins(pybind11::module_& module);

@@ -13,7 +13,7 @@
 #include "bindings.h"
 #include "config.h"
 #include "media.h"
-#include "turbomind/core/error.h"
+#include "weights.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -23,28 +23,9 @@ namespace {
 
 using ReleaseGil = py::call_guard<py::gil_scoped_release>;
 
-// Keeps a Python buffer alive for the engine, which may let go of it on a thread without the GIL.
-std::shared_ptr<const void> keep_alive(py::buffer_info info) {
-  return {new py::buffer_info(std::move(info)), [](const void* held) {
-            const py::gil_scoped_acquire gil;
-            delete static_cast<const py::buffer_info*>(held);
-          }};
-}
-
-// data: a contiguous buffer of any item type, [rows, cols] or [n] in the format's own layout.
 void load_weight(Engine& engine, const std::string& name, const std::string& format, const std::vector<int64_t>& shape,
                  const py::buffer& data) {
-  check(shape.size() == 1 || shape.size() == 2, ErrorCode::kInvalidArgument, name,
-        ".shape: expected 1 or 2 dimensions, found ", shape.size());
-  py::buffer_info info = data.request();
-  WeightSource source;
-  source.name = name;
-  source.format = weight_format(format);
-  source.rows = shape[0];
-  source.cols = shape.size() == 2 ? shape[1] : 1;
-  source.data = info.ptr;
-  source.bytes = static_cast<size_t>(info.size * info.itemsize);
-  source.owner = keep_alive(std::move(info));
+  const WeightSource source = weight_source(name, format, shape, data);
   const py::gil_scoped_release release;
   engine.load_weight(source);
 }

@@ -8,5 +8,6 @@ PYBIND11_MODULE(_turbomind, module) {
   turbomind::bindings::bind_config(module);
   turbomind::bindings::bind_output(module);
   turbomind::bindings::bind_engine(module);
+  turbomind::bindings::bind_embedder(module);
   turbomind::bindings::bind_plugins(module);
 }

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from manymind.api import Pipeline, pipeline
     from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig, Response
+    from manymind.embedding import EmbeddingPipeline, embedding_pipeline
     from manymind.lmdeploy_config import PytorchEngineConfig, TurbomindEngineConfig
     from manymind.media import MediaLimits, load_image
     from manymind.media_side import VisionConfig
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "ChatTemplateConfig": "manymind.config",
+    "EmbeddingPipeline": "manymind.embedding",
     "EngineConfig": "manymind.config",
     "GenerationConfig": "manymind.config",
     "MediaLimits": "manymind.media",
@@ -30,12 +32,14 @@ _HOME = {
     "Session": "manymind.session",
     "TurbomindEngineConfig": "manymind.lmdeploy_config",
     "VisionConfig": "manymind.media_side",
+    "embedding_pipeline": "manymind.embedding",
     "load_image": "manymind.media",
     "pipeline": "manymind.api",
 }
 
 __all__ = [
     "ChatTemplateConfig",
+    "EmbeddingPipeline",
     "EngineConfig",
     "GenerationConfig",
     "MediaLimits",
@@ -45,6 +49,7 @@ __all__ = [
     "Session",
     "TurbomindEngineConfig",
     "VisionConfig",
+    "embedding_pipeline",
     "load_image",
     "pipeline",
 ]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from manymind.errors import ManymindError
 from manymind.media_input import MediaInput
 from manymind.models.config import DecoderConfig
+from manymind.models.text_encoder import TextEncoderConfig
 from manymind.models.vision_config import EncoderConfig
 
 class EngineOptions:
@@ -33,6 +34,16 @@ class EngineOptions:
     plugin_paths: list[str]
     backend_config: dict[str, str]
     def __init__(self) -> None: ...
+
+class Embedder:
+    def __init__(self, model: TextEncoderConfig, options: EngineOptions) -> None: ...
+    def load_weight(self, name: str, format: str, shape: Sequence[int], data: Any) -> None: ...
+    def start(self) -> None: ...
+    def embed(self, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]: ...
+    max_text_len: int
+    max_tokens: int
+    weight_bytes: int
+    activation_bytes: int
 
 class GuideVocabulary:
     def __init__(

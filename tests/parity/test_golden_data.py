@@ -17,7 +17,8 @@ from manymind.fetch import resolve_model
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("golden")
-    make_golden(folder, {name: resolve_model(name) for name in ("smollm2", "gemma3-270m")})
+    names = ("smollm2", "gemma3-270m", "minilm")
+    make_golden(folder, {name: resolve_model(name) for name in names})
     return folder
 
 

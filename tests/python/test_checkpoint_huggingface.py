@@ -147,6 +147,17 @@ def test_other_dtypes_are_unsupported(tmp_path: Path, dtype: str) -> None:
         open_checkpoint(write_folder(tmp_path, encode({"a": entry(0, 16, [4], dtype)}, DATA)))
 
 
+def test_numbered_positions_are_left_out(tmp_path: Path) -> None:
+    """Old exports of BERT saved them; the bytes still have to be where the header says."""
+    name = "embeddings.position_ids"
+    folder = write_folder(tmp_path, encode({name: entry(0, 16, [2], "I64")}, DATA))
+    with open_checkpoint(folder) as checkpoint:
+        assert set(checkpoint.tensors) == set()
+    wrong = encode({name: entry(0, 16, [4], "I64")}, DATA)
+    with pytest.raises(CheckpointError, match="a range of 32 bytes"):
+        open_checkpoint(write_folder(tmp_path, wrong))
+
+
 def test_quantised_and_pickled_weights_are_unsupported(tmp_path: Path) -> None:
     config = '{"quantization_config": {"quant_method": "awq"}}'
     with pytest.raises(UnsupportedFormatError, match="awq"):

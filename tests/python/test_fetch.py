@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from manymind.catalog import CATALOG, CatalogEntry, PackagePart
+from manymind.catalog import CATALOG, CatalogEntry, FolderEntry, FolderFile, PackagePart
 from manymind.environment import home_folder
 from manymind.errors import FetchError
 from manymind.fetch import fetch, resolve_model
@@ -152,3 +152,60 @@ def test_models_are_found_by_path_and_name(tmp_path: Path, monkeypatch: pytest.M
     with file.open("wb") as sparse:
         os.truncate(sparse.fileno(), CATALOG["smollm2"].size)
     assert resolve_model("smollm2") == file
+
+
+def folder_entry(content: bytes) -> FolderEntry:
+    """The second wheel's file as a folder of one file."""
+    file = FolderFile("sub/data.bin", len(content), hashlib.sha256(content).hexdigest())
+    return FolderEntry(
+        "toy", "a toy", "none", "toy", "toy-model-part2", "1.0", "toy_model_part2/", (file,)
+    )
+
+
+@pytest.fixture
+def folder(entry: CatalogEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderEntry:
+    """As ``entry``, with a wheel that holds a folder."""
+    with zipfile.ZipFile(tmp_path / "index/toy_model_part2-1.0-py3-none-any.whl", "a") as wheel:
+        wheel.writestr("toy_model_part2/sub/data.bin", PARTS[1])
+    return folder_entry(PARTS[1])
+
+
+def test_a_folder_is_fetched_and_mended(
+    folder: FolderEntry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    path = fetch(folder, home, progress=False)
+    assert (path / "sub/data.bin").read_bytes() == PARTS[1]
+    (path / "sub/data.bin").unlink()
+    assert fetch(folder, home, progress=False) == path
+    assert (path / "sub/data.bin").read_bytes() == PARTS[1]
+    # Complete, so the index is not asked again.
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    assert fetch(folder, home, progress=False) == path
+
+
+def test_a_wrong_hash_leaves_no_folder(folder: FolderEntry, tmp_path: Path) -> None:
+    wrong = folder_entry(PARTS[1][:-1] + b"x")
+    with pytest.raises(FetchError, match=r"sub/data\.bin: expected SHA-256"):
+        fetch(wrong, tmp_path / "home", progress=False)
+    assert not (tmp_path / "home" / "toy").exists()
+
+
+def test_a_damaged_folder_shows_on_request(
+    folder: FolderEntry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from manymind.cli import models
+
+    monkeypatch.setattr(models, "CATALOG", {"toy": folder})
+    monkeypatch.setenv("MANYMIND_HOME", str(tmp_path))
+    models.run(check=False)
+    assert "fetched on first use" in capsys.readouterr().out
+    path = fetch(folder, tmp_path / "models", progress=False) / "sub/data.bin"
+    models.run(check=True)
+    assert "intact" in capsys.readouterr().out
+    path.write_bytes(bytes(len(PARTS[1])))
+    with pytest.raises(FetchError, match="delete"):
+        models.run(check=True)

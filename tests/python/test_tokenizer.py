@@ -236,7 +236,7 @@ def changed_json(**changes: Any) -> str:
         '{"version": "1.0"}',
         changed_json(model={"type": "BPE", "vocab": {"a": 0}, "merges": ["a a"]}),
         changed_json(decoder=None),
-        changed_json(decoder={"type": "WordPiece", "prefix": "##", "cleanup": True}),
+        changed_json(decoder={"type": "BPEDecoder", "suffix": "</w>"}),
         changed_json(decoder={"type": "Nonsense"}),
         changed_json(pre_tokenizer={"type": "Split", "pattern": {"Regex": "("}}),
     ],

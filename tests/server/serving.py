@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from support import wait_until
 
 from manymind import Pipeline
+from manymind.embedding_runtime import EmbeddingRuntime
 from manymind.server.config import ServerConfig
 from manymind.server.run import DrainingServer
 from manymind.server.service import Service
@@ -63,10 +64,10 @@ class RunningServer:
 
 @contextmanager
 def running_server(
-    pipe: Pipeline, config: ServerConfig, tracing: Tracing | None = None
+    source: Pipeline | EmbeddingRuntime, config: ServerConfig, tracing: Tracing | None = None
 ) -> Iterator[RunningServer]:
-    """Serves the pipeline's engine until the context is left."""
-    service = Service(pipe.runtime, config)
+    """Serves an engine that is loaded until the context is left."""
+    service = Service(source.runtime if isinstance(source, Pipeline) else source, config)
     server = DrainingServer(service, config, tracing)
     thread = threading.Thread(target=server.run, name="server")
     thread.start()

@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
+#include "turbomind/runtime/input_buffer.h"
 #include "vision/encoder/encoder_item.h"
-#include "vision/encoder/input_buffer.h"
 
 namespace turbomind {
 

@@ -12,8 +12,6 @@ namespace turbomind {
 // The typed description of a vision transformer (Dosovitskiy et al. 2021, arXiv:2010.11929) and of what projects its
 // patches into a decoder's embeddings. Python's manymind.models.vision_config mirrors it field by field.
 
-enum class NormKind { kLayerNorm, kRmsNorm };
-
 // From encoder rows to embeddings: [norm,] join merge_size neighbours, [norm,] one linear or two with an activation.
 struct ProjectorConfig {
   int32_t merge_size = 1;  // rows that become one

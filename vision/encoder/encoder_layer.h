@@ -7,10 +7,10 @@
 
 #include "turbomind/layers/block.h"
 #include "turbomind/layers/linear.h"
+#include "turbomind/layers/norm.h"
 #include "turbomind/layers/rms_norm.h"
 #include "turbomind/layers/rope_table.h"
 #include "vision/encoder/encoder_config.h"
-#include "vision/encoder/norm.h"
 
 namespace turbomind {
 

@@ -5,7 +5,8 @@
 #include <string>
 
 #include "turbomind/layers/linear.h"
-#include "vision/encoder/norm.h"
+#include "turbomind/layers/norm.h"
+#include "vision/encoder/encoder_config.h"
 
 namespace turbomind {
 

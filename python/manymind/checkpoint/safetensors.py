@@ -26,6 +26,10 @@ _OTHER_DTYPES = {
     *("F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16", "I32", "U32", "F64", "I64", "U64", "C64"),
 }
 
+# Old exports saved 0, 1, 2, ... with their weights.
+_COUNTING = "embeddings.position_ids"
+_COUNTING_BYTES = {"I32": 4, "I64": 8}
+
 
 def read_safetensors(file: MappedFile) -> dict[str, TensorSource]:
     """All tensors of one file by name.
@@ -61,22 +65,26 @@ def _parse(content: memoryview) -> dict[str, TensorSource]:
                 f"to begin at {end_of_previous} and end by {len(data)}",
                 (begin, end),
             )
-        tensors[name] = TensorSource(name, format_name, shape, data[begin:end])
+        if format_name is not None:
+            tensors[name] = TensorSource(name, format_name, shape, data[begin:end])
         end_of_previous = end
     if end_of_previous != len(data):
         raise CheckpointError("data", f"{end_of_previous} bytes", f"{len(data)} bytes")
     return tensors
 
 
-def _record(name: str, entry: Any) -> tuple[str, str, tuple[int, ...], int, int]:
-    """Name, format, shape and byte range of one header entry."""
+def _record(name: str, entry: Any) -> tuple[str, str | None, tuple[int, ...], int, int]:
+    """Name, format, shape and byte range of one header entry; no format for one that holds no
+    weights.
+    """
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(name, "an object of dtype, shape and data_offsets", entry)
     dtype = entry["dtype"]
     if not isinstance(dtype, str):
         raise CheckpointError(f"dtype of {name}", "a string", dtype)
     format_name = _FORMAT_OF_DTYPE.get(dtype)
-    if format_name is None:
+    numbers = _COUNTING_BYTES.get(dtype) if name.endswith(_COUNTING) else None
+    if format_name is None and numbers is None:
         if dtype in _OTHER_DTYPES:
             raise UnsupportedFormatError(f"tensor {name}: expected F32, F16 or BF16, found {dtype}")
         raise CheckpointError(f"dtype of {name}", "a safetensors dtype", dtype)
@@ -84,7 +92,8 @@ def _record(name: str, entry: Any) -> tuple[str, str, tuple[int, ...], int, int]
     if not shape or 0 in shape:
         raise CheckpointError(f"shape of {name}", "at least one value", shape)
     offsets = _integers(f"data_offsets of {name}", entry["data_offsets"])
-    size = math.prod(shape) * FORMATS[format_name].block_bytes
+    width = FORMATS[format_name].block_bytes if format_name is not None else numbers
+    size = math.prod(shape) * (width or 0)
     if len(offsets) != 2 or offsets[1] - offsets[0] != size:
         raise CheckpointError(f"data_offsets of {name}", f"a range of {size} bytes", offsets)
     return name, format_name, shape, offsets[0], offsets[1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from manymind.catalog import CATALOG, CatalogEntry
-from manymind.download import is_intact
+from manymind.catalog import CATALOG, CatalogEntry, FolderEntry
+from manymind.download import is_complete_folder, is_intact
 from manymind.environment import home_folder
 from manymind.errors import FetchError
 
@@ -33,8 +33,9 @@ def run(check: bool) -> None:
 _DAMAGED = "damaged"
 
 
-def _place(entry: CatalogEntry, path: Path, check: bool) -> str:
-    if not path.is_file():
+def _place(entry: CatalogEntry | FolderEntry, path: Path, check: bool) -> str:
+    here = is_complete_folder(path, entry) if isinstance(entry, FolderEntry) else path.is_file()
+    if not here:
         return "fetched on first use"
     if not check:
         return str(path)

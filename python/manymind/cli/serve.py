@@ -14,6 +14,8 @@ from manymind.errors import ManymindError
 from manymind.validation import require_choice, require_int
 
 if TYPE_CHECKING:
+    from manymind.embedding_runtime import EmbeddingRuntime
+    from manymind.runtime import Runtime
     from manymind.server.config import ServerConfig
     from manymind.server.keys import ApiKey
 
@@ -66,16 +68,24 @@ def run(flags: ServeFlags) -> None:
             f"serve needs {', '.join(missing)}: install with pip install 'manymind[serve]'"
         )
     require_choice("log_level", flags.log_level, LOG_LEVELS)
-    from manymind.runtime import Runtime
     from manymind.server.run import serve
 
     config = server_config(flags)
     engine = flags.engine_config()
-    runtime = Runtime.load(flags.model, engine, ChatTemplateConfig(), flags.log_level)
+    runtime = _load(flags, engine)
     try:
         serve(runtime, config, flags.log_level)
     finally:
         runtime.close()
+
+
+def _load(flags: ServeFlags, engine: EngineConfig) -> Runtime | EmbeddingRuntime:
+    from manymind.embedding_runtime import EmbeddingRuntime, is_encoder
+    from manymind.runtime import Runtime
+
+    if is_encoder(flags.model):
+        return EmbeddingRuntime.load(flags.model, engine, flags.log_level)
+    return Runtime.load(flags.model, engine, ChatTemplateConfig(), flags.log_level)
 
 
 def server_config(flags: ServeFlags) -> ServerConfig:

@@ -20,6 +20,7 @@ from manymind.models.config import (
     RopeConfig,
 )
 from manymind.models.family import ModelSource
+from manymind.models.text_encoder import text_encoder_family
 from manymind.models.weights import WeightSource, bind_weights
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ def _family(checkpoint: Checkpoint) -> Callable[[Checkpoint], ModelSource]:
     else:
         names = Fields(checkpoint.config).sequence("architectures")
         families = _HUGGINGFACE_FAMILIES
+    if text_encoder_family(checkpoint) is not None:
+        raise UnsupportedModelError(
+            "architecture: expected a decoder, found an encoder: embedding_pipeline() takes it"
+        )
     known = [name for name in names if isinstance(name, str) and name in families]
     if not known:
         raise UnsupportedModelError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The canonical weights of a vision encoder, taken from the tensors of a checkpoint."""
+"""The canonical weights of an encoder, taken from the tensors of a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,16 +20,21 @@ Shape = tuple[int, ...]
 FloatArray = npt.NDArray[np.float32]
 
 
-class VisionWeights(Mapping[str, WeightSource]):
+class NamedWeights(Mapping[str, WeightSource]):
     """Canonical name -> WeightSource, filled by a family. Shapes are checked when a weight is
     named, conversions happen on access.
 
     Every method that names a tensor raises CheckpointError if it is missing or of another shape.
     """
 
-    def __init__(self, tensors: Mapping[str, TensorSource], prefixes: Sequence[str]) -> None:
-        """prefixes: what may stand before the families' names; the first that occurs is taken."""
+    def __init__(
+        self, tensors: Mapping[str, TensorSource], prefixes: Sequence[str], canonical: str
+    ) -> None:
+        """prefixes: what may stand before the families' names; the first that occurs is taken.
+        canonical: what stands before canonical names.
+        """
         self._tensors = tensors
+        self._canonical = canonical
         self._weights: dict[str, Callable[[], WeightSource]] = {}
         self.used: set[str] = set()
         found = [prefix for prefix in prefixes if any(name.startswith(prefix) for name in tensors)]
@@ -124,12 +129,18 @@ class VisionWeights(Mapping[str, WeightSource]):
         return source
 
     def _add(self, canonical: str, kind: str, shape: Shape, data: Callable[[], Any]) -> None:
-        self._weights[f"vision.{canonical}"] = lambda: WeightSource(
-            f"vision.{canonical}", kind, shape, memoryview(data()), None
-        )
+        name = self._canonical + canonical
+        self._weights[name] = lambda: WeightSource(name, kind, shape, memoryview(data()), None)
 
     def _add_float(self, canonical: str, shape: Shape, values: Callable[[], FloatArray]) -> None:
         self._add(canonical, "f32", shape, lambda: as_bytes(values()))
+
+
+class VisionWeights(NamedWeights):
+    """Those of a vision encoder."""
+
+    def __init__(self, tensors: Mapping[str, TensorSource], prefixes: Sequence[str]) -> None:
+        super().__init__(tensors, prefixes, "vision.")
 
 
 def as_float32(source: TensorSource) -> FloatArray:

@@ -1,20 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``/v1/embeddings`` and Ollama's ``/api/embed``: the last hidden state of a decoder's last token,
-scaled to length 1.
-
-Source of the pooling: last-token pooling of Neelakantan et al. 2022 (arXiv:2201.10005).
+"""``/v1/embeddings`` and Ollama's ``/api/embed``: an encoder's vectors, or of a decoder the last
+hidden state of the last token; scaled to length 1.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from manymind.config import GenerationConfig
-from manymind.config import Response as Answer
+from manymind.pooling import POOLING_CONFIG, last_token_rows
 from manymind.server.errors import ApiError
 from manymind.server.messages import RequestModel, json_response, read_model, record_of
 from manymind.server.ollama import EmbedRequest
@@ -94,23 +90,16 @@ async def _embed(
         return [encode(text) if isinstance(text, str) else text for text in prompts]
 
     ids = await service.encode(record, work)
-    config = GenerationConfig(max_new_tokens=1, output_last_hidden_state="generation")
-    with service.generate(record, ids, [config] * len(ids)) as generation:
-        groups = await generation.answers()
-    rows = await service.beside(lambda: _normalised([group[0] for group in groups]))
+    if service.embedding_engine is not None:
+        rows = await service.embed(record, ids)
+    else:
+        with service.generate(record, ids, [POOLING_CONFIG] * len(ids)) as generation:
+            groups = await generation.answers()
+        rows = await service.beside(lambda: last_token_rows([group[0] for group in groups]))
     if dimensions not in (None, rows.shape[1]):
         message = f"dimensions: this model has {rows.shape[1]}, found {dimensions}"
         raise ApiError(400, message, "unsupported_parameter", "dimensions")
     return rows
-
-
-def _normalised(answers: Sequence[Answer]) -> Rows:
-    import numpy as np
-
-    rows = np.concatenate([np.from_dlpack(answer.last_hidden_state) for answer in answers])
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    scaled: Rows = (rows / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
-    return scaled
 
 
 def _spelt(row: Rows, encoding: str | None) -> Any:

@@ -417,6 +417,8 @@ async def show(request: Request, service: Service) -> HttpResponse:
 
 
 def _capabilities(service: Service) -> list[str]:
+    if service.embedding_engine is not None:
+        return ["embedding"]
     form = service.output_format
     more = {"tools": form.tools, "thinking": form.reasoning}
     return ["completion", *(name for name, known in more.items() if known), "embedding"]

@@ -10,6 +10,7 @@ from types import FrameType
 
 import uvicorn
 
+from manymind.embedding_runtime import EmbeddingRuntime
 from manymind.runtime import Runtime
 from manymind.server.app import create_app
 from manymind.server.config import ServerConfig
@@ -22,7 +23,9 @@ _SECONDS_BETWEEN_LOOKS = 0.02
 _LINGER_SECONDS = 0.5  # for the last bytes of the last answers
 
 
-def serve(runtime: Runtime, config: ServerConfig, log_level: str = "info") -> None:
+def serve(
+    runtime: Runtime | EmbeddingRuntime, config: ServerConfig, log_level: str = "info"
+) -> None:
     """Serves until SIGTERM or SIGINT; the caller closes the runtime."""
     listener = start_logging(log_level)
     tracing = None

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from manymind.async_call import AnswerStream
 from manymind.config import GenerationConfig, Response
+from manymind.embedding_runtime import EmbeddingEngine, EmbeddingRuntime
 from manymind.errors import BackendError, QueueFullError
 from manymind.guided import is_constrained
 from manymind.parsers import output_format
@@ -23,6 +24,10 @@ from manymind.server.errors import ApiError, retry_later
 from manymind.server.keys import Quotas
 from manymind.server.record import RequestRecord
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 T = TypeVar("T")
 _RATE_WINDOW = 60.0  # seconds over which the rate of answers is averaged
 
@@ -30,7 +35,7 @@ _RATE_WINDOW = 60.0  # seconds over which the rate of answers is averaged
 class Service:
     """One loaded model as the HTTP interfaces use it. Belongs to one event loop."""
 
-    def __init__(self, runtime: Runtime, config: ServerConfig) -> None:
+    def __init__(self, runtime: Runtime | EmbeddingRuntime, config: ServerConfig) -> None:
         self.runtime = runtime
         self.config = config
         self.created = int(time.time())
@@ -49,6 +54,11 @@ class Service:
     def max_tokens(self) -> int:
         """Longest sequence, prompt and answer together."""
         return int(self.runtime.memory_plan["max_sequence_len"])
+
+    @property
+    def embedding_engine(self) -> EmbeddingEngine | None:
+        """Of a model that makes embeddings only."""
+        return self.runtime.engine if isinstance(self.runtime, EmbeddingRuntime) else None
 
     def room_after(self, prompt: Sequence[int]) -> int:
         """Most tokens that an answer to ``prompt`` can have; at least 1, so that the engine words
@@ -113,9 +123,10 @@ class Service:
         response_format = config.response_format
         if response_format is None or not is_constrained(response_format):
             return
+        guides = self._decoder().guides
         start = time.monotonic()
         try:
-            await self.beside(lambda: self.runtime.guides.compile(response_format))
+            await self.beside(lambda: guides.compile(response_format))
         finally:
             end = time.monotonic()
             record.grammar += end - start
@@ -129,6 +140,7 @@ class Service:
         configs: Sequence[GenerationConfig],
     ) -> Iterator[Generation]:
         """Sends the prompts to the engine; leaving the context cancels what still runs."""
+        runtime = self._decoder()
         configs = [self._tenant_config(record, config) for config in configs]
         record.choices = sum(config.n for config in configs)
         record.max_tokens = max(config.max_new_tokens for config in configs)
@@ -138,7 +150,7 @@ class Service:
         self.charge(record, sum(len(prompt) for prompt in prompts))
         with ExitStack() as running:
             try:
-                stream = running.enter_context(AnswerStream(self.runtime, prompts, configs))
+                stream = running.enter_context(AnswerStream(runtime, prompts, configs))
             except QueueFullError as error:
                 raise retry_later(429, str(error), "queue_full", self.expected_wait()) from error
             except BackendError:
@@ -150,6 +162,23 @@ class Service:
     def charge(self, record: RequestRecord, tokens: int) -> None:
         """Takes tokens off the quota of the request's key."""
         self._quotas.charge(record.key, tokens)
+
+    async def embed(self, record: RequestRecord, ids: list[list[int]]) -> npt.NDArray[np.float32]:
+        """Vectors of texts from an encoder; a client that leaves before its turn takes none."""
+        assert self.embedding_engine is not None
+        record.choices = len(ids)
+        embedded = await asyncio.wrap_future(self.embedding_engine.submit(ids))
+        record.prompt_tokens = sum(map(len, ids))
+        record.times.append(embedded.times)
+        record.reasons.append("stop")
+        return embedded.rows
+
+    def _decoder(self) -> Runtime:
+        """Raises ApiError 400 for a model that makes embeddings only."""
+        if isinstance(self.runtime, EmbeddingRuntime):
+            message = "model: expected one that writes, this model makes embeddings only"
+            raise ApiError(400, message, "unsupported_model", "model")
+        return self.runtime
 
     def close(self) -> None:
         """Ends the threads."""

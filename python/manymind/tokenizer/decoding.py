@@ -106,6 +106,13 @@ def spm_bytes(piece: str) -> bytes:
     return piece.replace(SPACE, " ").encode() if value is None else bytes([value])
 
 
+def word_piece_bytes(prefix: str, piece: str) -> bytes:
+    """WordPiece marks a piece that goes on with a word; any other begins one. The spaces that a
+    text had before its punctuation are not known any more.
+    """
+    return (piece[len(prefix) :] if piece.startswith(prefix) else f" {piece}").encode()
+
+
 def byte_value(piece: str) -> int | None:
     """The byte that SentencePiece's token <0xNN> stands for; None for other tokens."""
     match = _BYTE_TOKEN.fullmatch(piece)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from manymind.tokenizer.decoding import (
     PieceTable,
     byte_level_bytes,
     spm_bytes,
+    word_piece_bytes,
 )
 from manymind.tokenizer.library import LibraryEncoder, library_errors
 from manymind.tokenizer.tokenizer import Tokenizer
@@ -119,6 +121,8 @@ def _decoding_rule(library: tokenizers.Tokenizer) -> tuple[PieceBytes, bool]:
         return byte_level_bytes, False
     if decoder["type"] == "Metaspace" and decoder["replacement"] == SPACE:
         return spm_bytes, decoder["prepend_scheme"] != "never"
+    if decoder["type"] == "WordPiece":
+        return partial(word_piece_bytes, decoder["prefix"]), True
     steps = decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]
     if steps and steps[0] == {"type": "Replace", "pattern": {"String": SPACE}, "content": " "}:
         rest = [step for step in steps[1:] if step["type"] not in ("ByteFallback", "Fuse")]
@@ -127,6 +131,5 @@ def _decoding_rule(library: tokenizers.Tokenizer) -> tuple[PieceBytes, bool]:
         if rest == [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]:
             return spm_bytes, True
     found = " + ".join(step["type"] for step in steps)
-    raise TokenizerError(
-        f"tokenizer.json: decoder: expected byte-level or SentencePiece decoding, found {found}"
-    )
+    expected = "byte-level, SentencePiece or WordPiece decoding"
+    raise TokenizerError(f"tokenizer.json: decoder: expected {expected}, found {found}")

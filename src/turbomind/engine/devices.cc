@@ -144,4 +144,18 @@ ResolvedOptions resolve_options(const EngineOptions& options, const DecoderConfi
   return resolved;
 }
 
+TextEncoderOptions resolve_options(const EngineOptions& options, const TextEncoderConfig& model, const Device& device) {
+  const tm_device_props& props = device.props();
+  const bool exact = options.compute_dtype == "float32";
+  check(options.session_len <= model.max_positions, ErrorCode::kInvalidArgument,
+        "session_len: expected at most the model's ", model.max_positions, " positions, found ", options.session_len);
+  TextEncoderOptions resolved;
+  resolved.activation_dtype = resolve_dtype("dtype", options.dtype, exact ? TM_F32 : props.preferred_activation,
+                                            props.activation_dtypes, device);
+  resolved.compute = exact ? TM_COMPUTE_FLOAT32 : TM_COMPUTE_DEFAULT;
+  resolved.max_text_len = options.session_len ? options.session_len : model.max_positions;
+  resolved.max_tokens = std::max<int64_t>(options.max_num_batched_tokens, resolved.max_text_len);
+  return resolved;
+}
+
 }  // namespace turbomind

@@ -6,6 +6,7 @@
 #include "turbomind/engine/options.h"
 #include "turbomind/engine/rank_group.h"
 #include "turbomind/models/decoder.h"
+#include "turbomind/models/text_encoder.h"
 
 namespace turbomind {
 
@@ -25,5 +26,8 @@ std::unique_ptr<RankGroup> open_ranks(const EngineOptions& options);
 // encoder: null for a model that takes no pictures.
 ResolvedOptions resolve_options(const EngineOptions& options, const DecoderConfig& model, const EncoderConfig* encoder,
                                 const Device& device);
+
+// The same for an encoder. Throws as resolve_options.
+TextEncoderOptions resolve_options(const EngineOptions& options, const TextEncoderConfig& model, const Device& device);
 
 }  // namespace turbomind

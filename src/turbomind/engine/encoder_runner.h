@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "turbomind/engine/encoder_stage.h"
+#include "turbomind/runtime/input_buffer.h"
 #include "vision/encoder/encoder.h"
-#include "vision/encoder/input_buffer.h"
 
 namespace turbomind {
 

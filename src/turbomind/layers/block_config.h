@@ -11,6 +11,8 @@ namespace turbomind {
 
 // Typed descriptions of the blocks in this folder. Counts are of the whole model, not of one rank.
 
+enum class NormKind { kLayerNorm, kRmsNorm };
+
 struct RopeConfig {
   int32_t dim = 0;  // rotated dimensions of a head
   tm_rope_style style = TM_ROPE_NEOX;

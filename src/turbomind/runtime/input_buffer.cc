@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "vision/encoder/input_buffer.h"
+#include "turbomind/runtime/input_buffer.h"
 
 namespace turbomind {
 
@@ -20,7 +20,7 @@ std::pair<void*, Tensor> InputBuffer::take(DType dtype, std::span<const int64_t>
   const Tensor tensor = make_tensor(static_cast<char*>(device_buffer_.data()) + used_, dtype, shape);
   const size_t offset = used_;
   used_ = align_up(used_ + nbytes(tensor));
-  check(used_ <= align_up(host_.bytes()), ErrorCode::kInternal, "vision inputs: expected at most ", host_.bytes(),
+  check(used_ <= align_up(host_.bytes()), ErrorCode::kInternal, "inputs: expected at most ", host_.bytes(),
         " bytes, found ", used_);
   return {static_cast<char*>(host_.data()) + offset, tensor};
 }

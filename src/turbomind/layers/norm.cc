@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "vision/encoder/norm.h"
+#include "turbomind/layers/norm.h"
 
 namespace turbomind {
 

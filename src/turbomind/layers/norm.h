@@ -6,7 +6,7 @@
 
 #include "turbomind/layers/float_vector.h"
 #include "turbomind/layers/layer_context.h"
-#include "vision/encoder/encoder_config.h"
+#include "turbomind/layers/block_config.h"
 
 namespace turbomind {
 

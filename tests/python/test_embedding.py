@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``embedding_pipeline()``: an encoder against transformers' numbers, a decoder against its own
+hidden states, and what is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from golden_data import GOLDEN
+
+from manymind import (
+    EmbeddingPipeline,
+    EngineConfig,
+    GenerationConfig,
+    Pipeline,
+    embedding_pipeline,
+    pipeline,
+)
+from manymind.errors import (
+    CheckpointError,
+    EngineError,
+    InvalidParameterError,
+    PromptTooLongError,
+    UnsupportedModelError,
+)
+
+TEXTS = json.loads((GOLDEN / "embeddings.json").read_text())
+ROWS = np.load(GOLDEN / "embeddings.npz")["rows"]
+
+
+@pytest.fixture(scope="module")
+def minilm(minilm_path: Path) -> Iterator[EmbeddingPipeline]:
+    with embedding_pipeline(minilm_path) as pipe:
+        yield pipe
+
+
+def test_embeddings_equal_transformers(minilm: EmbeddingPipeline) -> None:
+    found = minilm(TEXTS)
+    assert found.dtype == np.float32
+    assert np.abs(found - ROWS).max() < 1e-4
+    assert np.abs(np.linalg.norm(found, axis=1) - 1).max() < 1e-6
+
+
+def test_alike_texts_are_near(minilm: EmbeddingPipeline) -> None:
+    near, same, far = minilm(
+        ["How do I bake bread?", "What is a way of making bread?", "The rocket left for Mars."]
+    )
+    assert near @ same > 0.7 > 0.3 > near @ far
+
+
+def test_neighbours_in_a_batch_change_nothing(minilm: EmbeddingPipeline) -> None:
+    """Texts share one matrix; attention stays inside each."""
+    for text, row in zip(TEXTS[:4], minilm(TEXTS)[:4], strict=True):
+        np.testing.assert_allclose(minilm(text), row, atol=1e-6)
+
+
+def test_more_than_one_step_holds(minilm: EmbeddingPipeline) -> None:
+    texts = [f"{text} {number}" for number in range(8) for text in TEXTS[:6]]
+    whole = minilm(texts * 4)
+    assert whole.shape == (len(texts) * 4, 384)
+    np.testing.assert_allclose(whole[:48], whole[-48:], atol=1e-6)
+
+
+def test_threads_share_it(minilm: EmbeddingPipeline) -> None:
+    found: dict[int, np.ndarray] = {}
+
+    def work(index: int) -> None:
+        found[index] = minilm(TEXTS[index])
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(TEXTS))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert max(np.abs(found[index] - ROWS[index]).max() for index in found) < 1e-4
+    assert len(found) == len(TEXTS)
+
+
+def test_a_decoder_embeds_by_its_last_token(smollm2_path: Path, smollm2: Pipeline) -> None:
+    texts = ["The sea is blue.", "Bread is made of flour."]
+    with embedding_pipeline(smollm2_path, EngineConfig(session_len=256)) as pipe:
+        found = pipe(texts)
+    config = GenerationConfig(max_new_tokens=1, output_last_hidden_state="all")
+    for text, row in zip(texts, found, strict=True):
+        ids = smollm2.runtime.tokenizer.encode(text)
+        states = np.from_dlpack(smollm2.generate([ids], config)[0].last_hidden_state)
+        last = states[len(ids) - 1]
+        np.testing.assert_allclose(row, last / np.linalg.norm(last), atol=2e-3)
+
+
+def test_wrong_inputs_are_named(minilm: EmbeddingPipeline, minilm_path: Path) -> None:
+    with pytest.raises(PromptTooLongError, match="at most 256 tokens, found 502"):
+        minilm("word " * 500)
+    with pytest.raises(InvalidParameterError, match="texts"):
+        minilm([1])  # type: ignore[list-item]
+    assert minilm([]).shape == (0, 384)
+    with pytest.raises(UnsupportedModelError, match=r"embedding_pipeline\(\)"):
+        pipeline(minilm_path)
+    with pytest.raises(InvalidParameterError, match="session_len"):
+        embedding_pipeline(minilm_path, EngineConfig(session_len=513))
+
+
+def test_a_longer_session_takes_longer_texts(minilm_path: Path) -> None:
+    with embedding_pipeline(minilm_path, EngineConfig(session_len=512)) as pipe:
+        assert pipe("word " * 500).shape == (384,)
+
+
+def test_a_closed_one_says_so(minilm_path: Path) -> None:
+    pipe = embedding_pipeline(minilm_path)
+    pipe.close()
+    pipe.close()
+    with pytest.raises(EngineError, match="closed"):
+        pipe("x")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "error", "message"),
+    [
+        ("config.json", {"hidden_act": "swish7"}, UnsupportedModelError, "hidden_act"),
+        (
+            "config.json",
+            {"position_embedding_type": "relative_key"},
+            UnsupportedModelError,
+            "position_embedding_type",
+        ),
+        ("config.json", {"is_decoder": True}, UnsupportedModelError, "is_decoder"),
+        ("config.json", {"num_hidden_layers": 7}, CheckpointError, r"encoder\.layer\.6"),
+        ("config.json", {"hidden_size": 0}, CheckpointError, "hidden_size"),
+        ("config.json", {"num_attention_heads": 7}, InvalidParameterError, "num_heads"),
+        ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, UnsupportedModelError, "max"),
+    ],
+)
+def test_models_it_cannot_run_are_refused(
+    name: str,
+    change: dict[str, object],
+    error: type[Exception],
+    message: str,
+    minilm_path: Path,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(minilm_path, folder, copy_function=lambda a, b: Path(b).symlink_to(a))
+    path = folder / name
+    content = json.loads(path.read_text()) | change
+    path.unlink()
+    path.write_text(json.dumps(content))
+    with pytest.raises(error, match=message):
+        embedding_pipeline(folder)
+
+
+def test_the_class_token_is_pooled_where_the_folder_says_so(
+    minilm_path: Path, minilm: EmbeddingPipeline, tmp_path: Path
+) -> None:
+    """Of a text without words both tokens count in the mean, the first alone here."""
+    folder = tmp_path / "model"
+    shutil.copytree(minilm_path, folder, copy_function=lambda a, b: Path(b).symlink_to(a))
+    path = folder / "1_Pooling/config.json"
+    path.unlink()
+    path.write_text(json.dumps({"pooling_mode_cls_token": True}))
+    with embedding_pipeline(folder) as pipe:
+        first = pipe(TEXTS[0])
+    assert np.linalg.norm(first) == pytest.approx(1, abs=1e-6)
+    assert first @ minilm(TEXTS[0]) < 0.99

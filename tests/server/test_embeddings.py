@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server on an encoder, asked by the real clients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import ollama
+import openai
+import pytest
+from golden_data import GOLDEN
+from serving import RunningServer, running_server
+from support import wait_until
+
+from manymind import EngineConfig
+from manymind.embedding_runtime import EmbeddingRuntime
+from manymind.server.config import ServerConfig
+
+TEXTS = json.loads((GOLDEN / "embeddings.json").read_text())
+ROWS = np.load(GOLDEN / "embeddings.npz")["rows"]
+
+
+@pytest.fixture(scope="module")
+def encoder(minilm_path: Path) -> Iterator[RunningServer]:
+    runtime = EmbeddingRuntime.load(minilm_path, EngineConfig())
+    with running_server(runtime, ServerConfig("minilm", port=0)) as running:
+        yield running
+    runtime.close()
+
+
+def test_openais_client(encoder: RunningServer) -> None:
+    with openai.OpenAI(base_url=f"{encoder.url}/v1", api_key="none", max_retries=0) as client:
+        for kind in ("float", "base64"):
+            answer = client.embeddings.create(
+                model="minilm",
+                input=TEXTS,
+                encoding_format=kind,  # type: ignore[arg-type]
+            )
+            if kind == "float":
+                rows = np.array([item.embedding for item in answer.data])
+                assert np.abs(rows - ROWS).max() < 1e-4
+        found = client.embeddings.create(model="minilm", input=[101, 7592, 102]).data[0].embedding
+        assert len(found) == 384
+        assert answer.usage.prompt_tokens > len(TEXTS)
+
+
+def test_ollamas_client(encoder: RunningServer) -> None:
+    with ollama.Client(host=encoder.url) as client:
+        answer = client.embed(model="minilm", input=TEXTS[:3])
+        assert np.abs(np.array(answer.embeddings) - ROWS[:3]).max() < 1e-4
+        assert client.show("minilm").capabilities == ["embedding"]
+        assert client.list().models[0].details.family == "bert"
+
+
+def test_metrics_and_times(encoder: RunningServer) -> None:
+    before = encoder.metrics()
+    usage = encoder.post("/v1/embeddings", {"model": "minilm", "input": TEXTS[0]}).json()["usage"]
+    wait_until(lambda: encoder.service.active == 0)
+    after = encoder.metrics()
+    name = "vllm:prompt_tokens_total"
+    assert after[name] - before[name] == usage["prompt_tokens"] == 7
+    name = "vllm:e2e_request_latency_seconds_count"
+    assert after[name] - before[name] == 1
+
+
+WRITING: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}),
+    ("/v1/completions", {"prompt": "a"}),
+    ("/v1/responses", {"input": "a"}),
+    ("/v1/messages", {"messages": [{"role": "user", "content": "a"}], "max_tokens": 2}),
+    ("/api/generate", {"prompt": "a"}),
+    ("/api/chat", {"messages": [{"role": "user", "content": "a"}]}),
+)
+
+
+@pytest.mark.parametrize(("path", "body"), WRITING)
+def test_it_does_not_write(encoder: RunningServer, path: str, body: dict[str, Any]) -> None:
+    answer = encoder.post(path, {"model": "minilm", **body})
+    assert answer.status_code == 400
+    assert "embeddings only" in answer.text
+
+
+def test_wrong_inputs(encoder: RunningServer) -> None:
+    def code(body: dict[str, Any]) -> tuple[int, str]:
+        answer: httpx.Response = encoder.post("/v1/embeddings", {"model": "minilm", **body})
+        return answer.status_code, answer.json()["error"]["code"]
+
+    assert code({"input": "word " * 500}) == (400, "context_length_exceeded")
+    assert code({"input": [30522]}) == (400, "invalid_value")
+    assert code({"input": "a", "dimensions": 7}) == (400, "unsupported_parameter")
+    assert code({"input": []}) == (400, "invalid_value")
+    # Whoever shared a step with a wrong one is served.
+    assert encoder.post("/v1/embeddings", {"model": "minilm", "input": "a"}).status_code == 200
+
+
+def test_tokens(encoder: RunningServer) -> None:
+    ids = encoder.post("/tokenize", {"prompt": "Playing chess!"}).json()["tokens"]
+    assert ids[0] == 101
+    assert ids[-1] == 102
+    text = encoder.post("/detokenize", {"tokens": ids[1:-1]}).json()["prompt"]
+    assert text == "playing chess !"
