@@ -6,8 +6,8 @@
 Measures what the server can do at most, then sends 1.5 times as much (a Poisson process) together
 with bad requests, clients that leave and clients that read slowly. Exits 1, saying why, unless:
 the process lives and is healthy; every good request was completed or refused with 429 or 503;
-every bad one got its own 4xx; memory does not grow and all KV blocks come back; the 99th
-percentile of the time to first token of admitted requests stays within what the limits allow.
+every bad one got its own 4xx; memory does not grow and all KV blocks come back; 99 of 100
+admitted requests have their first token before a quarter more others than the limit admits.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import socket
 import statistics
 import tempfile
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -39,6 +40,9 @@ _BATCH = 16
 _SESSION = 512
 _OVERLOAD = 1.5
 _SAMPLE_SECONDS = 1.0
+# Whoever is let in waits for everyone who was let in before, and for few others. Counted in
+# requests, so that it holds on a machine of any speed that others use, too.
+_PATIENCE = 1.25
 _MEMORY_GROWTH = 1.10  # of the last third's median over the second's
 _IDLE_SECONDS = 60.0
 _SLOW_SECONDS = 10.0
@@ -240,13 +244,16 @@ def judge(found: Findings, admitted: int) -> tuple[list[str], dict[str, Any]]:
         wrong.append(f"{result['failed']} requests failed: {result['errors']}")
     if last.active or last.running or last.waiting or last.kv_blocks_used:
         wrong.append(f"not idle at the end: {asdict(last)}")
-    # Whoever is let in waits for at most everyone who was let in before.
-    bound = 2.0 * admitted / max(1e-9, len(done) / seconds) + 1.0
     third = max(trace.due for trace in traces) / 3 + 1e-9
     thirds = [[t.ttft for t in done if i <= t.due / third < i + 1] for i in range(3)]
+    if not all(thirds):
+        wrong.append(f"a third without an answer: {list(map(len, thirds))}")
     waits = [percentile(sorted(times), 99) if times else math.nan for times in thirds]
-    if not all(wait <= bound for wait in waits):
-        wrong.append(f"p99 TTFT: expected at most {bound:.2f} s in each third, found {waits}")
+    ahead = sorted(_served_meanwhile(done))
+    bound = round(_PATIENCE * admitted)
+    if ahead and percentile(ahead, 99) > bound:
+        found_ahead = f"found {percentile(ahead, 99)}"
+        wrong.append(f"p99 TTFT: expected at most {bound} others served first, {found_ahead}")
     memory = _memory_of_thirds(samples, seconds)
     if not memory[2] <= _MEMORY_GROWTH * memory[1]:
         wrong.append(f"resident memory grew: medians of the thirds {memory}")
@@ -256,7 +263,9 @@ def judge(found: Findings, admitted: int) -> tuple[list[str], dict[str, Any]]:
         "requests_per_second": round(result["requests_per_second"], 2),
         "ttft_ms": result["ttft_ms"],
         "p99_ttft_s_by_third": [round(wait, 3) for wait in waits],
-        "p99_ttft_s_bound": round(bound, 3),
+        "p99_served_first": percentile(ahead, 99) if ahead else None,
+        "most_served_first": ahead[-1] if ahead else None,
+        "served_first_bound": bound,
         "resident_mib_by_third": [round(value / 2**20, 1) for value in memory],
         "resident_mib_at_end": round(last.resident_bytes / 2**20, 1),
         "most_kv_blocks": max(sample.kv_blocks_used for sample in samples),
@@ -265,6 +274,14 @@ def judge(found: Findings, admitted: int) -> tuple[list[str], dict[str, Any]]:
         "other_clients": dict(found.others),
     }
     return wrong, numbers
+
+
+def _served_meanwhile(done: Sequence[Trace]) -> list[int]:
+    """For each request, how many others had their first token while it waited for its own."""
+    firsts = sorted(trace.pieces[0] for trace in done)
+    return [
+        bisect_left(firsts, trace.pieces[0]) - bisect_left(firsts, trace.sent) for trace in done
+    ]
 
 
 def _memory_of_thirds(samples: Sequence[Sample], seconds: float) -> list[float]:
