@@ -29,7 +29,7 @@ from manymind.load.statistics import Objectives, summary
 from manymind.load.workload import Arrivals, DataConfig, conversations
 
 _PORT = 18080
-_REQUESTS_PER_CLIENT = {8: 4, 32: 2}
+_WARM_UP = 2  # requests
 _COLUMNS = (
     ("requests/s", "requests_per_second", None),
     ("output tokens/s", "output_tokens_per_second", None),
@@ -72,6 +72,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--clients", default="8,32")
     parser.add_argument("--input-len", type=int, default=64, help="words")
     parser.add_argument("--output-len", type=int, default=32, help="tokens")
+    parser.add_argument("--requests-per-client", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -117,7 +118,7 @@ def _measure(
     results = {}
     with tempfile.TemporaryFile() as log, served(peer.command, peer.health, log):
         for clients in options.clients:
-            number = clients * _REQUESTS_PER_CLIENT.get(clients, 2)
+            number = clients * options.requests_per_client
             seed = 1000 * round_number + clients
 
             def load(count: int, seed: int) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def _measure(
                 traces, seconds = asyncio.run(run(target, conversations(data), arrivals))
                 return summary(traces, seconds, Objectives())
 
-            load(clients, seed + 500)
+            load(_WARM_UP, seed + 500)
             result = results[clients] = load(number, seed)
             expected = number * options.output_len
             if result["completed"] != number or result["output_tokens"] != expected:
