@@ -4,9 +4,9 @@
 #include <optional>
 #include <string>
 
+#include "turbomind/layers/block_config.h"
 #include "turbomind/layers/float_vector.h"
 #include "turbomind/layers/layer_context.h"
-#include "turbomind/layers/block_config.h"
 
 namespace turbomind {
 
