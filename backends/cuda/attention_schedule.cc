@@ -9,7 +9,7 @@ namespace {
 
 constexpr int32_t kNoLimit = std::numeric_limits<int32_t>::max();
 constexpr int32_t kMinSplitKeys = 2 * kTileKeys;
-constexpr int64_t kBlocksPerSm = 3;   // tiles that run at once on a multiprocessor
+constexpr int64_t kBlocksPerSm = 2;   // tiles that run at once on a multiprocessor
 constexpr int64_t kItemsPerSlot = 2;  // so that the last ones to run are a small part of all
 constexpr int64_t kPartialRowsPerItem = 2;
 
@@ -81,9 +81,11 @@ void AttentionSchedule::add_short(const StepRows& rows, int64_t seq, int32_t spl
     return;
   }
   const auto first_partial = static_cast<int32_t>(num_partial_rows_);
+  // Of one length, so that none of a step's items is but a rest.
+  const int32_t keys = ceil_div(ceil_div(context, splits), kTileKeys) * kTileKeys;
   for (int32_t split = 0; split < splits; ++split) {
-    item.kv_begin = split * split_keys;
-    item.kv_end = split == splits - 1 ? kNoLimit : item.kv_begin + split_keys;
+    item.kv_begin = split * keys;
+    item.kv_end = split == splits - 1 ? kNoLimit : item.kv_begin + keys;
     item.partial_row = first_partial + split * length;
     short_items_.push_back(item);
   }

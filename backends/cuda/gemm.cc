@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <limits>
 #include <string>
 
+#include "cuda_check.h"
 #include "turbomind/abi/tm_backend.hpp"
 
 namespace turbomind::cuda {
@@ -12,6 +14,9 @@ namespace {
 
 constexpr int64_t kDeterministicRows = 256;  // the shape for which a deterministic kernel is chosen
 constexpr int kMaxAlignment = 16;
+constexpr int kCandidates = 8;       // kernels that are measured
+constexpr int kRounds = 3;           // measurements of each, beside the first
+constexpr float kMeasureMs = 25.0f;  // no further round once a shape has cost so much
 
 void check_blas(cublasStatus_t status, const char* call) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -91,18 +96,28 @@ class Preference {
   cublasLtMatmulPreferenceOpaque_t value_;
 };
 
+cublasStatus_t multiply(cublasLtHandle_t handle, cudaStream_t stream, const GemmArgs& args,
+                        const cublasLtMatmulAlgo_t& algo) {
+  Problem problem(args, args.rows);
+  const float one = 1.0f;
+  const float zero = 0.0f;
+  return cublasLtMatmul(handle, &problem.desc, &one, args.w, &problem.w, args.x, &problem.x, &zero, args.out,
+                        &problem.out, args.out, &problem.out, &algo, args.workspace, Gemm::kWorkspaceBytes, stream);
+}
+
 }  // namespace
 
-Gemm::Gemm(bool deterministic) : deterministic_(deterministic) {
+Gemm::Gemm(bool deterministic) : deterministic_(deterministic), begin_(make_timing_event()), end_(make_timing_event()) {
   check_blas(cublasLtCreate(&handle_), "cublasLtCreate");
 }
 
 Gemm::~Gemm() { cublasLtDestroy(handle_); }
 
 Gemm::Key Gemm::key_of(const GemmArgs& args) const {
-  // A single row may come with any stride: what matters is the address.
-  const int64_t x_row = args.rows > 1 ? args.x_stride * element_bytes(args.dtype) : 0;
-  const int64_t out_row = args.rows > 1 ? args.out_stride * element_bytes(args.out_dtype) : 0;
+  // A single row may come with any stride: what matters is the address. But it must meet the kernel of many rows.
+  const bool strided = args.rows > 1 || deterministic_;
+  const int64_t x_row = strided ? args.x_stride * element_bytes(args.dtype) : 0;
+  const int64_t out_row = strided ? args.out_stride * element_bytes(args.out_dtype) : 0;
   return {.rows = deterministic_ ? kDeterministicRows : rows_bucket(args.rows),
           .n = args.n,
           .k = args.k,
@@ -113,7 +128,7 @@ Gemm::Key Gemm::key_of(const GemmArgs& args) const {
           .out_dtype = args.out_dtype};
 }
 
-cublasLtMatmulAlgo_t Gemm::choose(const GemmArgs& args, const Key& key) const {
+std::vector<cublasLtMatmulAlgo_t> Gemm::candidates(const GemmArgs& args, const Key& key) const {
   Problem problem(args, key.rows);
   Preference preference;
   preference.set(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t{kWorkspaceBytes});
@@ -124,31 +139,70 @@ cublasLtMatmulAlgo_t Gemm::choose(const GemmArgs& args, const Key& key) const {
   if (deterministic_) {
     preference.set(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, static_cast<uint32_t>(CUBLASLT_REDUCTION_SCHEME_NONE));
   }
-  cublasLtMatmulHeuristicResult_t result{};
+  cublasLtMatmulHeuristicResult_t results[kCandidates]{};
   int found = 0;
   check_blas(cublasLtMatmulAlgoGetHeuristic(handle_, &problem.desc, &problem.w, &problem.x, &problem.out, &problem.out,
-                                            preference.get(), 1, &result, &found),
+                                            preference.get(), kCandidates, results, &found),
              "cublasLtMatmulAlgoGetHeuristic");
   if (found == 0) check_blas(CUBLAS_STATUS_NOT_SUPPORTED, "cublasLtMatmulAlgoGetHeuristic");
-  return result.algo;
+  std::vector<cublasLtMatmulAlgo_t> algos;
+  for (int i = 0; i < found; ++i) algos.push_back(results[i].algo);
+  return algos;
+}
+
+float Gemm::milliseconds(cudaStream_t stream, const GemmArgs& args, const cublasLtMatmulAlgo_t& algo) const {
+  // What the last product left in the caches would help the next one, and does not when a model runs.
+  check_cuda(cudaMemsetAsync(args.workspace, 0, kWorkspaceBytes, stream), "cudaMemsetAsync");
+  check_cuda(cudaEventRecord(begin_.get(), stream), "cudaEventRecord");
+  const cublasStatus_t status = multiply(handle_, stream, args, algo);
+  if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE) {
+    return std::numeric_limits<float>::infinity();
+  }
+  check_blas(status, "cublasLtMatmul");
+  check_cuda(cudaEventRecord(end_.get(), stream), "cudaEventRecord");
+  check_cuda(cudaEventSynchronize(end_.get()), "cudaEventSynchronize");
+  float elapsed = 0.0f;
+  check_cuda(cudaEventElapsedTime(&elapsed, begin_.get(), end_.get()), "cudaEventElapsedTime");
+  return elapsed;
+}
+
+cublasLtMatmulAlgo_t Gemm::measure(cudaStream_t stream, const GemmArgs& args,
+                                   const std::vector<cublasLtMatmulAlgo_t>& candidates) const {
+  std::vector<float> best;
+  float spent = 0.0f;
+  for (int round = 0; round <= kRounds && spent < kMeasureMs; ++round) {
+    std::vector<float> times;
+    for (const cublasLtMatmulAlgo_t& algo : candidates) {
+      times.push_back(milliseconds(stream, args, algo));
+      if (times.back() < std::numeric_limits<float>::infinity()) spent += times.back();
+    }
+    if (round <= 1) {
+      best = times;  // the first run of a kernel also loads it
+      continue;
+    }
+    for (size_t i = 0; i < times.size(); ++i) best[i] = std::min(best[i], times[i]);
+  }
+  return candidates[static_cast<size_t>(std::min_element(best.begin(), best.end()) - best.begin())];
+}
+
+cublasLtMatmulAlgo_t Gemm::choice(cudaStream_t stream, const GemmArgs& args) {
+  const Key key = key_of(args);
+  const std::lock_guard lock(mutex_);
+  const auto found = choices_.find(key);
+  if (found != choices_.end()) return found->second;
+  const std::vector<cublasLtMatmulAlgo_t> algos = candidates(args, key);
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  check_cuda(cudaStreamIsCapturing(stream, &capture), "cudaStreamIsCapturing");
+  if (capture != cudaStreamCaptureStatusNone) return algos.front();  // nothing can be measured now
+  const cublasLtMatmulAlgo_t algo = deterministic_ || algos.size() == 1 ? algos.front() : measure(stream, args, algos);
+  choices_.emplace(key, algo);
+  return algo;
 }
 
 void Gemm::run(cudaStream_t stream, const GemmArgs& args) {
   if (args.rows == 0) return;
-  const Key key = key_of(args);
-  cublasLtMatmulAlgo_t algo;
-  {
-    const std::lock_guard lock(mutex_);
-    auto found = choices_.find(key);
-    if (found == choices_.end()) found = choices_.emplace(key, choose(args, key)).first;
-    algo = found->second;
-  }
-  Problem problem(args, args.rows);
-  const float one = 1.0f;
-  const float zero = 0.0f;
-  check_blas(cublasLtMatmul(handle_, &problem.desc, &one, args.w, &problem.w, args.x, &problem.x, &zero, args.out,
-                            &problem.out, args.out, &problem.out, &algo, args.workspace, kWorkspaceBytes, stream),
-             "cublasLtMatmul");
+  const cublasLtMatmulAlgo_t algo = choice(stream, args);
+  check_blas(multiply(handle_, stream, args, algo), "cublasLtMatmul");
 }
 
 }  // namespace turbomind::cuda

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Dense matrix products by cuBLASLt, whose choice of kernel is asked for once per shape and kept.
+// Dense matrix products by cuBLASLt. Which of its kernels takes a shape is measured when the shape is first met, and
+// kept.
 #pragma once
 
 #include <cublasLt.h>
@@ -8,7 +9,9 @@
 #include <compare>
 #include <map>
 #include <mutex>
+#include <vector>
 
+#include "owned.h"
 #include "turbomind/abi/tm_backend.h"
 
 namespace turbomind::cuda {
@@ -53,11 +56,20 @@ class Gemm {
   };
 
   Key key_of(const GemmArgs& args) const;
-  cublasLtMatmulAlgo_t choose(const GemmArgs& args, const Key& key) const;
+  // Kernels that take the shape, the likeliest first; at least one.
+  std::vector<cublasLtMatmulAlgo_t> candidates(const GemmArgs& args, const Key& key) const;
+  // The fastest of them on these arguments.
+  cublasLtMatmulAlgo_t measure(cudaStream_t stream, const GemmArgs& args,
+                               const std::vector<cublasLtMatmulAlgo_t>& candidates) const;
+  // Infinity where it does not take the arguments.
+  float milliseconds(cudaStream_t stream, const GemmArgs& args, const cublasLtMatmulAlgo_t& algo) const;
+  cublasLtMatmulAlgo_t choice(cudaStream_t stream, const GemmArgs& args);
 
   cublasLtHandle_t handle_ = nullptr;
   bool deterministic_;
-  std::mutex mutex_;
+  EventHandle begin_;
+  EventHandle end_;
+  std::mutex mutex_;  // guards choices_
   std::map<Key, cublasLtMatmulAlgo_t> choices_;
 };
 

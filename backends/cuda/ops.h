@@ -12,6 +12,8 @@ struct CudaOps {
   // ops/linear.cc
   static void linear(Stream&, const tm_linear_args&, const tm_workspace&);
   static size_t linear_workspace(Context&, const tm_linear_args&);
+  static void linear_gated_activation(Stream&, const tm_linear_gated_activation_args&, const tm_workspace&);
+  static size_t linear_gated_activation_workspace(Context&, const tm_linear_gated_activation_args&);
   static void grouped_linear(Stream&, const tm_grouped_linear_args&, const tm_workspace&);
 
   // ops/norm.cc

@@ -23,4 +23,10 @@ EventHandle make_event() {
   return EventHandle(event);
 }
 
+EventHandle make_timing_event() {
+  cudaEvent_t event = nullptr;
+  check_cuda(cudaEventCreate(&event), "cudaEventCreate");
+  return EventHandle(event);
+}
+
 }  // namespace turbomind::cuda

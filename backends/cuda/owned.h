@@ -28,5 +28,6 @@ using EventHandle = std::unique_ptr<std::remove_pointer_t<cudaEvent_t>, DestroyE
 DeviceMemory allocate_device(size_t bytes);
 PinnedMemory allocate_pinned(size_t bytes);
 EventHandle make_event();
+EventHandle make_timing_event();
 
 }  // namespace turbomind::cuda

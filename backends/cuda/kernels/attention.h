@@ -77,6 +77,11 @@ struct TileCall {
 void launch_attention_tiles(cudaStream_t stream, const TileCall& call, const PagedKv& kv, const Partials& partials);
 void launch_attention_tiles(cudaStream_t stream, const TileCall& call, const DenseKv& kv);
 
+// Calls with splits_keys on the copy engine of sm_90 and newer: 16-bit dtypes, keys of the same, head sizes 64, 128,
+// 256.
+bool stream_takes(const AttentionRows& rows, const PagedKv& kv, int architecture);
+void launch_attention_stream(cudaStream_t stream, const TileCall& call, const PagedKv& kv, const Partials& partials);
+
 // Whether the tensor cores of sm_90 take the rows of longer sequences: 16-bit dtypes, head sizes 64, 128 or 256.
 bool warpgroups_take(const AttentionRows& rows, tm_dtype kv_dtype, int architecture);
 

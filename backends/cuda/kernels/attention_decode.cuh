@@ -2,7 +2,8 @@
 //
 // Attention of at most 16 rows (query positions x heads of one kv head): decode. Four warps share the keys of a chunk,
 // 16 each, and keep statistics of their own, which are merged at the end; so a chunk costs no exchange between warps
-// and the time goes into reading the cache. Two chunks are on their way while one is worked on.
+// and the time goes into reading the cache. Here a block loads its chunks itself, the next while one is worked on;
+// attention_stream.cuh leaves that to the copy engine of sm_90.
 #pragma once
 
 #include "kernels/attention_tiles.cuh"
@@ -24,129 +25,147 @@ struct DecodeShared {
   float sums[kTileWarps][kDecodeRows];
 };
 
-// Template arguments as TileAttention's.
-template <class T, class KV, int kDim, class Source>
-class DecodeAttention {
- public:
-  using Shared = DecodeShared<kDim>;
+// Where a chunk of keys and values lies in shared memory, as SharedTile says.
+struct DecodeChunk {
+  int position;  // of its first key
+  uint32_t keys;
+  uint32_t values;
+  const float* key_scale;  // [kTileKeys]; int8 only
+  const float* value_scale;
+};
 
-  __device__ DecodeAttention(const AttentionRows& rows, const Tile& tile, const Source& source, Shared& shared)
-      : rows_(rows),
-        tile_(tile),
-        loader_{source, tile.begin, tile.end},
-        shared_(shared),
-        lane_(static_cast<int>(threadIdx.x) % kWarp),
-        warp_(static_cast<int>(threadIdx.x) / kWarp) {
+// What the warps of a block bring together, of `rows` rows.
+struct DecodeSums {
+  float* values;  // [warp][row][kDim]
+  float* maxima;  // [warp][row]
+  float* sums;    // likewise
+  int rows;
+};
+
+// The part of one warp: 16 keys of each chunk, and the sums over them. Template arguments as TileAttention's.
+template <class T, class KV, int kDim>
+class DecodeWarp {
+ public:
+  explicit __device__ DecodeWarp(const AttentionRows& rows)
+      : rows_(rows), lane_(static_cast<int>(threadIdx.x) % kWarp), warp_(static_cast<int>(threadIdx.x) / kWarp) {}
+
+  // queries: the tile's, in shared memory.
+  __device__ void start(const Tile& tile, uint32_t queries) {
+    queries_at_ = queries;
+#pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int row = lane_ / 4 + 8 * i;
       const int position = tile.row_position(row);
       last_[i] = row < tile.rows() ? min(position, tile.end - 1) : -1;
-      first_[i] = max(tile.begin, rows.window > 0 ? position - rows.window + 1 : 0);
+      first_[i] = max(tile.begin, rows_.window > 0 ? position - rows_.window + 1 : 0);
+      maxima_[i] = -INFINITY;
+      sums_[i] = 0.0f;
+    }
+#pragma unroll
+    for (int d = 0; d < kDimTiles; ++d) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) values_[d][i] = 0.0f;
+    }
+    if constexpr (kKeepQueries) {
+#pragma unroll
+      for (int k = 0; k < kDim / 16; ++k) load_matrices(queries_[k], query_address(k));
     }
   }
 
-  __device__ void run(const Partials& partials) {
-    __syncthreads();  // the last tile's sums are read
-    if (tile_.begin < tile_.end) {
-      const int first = tile_.begin / kTileKeys * kTileKeys;
-      load_queries();
-      load(first, 0);
-      if constexpr (Shared::kStages == 2) {
-        run_ahead(first);
-      } else {
-        run_in_turn(first);
+  __device__ void step(const DecodeChunk& chunk) {
+    float scores[kKeyTiles][4] = {};
+    multiply_keys(scores, chunk);
+    weigh(scores, chunk);
+    multiply_values(scores, chunk);
+  }
+
+  // Rows [first, first + to.rows) of the tile; the caller synchronises.
+  __device__ void share(const Tile& tile, int first, const DecodeSums& to) const {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int row = lane_ / 4 + 8 * i;
+      float sum = sums_[i];
+      sum += __shfl_xor_sync(~0u, sum, 1);
+      sum += __shfl_xor_sync(~0u, sum, 2);
+      if (row < first || row >= min(first + to.rows, tile.rows())) continue;
+      const int place = warp_ * to.rows + row - first;
+      if (lane_ % 4 == 0) {
+        to.maxima[place] = maxima_[i];
+        to.sums[place] = sum;
+      }
+#pragma unroll
+      for (int d = 0; d < kDimTiles; ++d) {
+        *reinterpret_cast<float2*>(to.values + place * kDim + d * 8 + lane_ % 4 * 2) =
+            make_float2(values_[d][2 * i], values_[d][2 * i + 1]);
       }
     }
-    share();
-    merge(partials);
+  }
+
+  // Those rows in turn over the warps, dimensions over the lanes.
+  __device__ void merge(const Tile& tile, int first, const DecodeSums& from, const Partials& partials) const {
+    for (int row = first + warp_; row < min(first + from.rows, tile.rows()); row += kTileWarps) {
+      float largest = -INFINITY;
+#pragma unroll
+      for (int w = 0; w < kTileWarps; ++w) largest = fmaxf(largest, from.maxima[w * from.rows + row - first]);
+      float factors[kTileWarps];
+      float sum = 0.0f;
+#pragma unroll
+      for (int w = 0; w < kTileWarps; ++w) {
+        const int place = w * from.rows + row - first;
+        factors[w] = largest == -INFINITY ? 0.0f : exp2f(from.maxima[place] - largest);
+        sum += from.sums[place] * factors[w];
+      }
+      const int head = tile.head + row % tile.heads;
+      const bool partial = tile.partial_row >= 0;
+      const int64_t index = static_cast<int64_t>(tile.partial_row + row / tile.heads) * rows_.q_heads + head;
+      const float scale = partial ? 1.0f : output_factor(largest, sum, rows_.sinks, head);
+      if (partial && lane_ == 0) {
+        partials.maxima[index] = largest;
+        partials.sums[index] = sum;
+      }
+      T* out = static_cast<T*>(rows_.out) + row_place(tile, row, rows_.out_stride, rows_.dim_v);
+      for (int d = 2 * lane_; d < rows_.dim_v; d += 2 * kWarp) {
+        float2 value = make_float2(0.0f, 0.0f);
+#pragma unroll
+        for (int w = 0; w < kTileWarps; ++w) {
+          const int place = w * from.rows + row - first;
+          const float2 part = *reinterpret_cast<const float2*>(from.values + place * kDim + d);
+          value.x = fmaf(part.x, factors[w], value.x);
+          value.y = fmaf(part.y, factors[w], value.y);
+        }
+        if (partial) {
+          *reinterpret_cast<float2*>(partials.values + index * rows_.dim_v + d) = value;
+        } else {
+          *reinterpret_cast<uint32_t*>(out + d) = pack_pair<T>(value.x * scale, value.y * scale);
+        }
+      }
+    }
   }
 
  private:
-  static constexpr int kChunks = kDim / 8;
   static constexpr int kKeyTiles = kWarpKeys / 8;
   static constexpr int kDimTiles = kDim / 8;
   static constexpr bool kKeepQueries = kDim <= 128;  // in registers
   static constexpr bool kInt8 = sizeof(KV) == 1;
 
-  __device__ void run_ahead(int first) {
-    int stage = 0;
-    for (int chunk = first; chunk < tile_.end; chunk += kTileKeys) {
-      if (chunk + kTileKeys < tile_.end) {
-        load(chunk + kTileKeys, stage ^ 1);
-        wait_copies<1>();
-      } else {
-        wait_copies<0>();
-      }
-      __syncthreads();
-      step(chunk, stage, chunk == first);
-      __syncthreads();  // the stage may be filled again
-      stage ^= 1;
-    }
-  }
-
-  __device__ void run_in_turn(int first) {
-    for (int chunk = first; chunk < tile_.end; chunk += kTileKeys) {
-      wait_copies<0>();
-      __syncthreads();
-      step(chunk, 0, chunk == first);
-      __syncthreads();
-      if (chunk + kTileKeys < tile_.end) load(chunk + kTileKeys, 0);
-    }
-  }
-
-  __device__ void load_queries() {
-    const uint32_t to = shared_address(shared_.q);
-    for (int i = static_cast<int>(threadIdx.x); i < kDecodeRows * kChunks; i += kTileThreads) {
-      const int row = i / kChunks;
-      const int chunk = i % kChunks;
-      const bool valid = row < tile_.rows() && chunk * 8 < rows_.dim_k;
-      const T* from = static_cast<const T*>(rows_.q);
-      if (valid) from += place(row, rows_.q_stride, rows_.dim_k) + chunk * 8;
-      copy_async(to + SharedTile<kDecodeRows>::offset(row, chunk), from, valid);
-    }
-  }
-
-  // Elements from the begin of q or out to a row of the tile.
-  __device__ int64_t place(int row, int64_t stride, int dim) const {
-    return (tile_.token + row / tile_.heads) * stride + static_cast<int64_t>(tile_.head + row % tile_.heads) * dim;
-  }
-
-  __device__ void load(int chunk, int stage) {
-    loader_.template load<true>(chunk, shared_.k[stage], shared_.key_scale[stage], rows_.dim_k);
-    loader_.template load<false>(chunk, shared_.v[stage], shared_.value_scale[stage], rows_.dim_v);
-    commit_copies();
-  }
-
   __device__ uint32_t query_address(int k) const {
-    return shared_address(shared_.q) + SharedTile<kDecodeRows>::offset(lane_ % 16, 2 * k + lane_ / 16);
+    return queries_at_ + SharedTile<kDecodeRows>::offset(lane_ % 16, 2 * k + lane_ / 16);
   }
 
-  __device__ void step(int chunk, int stage, bool first) {
-    if (kKeepQueries && first) {
-#pragma unroll
-      for (int k = 0; k < kDim / 16; ++k) load_matrices(queries_[kKeepQueries ? k : 0], query_address(k));
-    }
-    float scores[kKeyTiles][4] = {};
-    multiply_keys(scores, stage);
-    weigh(scores, chunk, stage);
-    multiply_values(scores, stage);
-  }
-
-  __device__ void multiply_keys(float (&scores)[kKeyTiles][4], int stage) {
-    const uint32_t keys = shared_address(shared_.k[stage]);
+  __device__ void multiply_keys(float (&scores)[kKeyTiles][4], const DecodeChunk& chunk) {
     const int row = warp_ * kWarpKeys + (lane_ / 16) * 8 + lane_ % 8;
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
       if constexpr (!kKeepQueries) load_matrices(queries_[0], query_address(k));
       uint32_t b[4];
-      load_matrices(b, keys + SharedTile<kTileKeys>::offset(row, 2 * k + lane_ / 8 % 2));
+      load_matrices(b, chunk.keys + SharedTile<kTileKeys>::offset(row, 2 * k + lane_ / 8 % 2));
       multiply_add<T>(scores[0], queries_[kKeepQueries ? k : 0], b[0], b[1]);
       multiply_add<T>(scores[1], queries_[kKeepQueries ? k : 0], b[2], b[3]);
     }
   }
 
   // Scores become weights; the running sums are brought to the new maxima.
-  __device__ void weigh(float (&scores)[kKeyTiles][4], int chunk, int stage) {
+  __device__ void weigh(float (&scores)[kKeyTiles][4], const DecodeChunk& chunk) {
     const float log_scale = rows_.scale * kLog2E;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -157,13 +176,13 @@ class DecodeAttention {
         for (int c = 2 * i; c < 2 * i + 2; ++c) {
           const int column = warp_ * kWarpKeys + n * 8 + lane_ % 4 * 2 + c % 2;
           float score = scores[n][c];
-          if constexpr (kInt8) score *= shared_.key_scale[stage][column];
+          if constexpr (kInt8) score *= chunk.key_scale[column];
           if (rows_.softcap > 0.0f) {
             score = rows_.softcap * tanhf(score * rows_.scale / rows_.softcap) * kLog2E;
           } else {
             score *= log_scale;
           }
-          const int position = chunk + column;
+          const int position = chunk.position + column;
           scores[n][c] = position >= first_[i] && position <= last_[i] ? score : -INFINITY;
           largest = fmaxf(largest, scores[n][c]);
         }
@@ -191,14 +210,13 @@ class DecodeAttention {
     }
   }
 
-  __device__ void multiply_values(float (&weights)[kKeyTiles][4], int stage) {
-    const uint32_t values = shared_address(shared_.v[stage]);
+  __device__ void multiply_values(float (&weights)[kKeyTiles][4], const DecodeChunk& chunk) {
     if constexpr (kInt8) {
 #pragma unroll
       for (int n = 0; n < kKeyTiles; ++n) {
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
-          weights[n][c] *= shared_.value_scale[stage][warp_ * kWarpKeys + n * 8 + lane_ % 4 * 2 + c % 2];
+          weights[n][c] *= chunk.value_scale[warp_ * kWarpKeys + n * 8 + lane_ % 4 * 2 + c % 2];
         }
       }
     }
@@ -208,90 +226,111 @@ class DecodeAttention {
     for (int d = 0; d < kDimTiles; d += 2) {
       uint32_t b[4];
       const int row = warp_ * kWarpKeys + lane_ % 16;
-      load_matrices_transposed(b, values + SharedTile<kTileKeys>::offset(row, d + lane_ / 16));
+      load_matrices_transposed(b, chunk.values + SharedTile<kTileKeys>::offset(row, d + lane_ / 16));
       multiply_add<T>(values_[d], a, b[0], b[1]);
       multiply_add<T>(values_[d + 1], a, b[2], b[3]);
     }
   }
 
-  // The warps' sums, [warp][row][kDim] of float32, in the place of the keys.
-  __device__ float* shared_values(int warp, int row) const {
-    static_assert(sizeof(Shared::k) + sizeof(Shared::v) >= kTileWarps * kDecodeRows * kDim * sizeof(float));
-    return reinterpret_cast<float*>(shared_.k) + (warp * kDecodeRows + row) * kDim;
-  }
+  const AttentionRows& rows_;
+  const int lane_;
+  const int warp_;
+  uint32_t queries_at_ = 0;
+  int first_[2];  // positions that the lane's rows see
+  int last_[2];
+  uint32_t queries_[kKeepQueries ? kDim / 16 : 1][4];
+  float values_[kDimTiles][4];
+  float maxima_[2];
+  float sums_[2];
+};
 
-  __device__ void share() {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int row = lane_ / 4 + 8 * i;
-      float sum = sums_[i];
-      sum += __shfl_xor_sync(~0u, sum, 1);
-      sum += __shfl_xor_sync(~0u, sum, 2);
-      if (row >= tile_.rows()) continue;
-      if (lane_ % 4 == 0) {
-        shared_.maxima[warp_][row] = maxima_[i];
-        shared_.sums[warp_][row] = sum;
-      }
-#pragma unroll
-      for (int d = 0; d < kDimTiles; ++d) {
-        *reinterpret_cast<float2*>(shared_values(warp_, row) + d * 8 + lane_ % 4 * 2) =
-            make_float2(values_[d][2 * i], values_[d][2 * i + 1]);
-      }
+// Copies a tile's queries to shared memory, by the block's first kTileThreads threads. The caller commits.
+template <class T, int kDim>
+__device__ void fetch_queries(const AttentionRows& rows, const Tile& tile, uint32_t to) {
+  constexpr int kChunks = kDim / 8;
+  for (int i = static_cast<int>(threadIdx.x); i < kDecodeRows * kChunks; i += kTileThreads) {
+    const int row = i / kChunks;
+    const int chunk = i % kChunks;
+    const bool valid = row < tile.rows() && chunk * 8 < rows.dim_k;
+    const T* from = static_cast<const T*>(rows.q);
+    if (valid) from += row_place(tile, row, rows.q_stride, rows.dim_k) + chunk * 8;
+    copy_async(to + SharedTile<kDecodeRows>::offset(row, chunk), from, valid);
+  }
+}
+
+// A tile by a block of kTileThreads.
+template <class T, class KV, int kDim, class Source>
+class DecodeAttention {
+ public:
+  using Shared = DecodeShared<kDim>;
+
+  __device__ DecodeAttention(const AttentionRows& rows, const Tile& tile, const Source& source, Shared& shared)
+      : rows_(rows), tile_(tile), loader_{source, tile.begin, tile.end}, shared_(shared), own_(rows) {}
+
+  __device__ void run(const Partials& partials) {
+    __syncthreads();  // the last tile's sums are read
+    const uint32_t queries = shared_address(shared_.q);
+    const int first = tile_.begin / kTileKeys * kTileKeys;
+    if (tile_.begin < tile_.end) {
+      fetch_queries<T, kDim>(rows_, tile_, queries);
+      load(first, 0);
+      wait_copies<0>();
     }
     __syncthreads();
+    own_.start(tile_, queries);
+    if constexpr (Shared::kStages == 2) {
+      run_ahead(first);
+    } else {
+      run_in_turn(first);
+    }
+    // The sums take the place of the keys.
+    static_assert(sizeof(Shared::k) + sizeof(Shared::v) >= kTileWarps * kDecodeRows * kDim * sizeof(float));
+    const DecodeSums sums{reinterpret_cast<float*>(shared_.k), &shared_.maxima[0][0], &shared_.sums[0][0], kDecodeRows};
+    own_.share(tile_, 0, sums);
+    __syncthreads();
+    own_.merge(tile_, 0, sums, partials);
   }
 
-  // Rows in turn over the warps, dimensions over the lanes.
-  __device__ void merge(const Partials& partials) {
-    for (int row = warp_; row < tile_.rows(); row += kTileWarps) {
-      float largest = -INFINITY;
-#pragma unroll
-      for (int w = 0; w < kTileWarps; ++w) largest = fmaxf(largest, shared_.maxima[w][row]);
-      float factors[kTileWarps];
-      float sum = 0.0f;
-#pragma unroll
-      for (int w = 0; w < kTileWarps; ++w) {
-        factors[w] = largest == -INFINITY ? 0.0f : exp2f(shared_.maxima[w][row] - largest);
-        sum += shared_.sums[w][row] * factors[w];
-      }
-      const int head = tile_.head + row % tile_.heads;
-      const bool partial = tile_.partial_row >= 0;
-      const int64_t index = static_cast<int64_t>(tile_.partial_row + row / tile_.heads) * rows_.q_heads + head;
-      const float scale = partial ? 1.0f : output_factor(largest, sum, rows_.sinks, head);
-      if (partial && lane_ == 0) {
-        partials.maxima[index] = largest;
-        partials.sums[index] = sum;
-      }
-      T* out = static_cast<T*>(rows_.out) + place(row, rows_.out_stride, rows_.dim_v);
-      for (int d = 2 * lane_; d < rows_.dim_v; d += 2 * kWarp) {
-        float2 value = make_float2(0.0f, 0.0f);
-#pragma unroll
-        for (int w = 0; w < kTileWarps; ++w) {
-          const float2 part = *reinterpret_cast<const float2*>(shared_values(w, row) + d);
-          value.x = fmaf(part.x, factors[w], value.x);
-          value.y = fmaf(part.y, factors[w], value.y);
-        }
-        if (partial) {
-          *reinterpret_cast<float2*>(partials.values + index * rows_.dim_v + d) = value;
-        } else {
-          *reinterpret_cast<uint32_t*>(out + d) = pack_pair<T>(value.x * scale, value.y * scale);
-        }
-      }
+ private:
+  __device__ void run_ahead(int first) {
+    int stage = 0;
+    for (int chunk = first; chunk < tile_.end; chunk += kTileKeys) {
+      const bool more = chunk + kTileKeys < tile_.end;
+      if (more) load(chunk + kTileKeys, stage ^ 1);
+      own_.step(chunk_at(chunk, stage));
+      if (more) wait_copies<0>();
+      __syncthreads();  // the next one is there, and this one's place may be filled again
+      stage ^= 1;
     }
+  }
+
+  __device__ void run_in_turn(int first) {
+    for (int chunk = first; chunk < tile_.end; chunk += kTileKeys) {
+      own_.step(chunk_at(chunk, 0));
+      __syncthreads();
+      if (chunk + kTileKeys >= tile_.end) break;
+      load(chunk + kTileKeys, 0);
+      wait_copies<0>();
+      __syncthreads();
+    }
+  }
+
+  __device__ void load(int chunk, int stage) {
+    loader_.template load<true>(chunk, shared_.k[stage], shared_.key_scale[stage], rows_.dim_k);
+    loader_.template load<false>(chunk, shared_.v[stage], shared_.value_scale[stage], rows_.dim_v);
+    commit_copies();
+  }
+
+  __device__ DecodeChunk chunk_at(int position, int stage) const {
+    return {position, shared_address(shared_.k[stage]), shared_address(shared_.v[stage]), shared_.key_scale[stage],
+            shared_.value_scale[stage]};
   }
 
   const AttentionRows& rows_;
   const Tile& tile_;
   const ChunkLoader<T, KV, kDim, Source> loader_;
   Shared& shared_;
-  const int lane_;
-  const int warp_;
-  int first_[2];  // positions that the lane's rows see
-  int last_[2];
-  uint32_t queries_[kKeepQueries ? kDim / 16 : 1][4];
-  float values_[kDimTiles][4] = {};
-  float maxima_[2] = {-INFINITY, -INFINITY};
-  float sums_[2] = {};
+  DecodeWarp<T, KV, kDim> own_;
 };
 
 }  // namespace turbomind::cuda

@@ -44,6 +44,11 @@ struct Tile {
   __device__ int row_position(int row) const { return position + row / heads; }
 };
 
+// Elements from the begin of q or out to a row of the tile.
+__device__ __forceinline__ int64_t row_place(const Tile& tile, int row, int64_t stride, int dim) {
+  return (tile.token + row / tile.heads) * stride + static_cast<int64_t>(tile.head + row % tile.heads) * dim;
+}
+
 // Where keys and values of one sequence and kv head lie. A row is a position; chunks are 16 bytes of shared memory.
 struct PagedSource {
   const std::byte* head;

@@ -6,57 +6,13 @@
 #include <algorithm>
 
 #include "kernels/attention_decode.cuh"
+#include "kernels/attention_work.cuh"
+#include "kernels/launch.cuh"
 
 namespace turbomind::cuda {
 
 // Far more than run at once: the ones that wait even out the differences between items.
 inline constexpr int kBlocksPerSm = 16;
-
-// Query heads of a kv head that fit a tile with `positions` query positions.
-TM_HOST_DEVICE inline int heads_of_tile(int group, int positions) {
-  const int fit = kTileRows / positions;
-  return fit < 1 ? 1 : (fit < group ? fit : group);
-}
-
-// Part `part` of the kv head's group of query heads, over the keys that an item names. False: there is no such part.
-template <class Kv>
-__device__ __forceinline__ bool make_tile(const AttentionRows& rows, const StepView& step, const AttentionItem& item,
-                                          int kv_head, int part, Tile& tile) {
-  const int group = rows.q_heads / rows.kv_heads;
-  const int heads = heads_of_tile(group, item.positions);
-  if (part * heads >= group) return false;
-  const int begin = step.cu_seqlens_q[item.seq];
-  const int end = step.cu_seqlens_q[item.seq + 1];
-  tile.seq = item.seq;
-  tile.token = begin + item.first;
-  tile.positions = item.positions;
-  tile.kv_head = kv_head;
-  tile.head = kv_head * group + part * heads;
-  tile.heads = min(heads, group - part * heads);
-  tile.partial_row = item.partial_row;
-  if constexpr (std::is_same_v<Kv, PagedKv>) {
-    tile.causal = true;
-    tile.position = step.context_lens[item.seq] - (end - begin) + item.first;
-    const int visible = rows.window > 0 ? max(0, tile.position - rows.window + 1) : 0;
-    tile.begin = max(visible, item.kv_begin);
-    tile.end = min(tile.position + item.positions, item.kv_end);
-  } else {
-    tile.causal = false;
-    tile.position = item.first;
-    tile.begin = 0;
-    tile.end = end - begin;
-  }
-  return true;
-}
-
-template <class T>
-__device__ void zero_padding_rows(const AttentionRows& rows, const StepView& step) {
-  const int64_t columns = static_cast<int64_t>(rows.q_heads) * rows.dim_v;
-  for (int64_t row = *step.num_tokens + static_cast<int64_t>(blockIdx.x); row < rows.rows; row += gridDim.x) {
-    T* out = static_cast<T*>(rows.out) + row * rows.out_stride;
-    for (int64_t i = threadIdx.x; i < columns; i += kTileThreads) out[i] = from_float<T>(0.0f);
-  }
-}
 
 // Blocks take (item, kv head, part) in turn. Attention: TileAttention or DecodeAttention, Shared its memory.
 template <class T, int kMinBlocks, class Attention, class Shared, class Kv, class Source>
@@ -64,6 +20,8 @@ __global__ void __launch_bounds__(kTileThreads, kMinBlocks)
     attend_tiles(const TileCall call, const Kv kv, const Partials partials) {
   extern __shared__ std::byte dynamic[];
   auto& shared = *reinterpret_cast<Shared*>(dynamic);
+  let_next_start();
+  await_inputs();
   const AttentionRows& rows = call.rows;
   const int group = rows.q_heads / rows.kv_heads;
   const int heads = heads_of_tile(group, call.positions);
@@ -77,7 +35,7 @@ __global__ void __launch_bounds__(kTileThreads, kMinBlocks)
     const Source source(kv, call.step, tile, rows);
     Attention(rows, tile, source, shared).run(partials);
   }
-  if (call.zero_padding) zero_padding_rows<T>(rows, call.step);
+  if (call.zero_padding) zero_padding_rows<T>(rows, call.step, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
 }
 
 template <class T, int kMinBlocks, class Attention, class Shared, class Source, class Kv>
@@ -92,7 +50,7 @@ void launch_kernel(cudaStream_t stream, const TileCall& call, const Kv& kv, cons
     check_launch("attention");
   }
   const auto blocks = static_cast<unsigned>(std::max<int64_t>(1, std::min(tiles, resident)));
-  kKernel<<<blocks, kTileThreads, kBytes, stream>>>(call, kv, partials);
+  launch_overlapping("attention", stream, dim3(blocks), kTileThreads, kBytes, kKernel, call, kv, partials);
 }
 
 template <class T, class KV, int kDim, class Source, class Kv>

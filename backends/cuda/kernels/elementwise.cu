@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/activation.cuh"
-#include "kernels/common.cuh"
 #include "kernels/elementwise.h"
+#include "kernels/launch.cuh"
 
 namespace turbomind::cuda {
 namespace {
@@ -23,6 +23,8 @@ Rows<T> rows_of(const tm_tensor& tensor) {
 template <class T, int N, class Op>
 __global__ void __launch_bounds__(kThreads)
     map_rows(Rows<const T> a, Rows<const T> b, Rows<T> out, int64_t rows, int64_t cols, Op op) {
+  let_next_start();
+  await_inputs();
   const int64_t col = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * N;
   if (col >= cols) return;
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
@@ -48,8 +50,8 @@ void launch_width(cudaStream_t stream, const tm_tensor& a, const tm_tensor& b, c
   const int64_t chunks = ceil_div<int64_t>(cols, N);
   const int threads = static_cast<int>(chunks < kThreads ? ceil_div<int64_t>(chunks, kWarp) * kWarp : kThreads);
   const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(chunks, threads)), grid_y(rows));
-  map_rows<T, N>
-      <<<grid, threads, 0, stream>>>(rows_of<const T>(a), rows_of<const T>(b), rows_of<T>(out), rows, cols, op);
+  launch_overlapping("elementwise", stream, grid, static_cast<unsigned>(threads), 0, map_rows<T, N, Op>,
+                     rows_of<const T>(a), rows_of<const T>(b), rows_of<T>(out), rows, cols, op);
 }
 
 template <class Op>

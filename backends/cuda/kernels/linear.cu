@@ -12,91 +12,6 @@ __device__ __forceinline__ float finish(float sum, const Epilogue& epilogue, int
   return activate(epilogue.activation, epilogue.bias ? sum + epilogue.bias[column] : sum);
 }
 
-constexpr int kSkinnyWarps = 8;
-constexpr int kSkinnyUnroll = 4;
-
-// Two 16-bit elements in 32 bits, as float32.
-__device__ __forceinline__ float2 to_float2(uint32_t bits, __nv_bfloat16) {
-  return {__uint_as_float(bits << 16), __uint_as_float(bits & 0xffff0000u)};
-}
-__device__ __forceinline__ float2 to_float2(uint32_t bits, __half) {
-  return __half22float2(*reinterpret_cast<const __half2*>(&bits));
-}
-
-template <class T>
-__device__ __forceinline__ float dot8(const uint4& w, const uint4& x, float sum) {
-  const uint32_t ws[4] = {w.x, w.y, w.z, w.w};
-  const uint32_t xs[4] = {x.x, x.y, x.z, x.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    const float2 a = to_float2(ws[i], T{});
-    const float2 b = to_float2(xs[i], T{});
-    sum = fmaf(a.x, b.x, sum);
-    sum = fmaf(a.y, b.y, sum);
-  }
-  return sum;
-}
-
-// A warp per output column and kRows rows. Lane l sums the vectors l, l + 32, ...; w is streamed past the caches.
-template <class T, class Out, int kRows>
-__global__ void __launch_bounds__(kSkinnyWarps* kWarp)
-    skinny_linear(const T* x, const T* w, Out* out, LinearShape shape, Epilogue epilogue) {
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * kSkinnyWarps + threadIdx.x / kWarp;
-  if (column >= shape.n) return;
-  const int lane = threadIdx.x % kWarp;
-  const auto* weights = reinterpret_cast<const uint4*>(w + column * shape.w_stride);
-  const int64_t vectors = shape.k / kPerVector<T>;
-  float sums[kRows] = {};
-  const auto add = [&](const uint4& weight, int64_t vector) {
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const uint4 row = __ldg(reinterpret_cast<const uint4*>(x + r * shape.x_stride) + vector);
-      sums[r] = dot8<T>(weight, row, sums[r]);
-    }
-  };
-  int64_t vector = lane;
-  for (; vector + (kSkinnyUnroll - 1) * kWarp < vectors; vector += kSkinnyUnroll * kWarp) {
-    uint4 loaded[kSkinnyUnroll];
-#pragma unroll
-    for (int i = 0; i < kSkinnyUnroll; ++i) loaded[i] = __ldcs(weights + vector + i * kWarp);
-#pragma unroll
-    for (int i = 0; i < kSkinnyUnroll; ++i) add(loaded[i], vector + i * kWarp);
-  }
-  for (; vector < vectors; vector += kWarp) add(__ldcs(weights + vector), vector);
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const float sum = warp_sum(sums[r]);
-    if (lane == 0 && r < shape.rows)
-      out[r * shape.out_stride + column] = from_float<Out>(finish(sum, epilogue, column));
-  }
-}
-
-template <class T, class Out, int kRows>
-void run_skinny(cudaStream_t stream, const LinearShape& shape, const void* x, const void* w, void* out,
-                const Epilogue& epilogue) {
-  const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(shape.n, kSkinnyWarps));
-  skinny_linear<T, Out, kRows><<<blocks, kSkinnyWarps * kWarp, 0, stream>>>(
-      static_cast<const T*>(x), static_cast<const T*>(w), static_cast<Out*>(out), shape, epilogue);
-  check_launch("skinny_linear");
-}
-
-template <class T, class Out>
-void dispatch_skinny(cudaStream_t stream, const LinearShape& shape, const void* x, const void* w, void* out,
-                     const Epilogue& epilogue) {
-  switch (shape.rows) {
-    case 1:
-      return run_skinny<T, Out, 1>(stream, shape, x, w, out, epilogue);
-    case 2:
-      return run_skinny<T, Out, 2>(stream, shape, x, w, out, epilogue);
-    case 3:
-      return run_skinny<T, Out, 3>(stream, shape, x, w, out, epilogue);
-    case 4:
-      return run_skinny<T, Out, 4>(stream, shape, x, w, out, epilogue);
-    default:
-      throw abi::Error(TM_INTERNAL, "skinny_linear: expected at most 4 rows, found " + std::to_string(shape.rows));
-  }
-}
-
 constexpr int kEpilogueThreads = 256;
 
 template <class T>
@@ -147,17 +62,6 @@ __global__ void grouped_linear(const T* x, const T* w, T* out, LinearShape shape
 }
 
 }  // namespace
-
-void launch_skinny_linear(cudaStream_t stream, const LinearShape& shape, const void* x, const void* w, void* out,
-                          tm_dtype dtype, tm_dtype out_dtype, const Epilogue& epilogue) {
-  const bool wide = out_dtype == TM_F32;
-  if (dtype == TM_BF16) {
-    return wide ? dispatch_skinny<__nv_bfloat16, float>(stream, shape, x, w, out, epilogue)
-                : dispatch_skinny<__nv_bfloat16, __nv_bfloat16>(stream, shape, x, w, out, epilogue);
-  }
-  return wide ? dispatch_skinny<__half, float>(stream, shape, x, w, out, epilogue)
-              : dispatch_skinny<__half, __half>(stream, shape, x, w, out, epilogue);
-}
 
 void launch_linear_epilogue(cudaStream_t stream, void* out, tm_dtype dtype, int64_t rows, int64_t n, int64_t stride,
                             const Epilogue& epilogue) {

@@ -23,12 +23,23 @@ struct LinearShape {
   int64_t out_stride;
 };
 
-inline constexpr int64_t kMaxSkinnyRows = 4;
+inline constexpr int64_t kMaxNarrowRows = 16;
 
-// At most kMaxSkinnyRows rows of a 16-bit dtype: a warp per output, which reads its row of w once. Bound by memory.
-// All addresses and row strides of x and w are multiples of 16 bytes.
-void launch_skinny_linear(cudaStream_t stream, const LinearShape& shape, const void* x, const void* w, void* out,
-                          tm_dtype dtype, tm_dtype out_dtype, const Epilogue& epilogue);
+// At most kMaxNarrowRows rows of a 16-bit dtype; bound by the bytes of w. k, all addresses and row strides of x and w
+// are multiples of 16 bytes.
+void launch_narrow_linear(cudaStream_t stream, const LinearShape& shape, const void* x, const void* w, void* out,
+                          tm_dtype dtype, tm_dtype out_dtype, const Epilogue& epilogue, int num_sms);
+
+struct GatedWeights {
+  const void* gate;
+  const void* up;
+  const float* gate_bias;  // f32 [n]; nullptr: none
+  const float* up_bias;
+};
+
+// out = activation(x * gate^T + gate_bias) * (x * up^T + up_bias); as above.
+void launch_narrow_gated_linear(cudaStream_t stream, const LinearShape& shape, const void* x, const GatedWeights& w,
+                                void* out, tm_dtype dtype, tm_activation_kind activation, int num_sms);
 
 // In place on [rows, n] with rows `stride` elements apart.
 void launch_linear_epilogue(cudaStream_t stream, void* out, tm_dtype dtype, int64_t rows, int64_t n, int64_t stride,

@@ -99,7 +99,8 @@ class RowProcessor {
     if (!args_.bias_offsets) return;
     for (int64_t i = args_.bias_offsets[row_] + threadIdx.x; i < args_.bias_offsets[row_ + 1]; i += kThreads) {
       const int32_t id = args_.bias_ids[i];
-      if (id >= 0 && id < args_.vocab) logits_[id] += args_.bias_values[i];
+      // A token may be listed by several rules, one of which forbids it.
+      if (id >= 0 && id < args_.vocab) atomicAdd(logits_ + id, args_.bias_values[i]);
     }
   }
 

@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Norms: a block per row, whose elements stay in registers between the reduction and the store. Which thread sums what
-// depends on the width only, so a row's bits do not depend on its place, its alignment or the other rows.
-#include "kernels/common.cuh"
+// Norms: rows in turn over blocks that keep the weights in registers, as they do a row's elements between the reduction
+// and the store. Which thread sums what depends on the width only, so a row's bits do not depend on its place, its
+// alignment or the other rows.
+#include <algorithm>
+
+#include "kernels/launch.cuh"
 #include "kernels/norm.h"
 
 namespace turbomind::cuda {
 namespace {
 
 constexpr int kMaxThreads = 512;
+constexpr int64_t kMaxBlocks = 1056;  // eight for each multiprocessor of the largest GPUs
 
 struct NormArgs {
   const void* x;
@@ -20,6 +24,7 @@ struct NormArgs {
   int64_t residual_stride;
   int64_t out_stride;
   int64_t heads;  // parts of a row that are normalised by themselves
+  int64_t parts;  // of all rows
   int64_t dim;
   float eps;
   bool vectors;  // every row starts and ends on 16 bytes
@@ -64,65 +69,109 @@ __device__ __forceinline__ void store_group(T* row, int64_t index, int64_t dim, 
 }
 
 template <class T>
-__device__ __forceinline__ T* row_of(void* data, int64_t stride, const NormArgs& args) {
-  return static_cast<T*>(data) + blockIdx.x / args.heads * stride + blockIdx.x % args.heads * args.dim;
+__device__ __forceinline__ T* row_of(void* data, int64_t stride, const NormArgs& args, int64_t part) {
+  return static_cast<T*>(data) + part / args.heads * stride + part % args.heads * args.dim;
 }
 
 enum class NormKind { kRms, kAddRms, kLayer };
 
-// One row; kGroups vectors per thread stay in registers.
+// kGroups vectors of a row per thread stay in registers.
 template <class T, NormKind kKind, int kGroups>
-__global__ void __launch_bounds__(kMaxThreads) norm_row(const NormArgs args) {
-  constexpr int kCount = kPerVector<T>;
-  __shared__ float shared[kMaxThreads / kWarp];
-  const T* in = row_of<const T>(const_cast<void*>(args.x), args.x_stride, args);
-  float x[kGroups][kCount];
-  float sum = 0.0f;
+class RowNorm {
+ public:
+  __device__ RowNorm(const NormArgs& args, float* shared) : args_(args), shared_(shared) {
+    if constexpr (kKeepWeights) {
 #pragma unroll
-  for (int g = 0; g < kGroups; ++g) {
-    const int64_t index = (g * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kCount;
-    load_group(in, index, args.dim, args.vectors, x[g]);
-    if constexpr (kKind == NormKind::kAddRms) {
-      T* residual = row_of<T>(args.residual, args.residual_stride, args);
-      float r[kCount];
-      load_group<T>(residual, index, args.dim, args.vectors, r);
+      for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) x[g][i] = to_float(from_float<T>(x[g][i] + r[i]));
-      store_group(residual, index, args.dim, args.vectors, x[g]);
+        for (int i = 0; i < kCount; ++i) {
+          weights_[g][i] = index(g) + i < args.dim ? args.weight[index(g) + i] : 0.0f;
+        }
+      }
     }
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) sum += kKind == NormKind::kLayer ? x[g][i] : x[g][i] * x[g][i];
   }
-  sum = block_sum(sum, shared);
-  float mean = 0.0f;
-  if constexpr (kKind == NormKind::kLayer) {
-    mean = sum / static_cast<float>(args.dim);
+
+  __device__ void run(int64_t part) {
+    load(part);
+    float sum = 0.0f;
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) sum += kKind == NormKind::kLayer ? x_[g][i] : x_[g][i] * x_[g][i];
+    }
+    sum = block_sum(sum, shared_);
+    const float mean = kKind == NormKind::kLayer ? sum / static_cast<float>(args_.dim) : 0.0f;
+    if constexpr (kKind == NormKind::kLayer) sum = squares_around(mean);
+    store(part, mean, rsqrtf(sum / static_cast<float>(args_.dim) + args_.eps));
+  }
+
+ private:
+  static constexpr int kCount = kPerVector<T>;
+  static constexpr bool kKeepWeights = kGroups * kCount <= 16;  // more would not fit the registers
+
+  __device__ static int64_t index(int group) {
+    return (group * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kCount;
+  }
+
+  __device__ void load(int64_t part) {
+    const T* in = row_of<const T>(const_cast<void*>(args_.x), args_.x_stride, args_, part);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) load_group(in, index(g), args_.dim, args_.vectors, x_[g]);
+    if constexpr (kKind == NormKind::kAddRms) {
+      T* residual = row_of<T>(args_.residual, args_.residual_stride, args_, part);
+      float r[kGroups][kCount];
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) load_group<T>(residual, index(g), args_.dim, args_.vectors, r[g]);
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) {
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) x_[g][i] = to_float(from_float<T>(x_[g][i] + r[g][i]));
+        store_group(residual, index(g), args_.dim, args_.vectors, x_[g]);
+      }
+    }
+  }
+
+  __device__ float squares_around(float mean) {
     float squares = 0.0f;
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      const int64_t index = (g * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kCount;
 #pragma unroll
       for (int i = 0; i < kCount; ++i) {
-        const float d = index + i < args.dim ? x[g][i] - mean : 0.0f;
+        const float d = index(g) + i < args_.dim ? x_[g][i] - mean : 0.0f;
         squares += d * d;
       }
     }
-    sum = block_sum(squares, shared);
+    return block_sum(squares, shared_);
   }
-  const float factor = rsqrtf(sum / static_cast<float>(args.dim) + args.eps);
-  T* out = row_of<T>(args.out, args.out_stride, args);
+
+  __device__ void store(int64_t part, float mean, float factor) {
+    T* out = row_of<T>(args_.out, args_.out_stride, args_, part);
 #pragma unroll
-  for (int g = 0; g < kGroups; ++g) {
-    const int64_t index = (g * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kCount;
-    if (index >= args.dim) continue;
+    for (int g = 0; g < kGroups; ++g) {
+      if (index(g) >= args_.dim) continue;
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      const int64_t at = index + i < args.dim ? index + i : index;
-      x[g][i] = (x[g][i] - mean) * factor * args.weight[at];
-      if (kKind == NormKind::kLayer && args.bias) x[g][i] += args.bias[at];
+      for (int i = 0; i < kCount; ++i) {
+        const int64_t at = index(g) + i < args_.dim ? index(g) + i : index(g);
+        x_[g][i] = (x_[g][i] - mean) * factor * (kKeepWeights ? weights_[kKeepWeights ? g : 0][i] : args_.weight[at]);
+        if (kKind == NormKind::kLayer && args_.bias) x_[g][i] += args_.bias[at];
+      }
+      store_group(out, index(g), args_.dim, args_.vectors, x_[g]);
     }
-    store_group(out, index, args.dim, args.vectors, x[g]);
   }
+
+  const NormArgs& args_;
+  float* shared_;
+  float x_[kGroups][kCount];
+  float weights_[kKeepWeights ? kGroups : 1][kCount];
+};
+
+template <class T, NormKind kKind, int kGroups>
+__global__ void __launch_bounds__(kMaxThreads) norm_rows(const NormArgs args) {
+  __shared__ float shared[kMaxThreads / kWarp];
+  let_next_start();
+  RowNorm<T, kKind, kGroups> norm(args, shared);
+  await_inputs();
+  for (int64_t part = blockIdx.x; part < args.parts; part += gridDim.x) norm.run(part);
 }
 
 bool vectors_fit(const tm_tensor& tensor, int64_t dim, int64_t per_vector) {
@@ -130,20 +179,22 @@ bool vectors_fit(const tm_tensor& tensor, int64_t dim, int64_t per_vector) {
 }
 
 template <class T, NormKind kKind>
-void launch_row(cudaStream_t stream, const NormArgs& args, int64_t rows) {
+void launch_row(cudaStream_t stream, const NormArgs& args) {
   const int64_t groups = ceil_div<int64_t>(args.dim, kPerVector<T>);
-  const int64_t threads = groups < kMaxThreads ? ceil_div<int64_t>(groups, kWarp) * kWarp : kMaxThreads;
+  // Two vectors to a thread where that leaves whole warps: fewer threads wait for each other.
+  const int64_t wanted = groups >= 4 * kWarp ? ceil_div<int64_t>(groups, 2) : groups;
+  const int64_t threads = std::min<int64_t>(ceil_div<int64_t>(wanted, kWarp) * kWarp, kMaxThreads);
   const int64_t per_thread = ceil_div(groups, threads);
-  const auto blocks = static_cast<unsigned>(rows * args.heads);
+  const dim3 blocks(static_cast<unsigned>(std::min(args.parts, kMaxBlocks)));
   const auto block = static_cast<unsigned>(threads);
   if (per_thread == 1) {
-    norm_row<T, kKind, 1><<<blocks, block, 0, stream>>>(args);
+    launch_overlapping("norm", stream, blocks, block, 0, norm_rows<T, kKind, 1>, args);
   } else if (per_thread == 2) {
-    norm_row<T, kKind, 2><<<blocks, block, 0, stream>>>(args);
+    launch_overlapping("norm", stream, blocks, block, 0, norm_rows<T, kKind, 2>, args);
   } else if (per_thread <= 4) {
-    norm_row<T, kKind, 4><<<blocks, block, 0, stream>>>(args);
+    launch_overlapping("norm", stream, blocks, block, 0, norm_rows<T, kKind, 4>, args);
   } else if (per_thread <= 8) {
-    norm_row<T, kKind, 8><<<blocks, block, 0, stream>>>(args);
+    launch_overlapping("norm", stream, blocks, block, 0, norm_rows<T, kKind, 8>, args);
   } else {
     throw abi::Error(TM_UNSUPPORTED, "x: expected at most " + std::to_string(8 * kMaxThreads * kPerVector<T>) +
                                          " elements to normalise over, found " + std::to_string(args.dim));
@@ -151,7 +202,7 @@ void launch_row(cudaStream_t stream, const NormArgs& args, int64_t rows) {
 }
 
 template <NormKind kKind>
-void launch_norm(cudaStream_t stream, NormArgs args, const tm_tensor& x, const tm_tensor& out, const char* name) {
+void launch_norm(cudaStream_t stream, NormArgs args, const tm_tensor& x, const tm_tensor& out) {
   const bool split = x.ndim == 3;
   args.x = x.data;
   args.out = out.data;
@@ -159,16 +210,16 @@ void launch_norm(cudaStream_t stream, NormArgs args, const tm_tensor& x, const t
   args.out_stride = out.stride[0];
   args.heads = split ? x.shape[1] : 1;
   args.dim = x.shape[split ? 2 : 1];
-  if (x.shape[0] == 0 || args.heads == 0) return;
+  args.parts = x.shape[0] * args.heads;
+  if (args.parts == 0) return;
   dispatch_float(x.dtype, "x", [&](auto zero) {
     using T = decltype(zero);
     const auto aligned = [&](const tm_tensor& tensor) { return vectors_fit(tensor, args.dim, kPerVector<T>); };
     const bool residual_aligned =
         !args.residual || (aligned_to_vector(args.residual) && args.residual_stride % kPerVector<T> == 0);
     args.vectors = aligned(x) && aligned(out) && residual_aligned;
-    launch_row<T, kKind>(stream, args, x.shape[0]);
+    launch_row<T, kKind>(stream, args);
   });
-  check_launch(name);
 }
 
 const float* floats(const tm_tensor& tensor) { return static_cast<const float*>(tensor.data); }
@@ -179,7 +230,7 @@ void launch_rms_norm(cudaStream_t stream, const tm_rms_norm_args& args) {
   NormArgs norm{};
   norm.weight = floats(args.weight);
   norm.eps = args.eps;
-  launch_norm<NormKind::kRms>(stream, norm, args.x, args.out, "rms_norm");
+  launch_norm<NormKind::kRms>(stream, norm, args.x, args.out);
 }
 
 void launch_layer_norm(cudaStream_t stream, const tm_layer_norm_args& args) {
@@ -187,7 +238,7 @@ void launch_layer_norm(cudaStream_t stream, const tm_layer_norm_args& args) {
   norm.weight = floats(args.weight);
   norm.bias = floats(args.bias);
   norm.eps = args.eps;
-  launch_norm<NormKind::kLayer>(stream, norm, args.x, args.out, "layer_norm");
+  launch_norm<NormKind::kLayer>(stream, norm, args.x, args.out);
 }
 
 void launch_add_rms_norm(cudaStream_t stream, const tm_add_rms_norm_args& args) {
@@ -196,7 +247,7 @@ void launch_add_rms_norm(cudaStream_t stream, const tm_add_rms_norm_args& args) 
   norm.residual_stride = args.residual.stride[0];
   norm.weight = floats(args.weight);
   norm.eps = args.eps;
-  launch_norm<NormKind::kAddRms>(stream, norm, args.x, args.out, "add_rms_norm");
+  launch_norm<NormKind::kAddRms>(stream, norm, args.x, args.out);
 }
 
 }  // namespace turbomind::cuda

@@ -3,8 +3,8 @@
 // rope, kv_write and their fusion with the norms of q and k: a warp per head of a token row. A lane owns rotation
 // pairs, both elements of each, and elements past the rotated part, so nothing is exchanged but the sums and maxima of
 // a head.
-#include "kernels/common.cuh"
 #include "kernels/kv_layout.h"
+#include "kernels/launch.cuh"
 #include "kernels/rope.h"
 
 namespace turbomind::cuda {
@@ -159,6 +159,8 @@ __device__ __forceinline__ T* load_head(const HeadRows& rows, int64_t row, int h
 // Blocks: (groups of heads, rows). Heads of a row: q's, k's, v's.
 template <class T, class KV, int kPairs>
 __global__ void __launch_bounds__(kWarpsPerBlock* kWarp) rope_heads(const Args args) {
+  let_next_start();
+  await_inputs();
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int index = static_cast<int>(blockIdx.x * kWarpsPerBlock + threadIdx.x / kWarp);
   if (index >= args.q.heads + args.k.heads + args.v.heads) return;
@@ -200,15 +202,155 @@ void launch_heads(cudaStream_t stream, const Args& args) {
   const dim3 grid(static_cast<unsigned>(ceil_div(heads, kWarpsPerBlock)), grid_y(args.rows));
   constexpr int kBlock = kWarpsPerBlock * kWarp;
   if (dim <= 2 * kWarp) {
-    rope_heads<T, KV, 1><<<grid, kBlock, 0, stream>>>(args);
+    launch_overlapping("rope", stream, grid, kBlock, 0, rope_heads<T, KV, 1>, args);
   } else if (dim <= 4 * kWarp) {
-    rope_heads<T, KV, 2><<<grid, kBlock, 0, stream>>>(args);
+    launch_overlapping("rope", stream, grid, kBlock, 0, rope_heads<T, KV, 2>, args);
   } else if (dim <= 8 * kWarp) {
-    rope_heads<T, KV, 4><<<grid, kBlock, 0, stream>>>(args);
+    launch_overlapping("rope", stream, grid, kBlock, 0, rope_heads<T, KV, 4>, args);
   } else {
-    rope_heads<T, KV, 8><<<grid, kBlock, 0, stream>>>(args);
+    launch_overlapping("rope", stream, grid, kBlock, 0, rope_heads<T, KV, 8>, args);
   }
 }
+
+// ---- whole vectors: 16-bit heads of kDim elements, rotated as a whole in NEOX pairs ----
+
+// A lane owns eight elements of the first half of a head and the eight that they are paired with.
+template <class T>
+struct HeadVectors {
+  float a[8];
+  float b[8];
+};
+
+template <class T>
+__device__ __forceinline__ void unpack(const Pack<T, 8>& pack, float (&x)[8]) {
+#pragma unroll
+  for (int i = 0; i < 8; ++i) x[i] = to_float(pack.v[i]);
+}
+
+template <class T>
+__device__ __forceinline__ Pack<T, 8> packed(const float (&x)[8]) {
+  Pack<T, 8> pack;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) pack.v[i] = from_float<T>(x[i]);
+  return pack;
+}
+
+__device__ __forceinline__ void load_floats(const float* from, float (&x)[8]) {
+  const auto low = *reinterpret_cast<const float4*>(from);
+  const auto high = *reinterpret_cast<const float4*>(from + 4);
+  x[0] = low.x, x[1] = low.y, x[2] = low.z, x[3] = low.w;
+  x[4] = high.x, x[5] = high.y, x[6] = high.z, x[7] = high.w;
+}
+
+template <class T, int kDim>
+__device__ __forceinline__ void normalize(HeadVectors<T>& x, const float* weight, float eps, int first) {
+  constexpr int kLanes = kDim / 16;
+  float squares = 0.0f;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) squares += x.a[i] * x.a[i] + x.b[i] * x.b[i];
+#pragma unroll
+  for (int offset = kLanes / 2; offset > 0; offset /= 2) squares += __shfl_xor_sync(~0u, squares, offset);
+  if (!weight) return;
+  const float factor = rsqrtf(squares / static_cast<float>(kDim) + eps);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    x.a[i] *= factor * weight[first + i];
+    x.b[i] *= factor * weight[first + kDim / 2 + i];
+  }
+}
+
+template <class T, int kDim>
+__device__ __forceinline__ void rotate(HeadVectors<T>& x, const Rotation& r, int64_t row, int first) {
+  float c[8];
+  float s[8];
+  if (r.section[0] + r.section[1] + r.section[2] == 0) {
+    const float* table = table_row(r, 0, row);
+    load_floats(table + first, c);
+    load_floats(table + kDim / 2 + first, s);
+  } else {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float* table = table_row(r, axis_of_pair(r, first + i), row);
+      c[i] = table[first + i];
+      s[i] = table[kDim / 2 + first + i];
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const float a = x.a[i];
+    x.a[i] = a * c[i] - x.b[i] * s[i];
+    x.b[i] = a * s[i] + x.b[i] * c[i];
+  }
+}
+
+// kDim / 16 lanes per head of a token row, rows after rows.
+template <class T, int kDim>
+__global__ void __launch_bounds__(kWarpsPerBlock* kWarp) rope_vectors(const Args args) {
+  constexpr int kLanes = kDim / 16;
+  let_next_start();
+  await_inputs();
+  const int heads = args.q.heads + args.k.heads + args.v.heads;
+  const int64_t index = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kLanes;
+  const bool inside = index < args.rows * heads;  // every lane of a warp takes part in the sums
+  const int64_t row = inside ? index / heads : 0;
+  const int place_in_row = inside ? static_cast<int>(index % heads) : 0;
+  const bool is_q = place_in_row < args.q.heads;
+  const bool is_v = place_in_row >= args.q.heads + args.k.heads;
+  const int head = is_q ? place_in_row : place_in_row - args.q.heads - (is_v ? args.k.heads : 0);
+  const HeadRows& rows = is_q ? args.q : (is_v ? args.v : args.k);
+  const int first = static_cast<int>(threadIdx.x) % kLanes * 8;
+  T* data = static_cast<T*>(rows.data) + row * rows.stride + static_cast<int64_t>(head) * kDim + first;
+  HeadVectors<T> x;
+  unpack(*reinterpret_cast<const Pack<T, 8>*>(data), x.a);
+  unpack(*reinterpret_cast<const Pack<T, 8>*>(data + kDim / 2), x.b);
+  if (args.q_weight || args.k_weight) {
+    normalize<T, kDim>(x, is_q ? args.q_weight : (is_v ? nullptr : args.k_weight), args.eps, first);
+  }
+  if (!inside) return;
+  if (!is_v) rotate<T, kDim>(x, args.rotation, row, first);
+  if (is_q) {
+    *reinterpret_cast<Pack<T, 8>*>(data) = packed<T>(x.a);
+    *reinterpret_cast<Pack<T, 8>*>(data + kDim / 2) = packed<T>(x.b);
+    return;
+  }
+  const int32_t slot = args.slots[row];
+  if (slot < 0) return;
+  const KvLayout& layout = args.layout;
+  const KvTile& tile = is_v ? layout.values : layout.keys;
+  const int place = slot % layout.block_size;
+  std::byte* stored = args.pool + layout.head(slot / layout.block_size, head) + (is_v ? layout.value_offset : 0);
+  *reinterpret_cast<Pack<T, 8>*>(stored + tile.offset(place, 2 * first)) = packed<T>(x.a);
+  *reinterpret_cast<Pack<T, 8>*>(stored + tile.offset(place, 2 * first + kDim)) = packed<T>(x.b);
+}
+
+bool takes_vectors(const HeadRows& rows, int dim) {
+  return rows.heads > 0 && rows.dim == dim && rows.stride % 8 == 0 && aligned_to_vector(rows.data);
+}
+
+// Whether the whole call can be done in vectors.
+bool takes_vectors(const Args& args, tm_dtype dtype, tm_dtype kv_dtype) {
+  const int dim = args.q.dim;
+  return (dtype == TM_F16 || dtype == TM_BF16) && kv_dtype == dtype && (dim == 64 || dim == 128 || dim == 256) &&
+         args.rotation.rotary_dim == dim && !args.rotation.interleaved && takes_vectors(args.q, dim) &&
+         takes_vectors(args.k, dim) && takes_vectors(args.v, dim) && aligned_to_vector(args.rotation.cos_sin) &&
+         args.layout.keys.swizzled && args.layout.values.swizzled;
+}
+
+template <class T>
+void launch_vectors(cudaStream_t stream, const Args& args) {
+  constexpr int kBlock = kWarpsPerBlock * kWarp;
+  const int64_t lanes = args.rows * (args.q.heads + args.k.heads + args.v.heads) * (args.q.dim / 16);
+  const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(lanes, kBlock)));
+  if (args.q.dim == 64) {
+    launch_overlapping("rope", stream, grid, kBlock, 0, rope_vectors<T, 64>, args);
+  } else if (args.q.dim == 128) {
+    launch_overlapping("rope", stream, grid, kBlock, 0, rope_vectors<T, 128>, args);
+  } else {
+    launch_overlapping("rope", stream, grid, kBlock, 0, rope_vectors<T, 256>, args);
+  }
+}
+
+// ---- arguments ----
 
 HeadRows head_rows(const tm_tensor& tensor) {
   if (!tensor.data) return {};
@@ -275,6 +417,10 @@ void launch_qk_norm_rope_kv_write(cudaStream_t stream, const tm_qk_norm_rope_kv_
   args.k_weight = static_cast<const float*>(fused.k_norm_weight.data);
   args.eps = fused.norm_eps;
   args.rows = fused.rope.q.shape[0];
+  if (args.rows > 0 && takes_vectors(args, fused.rope.q.dtype, fused.kv_write.kv.spec.dtype)) {
+    if (fused.rope.q.dtype == TM_F16) return launch_vectors<__half>(stream, args);
+    return launch_vectors<__nv_bfloat16>(stream, args);
+  }
   launch_write(stream, args, fused.rope.q.dtype, fused.kv_write.kv.spec.dtype);
   check_launch("qk_norm_rope_kv_write");
 }

@@ -62,7 +62,11 @@ void attend_short(Stream& stream, const TileCall& step, const PagedKv& kv, const
   call.zero_padding = true;
   const int group = call.rows.q_heads / call.rows.kv_heads;
   call.splits_keys = !stream.context().deterministic() && call.positions * group <= kTileRows / 4;
-  launch_attention_tiles(stream.handle(), call, kv, partials);
+  if (call.splits_keys && stream_takes(call.rows, kv, stream.context().architecture())) {
+    launch_attention_stream(stream.handle(), call, kv, partials);
+  } else {
+    launch_attention_tiles(stream.handle(), call, kv, partials);
+  }
   const MergeItems merges = plan.merges(stream);
   if (merges.capacity > 0) launch_attention_merge(stream.handle(), call.rows, merges, partials);
 }

@@ -2,6 +2,7 @@
 #include "kernels/linear.h"
 
 #include "gemm.h"
+#include "kernels/elementwise.h"
 #include "ops.h"
 #include "ops/tensor_args.h"
 #include "ops/workspace.h"
@@ -11,6 +12,8 @@ namespace turbomind::cuda {
 namespace {
 
 constexpr int64_t kVectorElements = 8;  // 16 bytes of a 16-bit dtype
+
+int64_t element_bytes(tm_dtype dtype) { return dtype == TM_F32 ? 4 : 2; }
 
 const Weight& weight_arg(const tm_weight* handle, const tm_tensor& x, const char* argument) {
   require(handle != nullptr, argument, "a weight");
@@ -34,9 +37,22 @@ bool is_vector_aligned(const tm_tensor& x) {
   return reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && (x.shape[0] == 1 || x.stride[0] % kVectorElements == 0);
 }
 
-bool is_skinny(const Context& context, const tm_tensor& x, const Weight& weight) {
-  return !context.deterministic() && weight.dtype() != TM_F32 && x.shape[0] <= kMaxSkinnyRows &&
+bool is_narrow(const Context& context, const tm_tensor& x, const Weight& weight) {
+  return !context.deterministic() && weight.dtype() != TM_F32 && x.shape[0] <= kMaxNarrowRows &&
          weight.cols() % kVectorElements == 0 && is_vector_aligned(x);
+}
+
+struct GatedScratch {
+  void* gemm;
+  tm_tensor gate;
+};
+
+GatedScratch take_gated_scratch(WorkspaceArena& arena, const tm_linear_gated_activation_args& args) {
+  GatedScratch scratch{arena.take<std::byte>(static_cast<int64_t>(Gemm::kWorkspaceBytes)), args.out};
+  const int64_t width = (args.out.shape[1] + kVectorElements - 1) / kVectorElements * kVectorElements;
+  scratch.gate.data = arena.take<std::byte>(args.out.shape[0] * width * element_bytes(args.out.dtype));
+  scratch.gate.stride[0] = width;
+  return scratch;
 }
 
 struct Product {
@@ -50,9 +66,9 @@ struct Product {
 void run(Stream& stream, const Product& p) {
   const LinearShape shape = shape_of(p.x, p.weight, p.out);
   if (shape.rows == 0) return;
-  if (is_skinny(stream.context(), p.x, p.weight)) {
-    return launch_skinny_linear(stream.handle(), shape, p.x.data, p.weight.data(), p.out.data, p.x.dtype, p.out.dtype,
-                                p.epilogue);
+  if (is_narrow(stream.context(), p.x, p.weight)) {
+    return launch_narrow_linear(stream.handle(), shape, p.x.data, p.weight.data(), p.out.data, p.x.dtype, p.out.dtype,
+                                p.epilogue, stream.context().num_sms());
   }
   stream.context().gemm().run(stream.handle(), {.x = p.x.data,
                                                 .w = p.weight.data(),
@@ -90,6 +106,42 @@ void CudaOps::linear(Stream& stream, const tm_linear_args& args, const tm_worksp
                  .epilogue = {static_cast<const float*>(args.bias[i].data), args.activation},
                  .scratch = scratch});
   }
+}
+
+// The gate's product goes to scratch memory, the up's to where the result will be.
+void CudaOps::linear_gated_activation(Stream& stream, const tm_linear_gated_activation_args& args,
+                                      const tm_workspace& workspace) {
+  const Weight& gate = weight_arg(args.gate, args.x, "gate");
+  const Weight& up = weight_arg(args.up, args.x, "up");
+  require_matrix(args.out, args.x.dtype, "out");
+  require(args.out.shape[0] == args.x.shape[0] && args.out.shape[1] == gate.rows() && up.rows() == gate.rows(), "out",
+          std::to_string(args.x.shape[0]) + " rows of " + std::to_string(gate.rows()));
+  require_vector(args.gate_bias, TM_F32, "gate_bias");
+  require_vector(args.up_bias, TM_F32, "up_bias");
+  const auto* gate_bias = static_cast<const float*>(args.gate_bias.data);
+  const auto* up_bias = static_cast<const float*>(args.up_bias.data);
+  if (args.out.shape[0] == 0) return;
+  if (is_narrow(stream.context(), args.x, gate)) {
+    return launch_narrow_gated_linear(stream.handle(), shape_of(args.x, gate, args.out), args.x.data,
+                                      {gate.data(), up.data(), gate_bias, up_bias}, args.out.data, args.x.dtype,
+                                      args.kind, stream.context().num_sms());
+  }
+  WorkspaceArena arena(workspace);
+  const GatedScratch scratch = take_gated_scratch(arena, args);
+  run(stream, {.x = args.x,
+               .weight = gate,
+               .out = scratch.gate,
+               .epilogue = {gate_bias, TM_ACTIVATION_NONE},
+               .scratch = scratch.gemm});
+  run(stream,
+      {.x = args.x, .weight = up, .out = args.out, .epilogue = {up_bias, TM_ACTIVATION_NONE}, .scratch = scratch.gemm});
+  launch_gated_activation(stream.handle(), {.gate = scratch.gate, .up = args.out, .kind = args.kind, .out = args.out});
+}
+
+size_t CudaOps::linear_gated_activation_workspace(Context&, const tm_linear_gated_activation_args& args) {
+  WorkspaceArena arena;
+  take_gated_scratch(arena, args);
+  return arena.used();
 }
 
 size_t CudaOps::linear_workspace(Context&, const tm_linear_args&) { return Gemm::kWorkspaceBytes; }

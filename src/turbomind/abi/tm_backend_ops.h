@@ -230,7 +230,7 @@ typedef struct tm_logits_process_args {
   tm_tensor history_counts;     /* i32, as long: generated occurrences; 0 = in the prompt only */
   tm_tensor pending;            /* i32 [T, P]; optional */
   tm_tensor bias_offsets;       /* i32 [T + 1]; optional */
-  tm_tensor bias_ids;           /* i32 [bias_offsets[T]] */
+  tm_tensor bias_ids;           /* i32 [bias_offsets[T]]; a token may be listed again, then all its values are added */
   tm_tensor bias_values;        /* f32, as long; -inf forbids a token */
   tm_tensor bitmask;            /* u32 [T, ceil(V / 32)], bit v % 32 of word v / 32; optional */
 } tm_logits_process_args;

@@ -12,6 +12,15 @@ namespace {
 // Wider batches are worth less to replay, and every size costs a recording.
 constexpr int64_t kMaxCapturedSeqs = 512;
 
+// Sizes that recordings are made for: powers of two up to 8, from there on four between one and the next, so that a
+// step computes at most a quarter more than it needs.
+int64_t captured_size(int64_t seqs) {
+  const auto least = static_cast<uint64_t>(seqs);
+  if (seqs <= 8) return static_cast<int64_t>(std::bit_ceil(least));
+  const auto step = static_cast<int64_t>(std::bit_floor(least - 1)) / 4;
+  return (seqs + step - 1) / step * step;
+}
+
 size_t input_bytes(const DecoderOptions& limits) {
   const auto tokens = static_cast<size_t>(limits.max_tokens);
   const auto seqs = static_cast<size_t>(limits.max_seqs);
@@ -79,8 +88,7 @@ SampledTokens ModelRunner::collect() {
 
 int64_t ModelRunner::padded_size(const StepBatch& batch) const {
   if (!can_capture_ || !batch.decode_only || !batch.media_rows.empty() || batch.num_seqs > kMaxCapturedSeqs) return 0;
-  const auto padded = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(batch.num_seqs)));
-  return std::min(padded, decoder_.options().max_seqs);
+  return std::min(captured_size(batch.num_seqs), decoder_.options().max_seqs);
 }
 
 void ModelRunner::upload(const StepBatch& batch, int64_t padded) {

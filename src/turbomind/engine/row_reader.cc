@@ -34,7 +34,8 @@ void RowReader::read_slice(const Tensor& hidden, const RowGroup& group, int64_t 
   const Tensor device_targets = upload_.add(targets);
   upload_.send();
   const Tensor logits = decoder_.compute_logits(hidden, device_rows);
-  if (!collect) return;
+  // The next slice's numbers go where these still wait to be sent: a rank that reads nothing waits all the same.
+  if (!collect) return stream_.synchronize();
   if (group.logits) append(logits, out.logits);
   if (begin >= group.num_targets) return;
   logprobs_.issue(decoder_.ops(), logits, device_targets, group.num_top);

@@ -75,9 +75,18 @@ void fill_process(Random& random, const ProcessTensors& t, const ProcessCase& p)
   t.frequency.fill_uniform(random, 0, 0.5);
   fill_list(random, t.history_offsets, t.history_ids, p.rows, p.vocabulary);
   fill_list(random, t.bias_offsets, t.bias_ids, p.rows, p.vocabulary);
+  // A token that one entry moves and another forbids.
+  for (int64_t i = 0; i < p.rows; ++i) {
+    const auto end = static_cast<int64_t>(t.bias_offsets.get(i + 1));
+    if (list_length(i) > 1) t.bias_ids.set(end - 1, t.bias_ids.get(end - 2));
+  }
   for (int64_t i = 0; i < t.history_counts.size(); ++i) {
     t.history_counts.set(i, static_cast<double>(random.integer(0, 3)));
     t.bias_values.set(i, random.integer(0, 4) == 0 ? -kInfinity : 3 * random.normal());
+  }
+  for (int64_t i = 0; i < p.rows; ++i) {
+    const auto end = static_cast<int64_t>(t.bias_offsets.get(i + 1));
+    if (list_length(i) > 1) t.bias_values.set(end - 1 - i % 2, -kInfinity);
   }
   // Pending tokens: none, one from the row's history, any, or the same twice.
   for (int64_t i = 0; i < p.rows; ++i) {
