@@ -58,7 +58,7 @@ class StreamTiles {
     total_ = *call.items.count * per_item_;
   }
 
-  __device__ bool any() const { return index_ < total_; }
+  __device__ int total() const { return total_; }
 
   // False: there are no more.
   __device__ bool next(Tile& tile) {
@@ -236,7 +236,8 @@ __global__ void __launch_bounds__(kStreamThreads, StreamShared<kDim>::kBlocksPer
   auto& shared = *reinterpret_cast<StreamShared<kDim>*>(dynamic);
   // A captured step launches as many blocks as any step may need. The others make room at once, but for the first one:
   // the kernel must not end before those that came before it.
-  if (blockIdx.x > 0 && !StreamTiles(call).any()) return let_next_start();
+  const int busy = max(1, min(static_cast<int>(gridDim.x), StreamTiles(call).total()));
+  if (static_cast<int>(blockIdx.x) >= busy) return let_next_start();
   if (threadIdx.x == 0) {
     for (int i = 0; i < StreamShared<kDim>::kStages; ++i) {
       shared.full[i].init(1);
@@ -252,8 +253,7 @@ __global__ void __launch_bounds__(kStreamThreads, StreamShared<kDim>::kBlocksPer
   }
   await_inputs();
   StreamWorker<T, kDim>(call, shared).run(partials);
-  // Rows of padding are few: by the first block.
-  if (call.zero_padding && blockIdx.x == 0) zero_padding_rows<T>(call.rows, call.step, 0, 1);
+  if (call.zero_padding) zero_padding_rows<T>(call.rows, call.step, static_cast<int>(blockIdx.x), busy);
 #endif
 }
 
