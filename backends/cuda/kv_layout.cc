@@ -29,8 +29,8 @@ KvLayout make_kv_layout(const tm_kv_spec& spec) {
   require_supported(spec.dtype == TM_F32 || spec.dtype == TM_F16 || spec.dtype == TM_BF16 || spec.dtype == TM_I8,
                     "dtype", "float32, float16, bfloat16 or int8", spec.dtype);
   require_supported(spec.num_kv_heads > 0, "num_kv_heads", "a positive count", spec.num_kv_heads);
-  require_supported(is_head_dim(spec.head_dim_k), "head_dim_k", "a multiple of 16 up to 256", spec.head_dim_k);
-  require_supported(is_head_dim(spec.head_dim_v), "head_dim_v", "a multiple of 16 up to 256", spec.head_dim_v);
+  require_supported(is_head_dim(spec.head_dim_k), "head_dim_k", "a multiple of 4 up to 256", spec.head_dim_k);
+  require_supported(is_head_dim(spec.head_dim_v), "head_dim_v", "a multiple of 4 up to 256", spec.head_dim_v);
   KvLayout layout{};
   layout.num_heads = spec.num_kv_heads;
   layout.block_size = spec.block_size;

@@ -24,7 +24,7 @@ class PagedContext {
         table_(step.block_table + seq * step.block_table_stride) {}
 
   __device__ float score(const float* q, int dim, int position) const {
-    constexpr int kCount = kPerVector<KV>;
+    constexpr int kCount = kHeadDimMultiple;
     const int place = position % layout_.block_size;
     const std::byte* block = block_of(position);
     float sum = 0.0f;

@@ -66,8 +66,8 @@ __device__ __forceinline__ float* canonical_scale(const Exchange& e, int64_t ind
   return reinterpret_cast<float*>(e.canonical + tiles) + row;
 }
 
-// Blocks: (heads, ids). Rows of keys, then of values, in chunks of 16 bytes.
-template <bool kExport>
+// Blocks: (heads, ids). Rows of keys, then of values, in units that rows are whole multiples of.
+template <bool kExport, class Unit>
 __global__ void __launch_bounds__(kThreads) exchange_blocks(const Exchange e, const Ids ids) {
   const int head = static_cast<int>(blockIdx.x);
   const int64_t index = e.first_id + blockIdx.y;
@@ -75,12 +75,13 @@ __global__ void __launch_bounds__(kThreads) exchange_blocks(const Exchange e, co
   for (const bool value : {false, true}) {
     const KvTile& tile = value ? e.layout.values : e.layout.keys;
     std::byte* tile_data = stored + (value ? e.layout.value_offset : 0);
-    const int chunks = tile.row_bytes / kChunkBytes;
-    for (int i = static_cast<int>(threadIdx.x); i < tile.rows * chunks; i += kThreads) {
-      const int token = i / chunks;
-      const int byte = i % chunks * kChunkBytes;
-      auto* inside = reinterpret_cast<uint4*>(tile_data + tile.offset(token, byte));
-      auto* outside = reinterpret_cast<uint4*>(canonical_row(e, index, head, token, value) + byte);
+    constexpr int kUnitBytes = static_cast<int>(sizeof(Unit));
+    const int units = tile.row_bytes / kUnitBytes;
+    for (int i = static_cast<int>(threadIdx.x); i < tile.rows * units; i += kThreads) {
+      const int token = i / units;
+      const int byte = i % units * kUnitBytes;
+      auto* inside = reinterpret_cast<Unit*>(tile_data + tile.offset(token, byte));
+      auto* outside = reinterpret_cast<Unit*>(canonical_row(e, index, head, token, value) + byte);
       if (kExport) {
         *outside = *inside;
       } else {
@@ -111,7 +112,11 @@ void launch_exchange(cudaStream_t stream, const tm_kv_pool& pool, const int32_t*
     Ids ids{};
     std::copy_n(block_ids + e.first_id, count, ids.id);
     const dim3 grid(static_cast<unsigned>(e.layout.num_heads), static_cast<unsigned>(count));
-    exchange_blocks<kExport><<<grid, kThreads, 0, stream>>>(e, ids);
+    if (e.layout.keys.row_bytes % kChunkBytes == 0 && e.layout.values.row_bytes % kChunkBytes == 0) {
+      exchange_blocks<kExport, uint4><<<grid, kThreads, 0, stream>>>(e, ids);
+    } else {
+      exchange_blocks<kExport, uint32_t><<<grid, kThreads, 0, stream>>>(e, ids);
+    }
   }
   check_launch(kExport ? "export_blocks" : "import_blocks");
 }

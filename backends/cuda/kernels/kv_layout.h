@@ -25,7 +25,7 @@
 namespace turbomind::cuda {
 
 inline constexpr int kMaxHeadDim = 256;
-inline constexpr int kHeadDimMultiple = 16;
+inline constexpr int kHeadDimMultiple = 4;
 inline constexpr int kPanelBytes = 128;
 inline constexpr int kChunkBytes = 16;
 
