@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 #include "ops.h"
@@ -96,12 +97,14 @@ class LogitsProcessor {
   void forbid(int64_t row) const {
     float* x = logits_.row(row);
     for (int64_t begin = 0; begin < logits_.cols; begin += kMaskWordBits) {
-      const uint32_t word = bitmask_.row(row)[begin / kMaskWordBits];
-      if (word == ~uint32_t{0}) continue;
       const int64_t count = std::min(kMaskWordBits, logits_.cols - begin);
-      for (int64_t bit = 0; bit < count; ++bit) {
-        x[begin + bit] = (word >> bit & 1u) ? x[begin + bit] : kForbidden;
+      const uint32_t there = count < kMaskWordBits ? (uint32_t{1} << count) - 1 : ~uint32_t{0};
+      uint32_t forbidden = ~bitmask_.row(row)[begin / kMaskWordBits] & there;
+      if (forbidden == ~uint32_t{0}) {
+        std::fill_n(x + begin, kMaskWordBits, kForbidden);
+        continue;
       }
+      for (; forbidden != 0; forbidden &= forbidden - 1) x[begin + std::countr_zero(forbidden)] = kForbidden;
     }
   }
 

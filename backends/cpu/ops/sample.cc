@@ -97,8 +97,10 @@ class RowSampler {
   }
 
  private:
-  // Candidates with logits >= bound, in order of their ids.
+  // Candidates with logits >= bound, in order of their ids. Never those of -inf, which no draw can meet: a mask that
+  // leaves fewer tokens than top_k asks for would otherwise have the whole vocabulary gathered.
   int64_t gather(float bound) const {
+    bound = std::max(bound, std::numeric_limits<float>::lowest());
     int64_t count = 0;
     for (int64_t block = 0; block < num_blocks(vocab_, kMaximaBlock); ++block) {
       if (!(scratch_.maxima[block] >= bound)) continue;
