@@ -168,6 +168,7 @@ void add_sampling_cases(Suite& suite, const Session&) {
   add("ties", {.rows = 33, .vocabulary = 64, .top_k = 20, .ties = true});
   add("ties_top_p", {.rows = 33, .vocabulary = 64, .top_p = 0.31, .ties = true});
   add("forbidden_tokens", {.rows = 17, .vocabulary = 200, .top_p = 0.9, .forbidden = true});
+  add("forbidden_tokens_top_k", {.rows = 17, .vocabulary = 200, .top_k = 40, .forbidden = true});
   add("mixed_rows", {.rows = 60, .vocabulary = 500, .mixed = true});
   add("nothing_allowed", {.rows = 60, .vocabulary = 500, .mixed = true, .nothing = true});
   add("nothing_allowed_plain", {.rows = 4, .vocabulary = 5000, .nothing = true});
