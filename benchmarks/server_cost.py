@@ -28,6 +28,7 @@ from typing import Any
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _LAST_EVENT = b"data: [DONE]"
+_TAIL_BYTES = 64  # enough for the last event and the end of the body
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Served:
                 for key, _ in waiting.select():
                     assert isinstance(key.fileobj, socket.socket)
                     data = key.fileobj.recv(1 << 16)
-                    key.data[:] = key.data[-len(_LAST_EVENT) :] + data
+                    key.data[:] = key.data[-_TAIL_BYTES:] + data
                     if data:
                         continue
                     assert _LAST_EVENT in key.data, bytes(key.data)
