@@ -108,6 +108,7 @@ VLLM_CORE = (
     "num_requests_running",
     "num_requests_waiting",
     "kv_cache_usage_perc",
+    "cache_config_info",
     "prompt_tokens_total",
     "generation_tokens_total",
     "num_preemptions_total",

@@ -26,6 +26,7 @@ body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)
 max-width:1000px;margin:2rem auto;padding:0 1rem}
 .wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{padding:.25rem .7rem;text-align:right;border-bottom:1px solid var(--rule)}
+td{white-space:nowrap}th:first-child,td:first-child{text-align:left}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(380px,1fr));gap:1.5rem}
 svg{width:100%;font-size:11px}svg text{fill:currentColor}
 svg .title{font-size:14px;font-weight:600}

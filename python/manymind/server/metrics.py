@@ -174,6 +174,7 @@ class Metrics:
         model = self._service.config.served_name
         yield from self._gauges(stats, "manymind_", ["model_name"], [model])
         yield from self._gauges(stats, "vllm:", ["model_name", "engine"], [model, "0"])
+        yield self._cache_config(stats, model)
         yield from self._engine_counters(stats, model)
         yield from self._request_counters(model)
         for name, histogram in self._histograms.items():
@@ -182,6 +183,19 @@ class Metrics:
             if name in _HISTOGRAMS:
                 labels = {"model_name": model, "engine": "0"}
                 yield _histogram(f"vllm:{name}", text, labels, histogram)
+
+    def _cache_config(self, stats: dict[str, Any], model: str) -> Metric:
+        """What gateways read to know how much a server holds."""
+        plan = self._service.runtime.memory_plan
+        labels = {
+            "model_name": model,
+            "engine": "0",
+            "block_size": str(plan.get("block_size", 0)),
+            "num_gpu_blocks": str(stats["kv_blocks_total"]),
+        }
+        text = "Size of the KV cache, as labels."
+        name = "vllm:cache_config_info"
+        return _single(GaugeMetricFamily, name, text, list(labels), list(labels.values()), 1.0)
 
     def _gauges(
         self, stats: dict[str, Any], prefix: str, labels: list[str], values: list[str]
