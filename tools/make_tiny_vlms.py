@@ -25,6 +25,7 @@ CLIP = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
 PINPOINTS = [[a * 18, b * 18] for a in (1, 2, 3) for b in (1, 2, 3)]
 
@@ -102,6 +103,20 @@ _QWEN_IDS = {
     "tie_word_embeddings": False,
 }
 _QWEN_PREPROCESSOR = {"patch_size": 4, "temporal_patch_size": 2, "merge_size": 2, **CLIP}
+# Of pictures of any size; Qwen2-VL names its width otherwise.
+_QWEN_VISION = {
+    "num_heads": 2,
+    "patch_size": 4,
+    "temporal_patch_size": 2,
+    "spatial_merge_size": 2,
+}
+_LATER_QWEN_VISION = {
+    **_QWEN_VISION,
+    "depth": 3,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "out_hidden_size": 48,
+}
 _SIGLIP = {
     "hidden_size": 24,
     "intermediate_size": 40,
@@ -111,6 +126,61 @@ _SIGLIP = {
     "hidden_act": "gelu_pytorch_tanh",
 }
 
+
+def _idefics3(config_class: str, longest_edge: int, tied: bool) -> TinyVlm:
+    text = {**_TEXT, "model_type": "llama", "tie_word_embeddings": tied}
+    return TinyVlm(
+        config_class,
+        {
+            "image_token_id": TOKEN_ID["<image>"],
+            "scale_factor": 2,
+            "tie_word_embeddings": tied,
+            "text_config": text,
+            "vision_config": {**_SIGLIP, "image_size": 16},
+        },
+        {
+            "size": {"longest_edge": longest_edge},
+            "max_image_size": {"longest_edge": 16},
+            "do_image_splitting": True,
+            **HALF,
+        },
+        chat_template("<image>"),
+    )
+
+
+def _internvl(
+    text_type: str, vision: dict[str, Any], max_patches: int, norm: dict[str, Any]
+) -> TinyVlm:
+    return TinyVlm(
+        "InternVLConfig",
+        {
+            "image_token_id": TOKEN_ID["<IMG_CONTEXT>"],
+            "image_seq_length": 4,
+            "downsample_ratio": 0.5,
+            "tie_word_embeddings": False,
+            "text_config": {**_TEXT, "model_type": text_type},
+            "vision_config": {
+                "model_type": "internvl_vision",
+                "hidden_size": 24,
+                "intermediate_size": 40,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "image_size": [16, 16],
+                "patch_size": [4, 4],
+                **vision,
+            },
+        },
+        {
+            "size": {"height": 16, "width": 16},
+            "crop_to_patches": True,
+            "min_patches": 1,
+            "max_patches": max_patches,
+            **norm,
+        },
+        chat_template("<IMG_CONTEXT>\n", "<video>\n"),
+    )
+
+
 TINY_VLMS: dict[str, TinyVlm] = {
     "qwen2_vl": TinyVlm(
         "Qwen2VLConfig",
@@ -118,14 +188,11 @@ TINY_VLMS: dict[str, TinyVlm] = {
             **_QWEN_IDS,
             "text_config": {**_TEXT, "rope_parameters": _MROPE},
             "vision_config": {
+                **_QWEN_VISION,
                 "depth": 2,
                 "embed_dim": 32,
                 "hidden_size": 48,
-                "num_heads": 2,
                 "mlp_ratio": 2,
-                "patch_size": 4,
-                "temporal_patch_size": 2,
-                "spatial_merge_size": 2,
             },
         },
         {**_QWEN_PREPROCESSOR, "min_pixels": 256, "max_pixels": 4096},
@@ -137,14 +204,7 @@ TINY_VLMS: dict[str, TinyVlm] = {
             **_QWEN_IDS,
             "text_config": {**_TEXT, "rope_parameters": _MROPE},
             "vision_config": {
-                "depth": 3,
-                "hidden_size": 32,
-                "intermediate_size": 40,
-                "num_heads": 2,
-                "out_hidden_size": 48,
-                "patch_size": 4,
-                "temporal_patch_size": 2,
-                "spatial_merge_size": 2,
+                **_LATER_QWEN_VISION,
                 "window_size": 16,
                 "fullatt_block_indexes": [1],
                 "tokens_per_second": 4,
@@ -163,14 +223,7 @@ TINY_VLMS: dict[str, TinyVlm] = {
                 "rope_parameters": {**_MROPE, "mrope_interleaved": True},
             },
             "vision_config": {
-                "depth": 3,
-                "hidden_size": 32,
-                "intermediate_size": 40,
-                "num_heads": 2,
-                "out_hidden_size": 48,
-                "patch_size": 4,
-                "temporal_patch_size": 2,
-                "spatial_merge_size": 2,
+                **_LATER_QWEN_VISION,
                 "num_position_embeddings": 36,
                 "deepstack_visual_indexes": [0, 2],
             },
@@ -225,99 +278,16 @@ TINY_VLMS: dict[str, TinyVlm] = {
         {"size": {"height": 24, "width": 24}, **HALF},
         chat_template("<start_of_image>"),
     ),
-    "smolvlm": TinyVlm(
-        "SmolVLMConfig",
-        {
-            "image_token_id": TOKEN_ID["<image>"],
-            "scale_factor": 2,
-            "tie_word_embeddings": False,
-            "text_config": {**_TEXT, "model_type": "llama"},
-            "vision_config": {**_SIGLIP, "image_size": 16},
-        },
-        {
-            "size": {"longest_edge": 48},
-            "max_image_size": {"longest_edge": 16},
-            "do_image_splitting": True,
-            **HALF,
-        },
-        chat_template("<image>"),
+    "smolvlm": _idefics3("SmolVLMConfig", longest_edge=48, tied=False),
+    "idefics3": _idefics3("Idefics3Config", longest_edge=32, tied=True),
+    "internvl": _internvl(
+        "qwen2", {"attention_bias": True, "layer_scale_init_value": 0.1}, 6, IMAGENET
     ),
-    "idefics3": TinyVlm(
-        "Idefics3Config",
-        {
-            "image_token_id": TOKEN_ID["<image>"],
-            "scale_factor": 2,
-            "tie_word_embeddings": True,
-            "text_config": {**_TEXT, "model_type": "llama", "tie_word_embeddings": True},
-            "vision_config": {**_SIGLIP, "image_size": 16},
-        },
-        {
-            "size": {"longest_edge": 32},
-            "max_image_size": {"longest_edge": 16},
-            "do_image_splitting": True,
-            **HALF,
-        },
-        chat_template("<image>"),
-    ),
-    "internvl": TinyVlm(
-        "InternVLConfig",
-        {
-            "image_token_id": TOKEN_ID["<IMG_CONTEXT>"],
-            "image_seq_length": 4,
-            "downsample_ratio": 0.5,
-            "tie_word_embeddings": False,
-            "text_config": {**_TEXT, "model_type": "qwen2"},
-            "vision_config": {
-                "model_type": "internvl_vision",
-                "hidden_size": 24,
-                "intermediate_size": 40,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "attention_bias": True,
-                "image_size": [16, 16],
-                "patch_size": [4, 4],
-                "layer_scale_init_value": 0.1,
-            },
-        },
-        {
-            "size": {"height": 16, "width": 16},
-            "crop_to_patches": True,
-            "min_patches": 1,
-            "max_patches": 6,
-            "image_mean": [0.485, 0.456, 0.406],
-            "image_std": [0.229, 0.224, 0.225],
-        },
-        chat_template("<IMG_CONTEXT>\n", "<video>\n"),
-    ),
-    "internvl_6b": TinyVlm(
-        "InternVLConfig",
-        {
-            "image_token_id": TOKEN_ID["<IMG_CONTEXT>"],
-            "image_seq_length": 4,
-            "downsample_ratio": 0.5,
-            "tie_word_embeddings": False,
-            "text_config": {**_TEXT, "model_type": "llama"},
-            "vision_config": {
-                "model_type": "internvl_vision",
-                "hidden_size": 24,
-                "intermediate_size": 40,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "attention_bias": False,
-                "use_qk_norm": True,
-                "norm_type": "rms_norm",
-                "image_size": [16, 16],
-                "patch_size": [4, 4],
-            },
-        },
-        {
-            "size": {"height": 16, "width": 16},
-            "crop_to_patches": True,
-            "min_patches": 1,
-            "max_patches": 4,
-            **HALF,
-        },
-        chat_template("<IMG_CONTEXT>\n", "<video>\n"),
+    "internvl_6b": _internvl(
+        "llama",
+        {"attention_bias": False, "use_qk_norm": True, "norm_type": "rms_norm"},
+        4,
+        HALF,
     ),
     "llava_onevision": TinyVlm(
         "LlavaOnevisionConfig",
