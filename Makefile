@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# make demo: build, fetch a small model and let it answer.   make test: every test.   See CONTRIBUTING.md.
+# make demo: build, fetch a small model and let it answer; let another one say what a picture shows.   make test: every test.   See CONTRIBUTING.md.
 PYTHON ?= python3
 VENV ?= .venv
 BUILD ?= build
@@ -26,6 +26,7 @@ CUDA_WHEEL_ARCHITECTURES ?= 80-real;89-real;90a-real;100-real
 
 demo: install
 	$(BIN)/manymind chat smollm2 --prompt "$(QUESTION)"
+	$(BIN)/manymind chat tiny-vlm --image examples/pictures/shapes.png --prompt "Describe the picture."
 
 install: $(VENV)/.build-tools
 	$(INSTALL) .

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models that can be named by a short name: where their files lie inside packages of the Python
-index.
+index, or in this package.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,16 @@ class FolderEntry:
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """A model folder that is part of this package."""
+
+    name: str
+    description: str
+    licence: str
+    folder: Path
 
 
 def _gemma_part(index: int) -> PackagePart:
@@ -128,6 +139,18 @@ CATALOG: dict[str, CatalogEntry | FolderEntry] = {
                     "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
                 ),
             ),
+        ),
+    )
+}
+
+BUNDLED: dict[str, BundledModel] = {
+    model.name: model
+    for model in (
+        BundledModel(
+            name="tiny-vlm",
+            description="reads drawn words and numbers, names shapes, colours and counts, BF16",
+            licence="Apache-2.0",
+            folder=Path(__file__).parent / "bundled" / "tiny_vlm",
         ),
     )
 }

@@ -243,7 +243,8 @@ def test_check_env() -> None:
 
 def test_models_and_version() -> None:
     lines = run("models").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["smollm2", "gemma3-270m", "minilm"]
+    names = [line.split()[0] for line in lines]
+    assert names == ["smollm2", "gemma3-270m", "minilm", "tiny-vlm"]
     assert "intact: " in run("models", "--check").stdout
     assert run("--version").stdout.startswith("manymind 0.")
 

@@ -143,7 +143,7 @@ def test_progress_is_told_where_there_is_no_terminal(
 
 def test_models_are_found_by_path_and_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_model(tmp_path) == tmp_path
-    with pytest.raises(FetchError, match="smollm2, gemma3-270m"):
+    with pytest.raises(FetchError, match="smollm2, gemma3-270m, minilm, tiny-vlm"):
         resolve_model(tmp_path / "absent")
     monkeypatch.setenv("MANYMIND_HOME", str(tmp_path))
     assert home_folder() == tmp_path

@@ -57,18 +57,23 @@ class ChatOptions:
         )
 
 
-def run(model: str, prompt: str | None, options: ChatOptions) -> None:
-    """Answers ``prompt``, or reads prompts from the terminal."""
+def run(model: str, prompt: str | None, image: str | None, options: ChatOptions) -> None:
+    """Answers ``prompt`` about ``image``, or reads prompts from the terminal, the first of which is
+    about it."""
     config = options.generation_config()
     template = ChatTemplateConfig(system=options.system)
     with pipeline(model, options.engine_config(), template) as pipe:
         if prompt is None:
-            _converse(pipe, model, config)
+            _converse(pipe, model, image, config)
         else:
-            _answer(pipe, prompt, config)
+            _answer(pipe, _with_image(prompt, image), config)
 
 
-def _converse(pipe: Pipeline, model: str, config: GenerationConfig) -> None:
+def _with_image(text: str, image: str | None) -> Prompt:
+    return text if image is None else (text, image)
+
+
+def _converse(pipe: Pipeline, model: str, image: str | None, config: GenerationConfig) -> None:
     print(f"{model} is ready. {_HELP}", file=sys.stderr)
     if not pipe.has_chat_template:
         print("It has no chat template: it continues each text on its own.", file=sys.stderr)
@@ -81,9 +86,10 @@ def _converse(pipe: Pipeline, model: str, config: GenerationConfig) -> None:
             continue
         try:
             if pipe.has_chat_template:
-                session.append(line, _interruptible(pipe, session.messages_with(line), config))
+                turn = line if session.history else _with_image(line, image)
+                session.append(turn, _interruptible(pipe, session.messages_with(turn), config))
             else:
-                _interruptible(pipe, line, config)
+                _interruptible(pipe, _with_image(line, image), config)
         except ManymindError as error:
             print(f"error: {error}", file=sys.stderr)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 def chat(
     model: str,
     prompt: str | None = None,
+    image: str | None = None,
     system: str | None = None,
     max_new_tokens: int = 512,
     temperature: float = 0.0,
@@ -30,6 +31,7 @@ def chat(
     Args:
         model: a short name (see `manymind models`), a model folder or a .gguf file.
         prompt: answer this and exit.
+        image: a picture, by file name or URL, that comes with the prompt or the first turn.
         system: system message.
         max_new_tokens: most tokens of one answer.
         temperature: 0 takes the likeliest token each time.
@@ -55,7 +57,7 @@ def chat(
         num_threads=num_threads,
         session_len=session_len,
     )
-    run(model, prompt, options)
+    run(model, prompt, image, options)
 
 
 def check_env(json: bool = False) -> None:
@@ -73,7 +75,7 @@ def models(*, check: bool = False) -> None:
     """Lists the short names and whether their files are here.
 
     Args:
-        check: read the files and compare their hashes.
+        check: read the fetched files and compare their hashes.
     """
     from manymind.cli.models import run
 
