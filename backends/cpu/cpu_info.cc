@@ -2,6 +2,11 @@
 #include "cpu_info.h"
 
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
 
 #include <algorithm>
 #include <cmath>
@@ -89,7 +94,43 @@ void apply_limit(MemoryInfo& info, std::optional<uint64_t> limit, std::optional<
   info.free_bytes = std::min(info.free_bytes, *limit - std::min(*limit, used.value_or(0)));
 }
 
+#if defined(__x86_64__)
+
+// Documentation/arch/x86/xstate.rst of Linux.
+constexpr int kArchRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+constexpr int kTileData = 18;                   // XFEATURE_XTILEDATA
+
+bool processor_has_amx_int8() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+  constexpr unsigned kTileAndInt8 = 1u << 24 | 1u << 25;
+  return (d & kTileAndInt8) == kTileAndInt8;
+}
+
+// Whether the system saves the tile registers (XCR0) when it switches threads.
+bool system_saves_tiles() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kOsXsave = 1u << 27;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || (c & kOsXsave) == 0) return false;
+  unsigned low = 0, high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  constexpr unsigned kTileState = 3u << 17;
+  return (low & kTileState) == kTileState;
+}
+
+#endif
+
 }  // namespace
+
+bool may_use_amx() {
+#if defined(__x86_64__)
+  static const bool allowed = processor_has_amx_int8() && system_saves_tiles() &&
+                              syscall(SYS_arch_prctl, kArchRequestPermission, kTileData) == 0;
+  return allowed;
+#else
+  return false;
+#endif
+}
 
 std::string processor_name() { return proc_value("/proc/cpuinfo", "model name").value_or("CPU"); }
 

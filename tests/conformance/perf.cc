@@ -20,20 +20,21 @@ constexpr double kSecondsPerShape = 0.2;
 constexpr double kColdBytes = 256e6;  // weights in turn, so that none is found in a cache
 constexpr int kCallsPerGraph = 8;     // where the device captures, so that the host's share is not timed
 
-// A call to time, and the least work it is: bytes from memory, float operations.
+// A call to time, and the least work it is: bytes read and written, float operations.
 struct Timed {
   std::function<void()> issue;
   double bytes;
   double flops;
+  double working_set;  // bytes that the calls pass before they meet the same again
+  bool is_float32;     // the operations are held against the float32 peak
 };
 
 class Bench {
  public:
-  Bench(const Session& session, std::string only)
-      : session_(session), only_(std::move(only)), roofline_(measure_roofline(session)) {
-    std::printf("memory %.1f GB/s, ", roofline_.bytes_per_second / 1e9);
-    std::printf(roofline_.flops_per_second > 0 ? "float32 %.1f GFLOP/s\n" : "float32 peak not measured\n",
-                roofline_.flops_per_second / 1e9);
+  Bench(const Session& session, std::string only) : session_(session), only_(std::move(only)), roofline_(session) {
+    std::printf("%.0f MB in turn: %.1f GB/s, ", kColdBytes / 1e6, roofline_.bytes_per_second(kColdBytes) / 1e9);
+    std::printf(roofline_.flops_per_second() > 0 ? "float32 %.1f GFLOP/s\n" : "float32 peak not measured\n",
+                roofline_.flops_per_second() / 1e9);
   }
 
   // A processor: the largest shapes would take it minutes.
@@ -88,13 +89,14 @@ class Bench {
     }
   }
 
-  void report(const std::string& op, const std::string& shape, const Timed& timed, double seconds) const {
+  void report(const std::string& op, const std::string& shape, const Timed& timed, double seconds) {
     const double bandwidth = timed.bytes / seconds;
-    std::printf("%-24s %-36s %10.1f us  %7.1f GB/s (%3.0f%%)", op.c_str(), shape.c_str(), seconds * 1e6,
-                bandwidth / 1e9, 100 * bandwidth / roofline_.bytes_per_second);
+    const double limit = roofline_.bytes_per_second(timed.working_set);
+    std::printf("%-24s %-36s %10.1f us  %7.1f GB/s", op.c_str(), shape.c_str(), seconds * 1e6, bandwidth / 1e9);
+    std::printf(limit > 0 ? " (%3.0f%%)" : "       ", 100 * bandwidth / limit);
     if (timed.flops > 0) std::printf("  %8.1f GFLOP/s", timed.flops / seconds / 1e9);
-    if (timed.flops > 0 && roofline_.flops_per_second > 0) {
-      std::printf(" (%3.0f%% of float32)", 100 * timed.flops / seconds / roofline_.flops_per_second);
+    if (timed.is_float32 && roofline_.flops_per_second() > 0) {
+      std::printf(" (%3.0f%% of float32)", 100 * timed.flops / seconds / roofline_.flops_per_second());
     }
     std::printf("\n");
   }
@@ -120,7 +122,9 @@ Timed time_linear(Case& c, DType dtype, tm_weight_format format, int64_t rows, i
     c.call(TM_OP_linear, c.op().linear,
            tm_linear_args{.x = x.view(), .num_weights = 1, .weight = {weight}, .out = {out.view()}});
   };
-  return {issue, raw_bytes + bytes_of(x) + bytes_of(out), 2.0 * static_cast<double>(rows * cols * n)};
+  const bool is_float = format == TM_WEIGHT_F32 || format == TM_WEIGHT_F16 || format == TM_WEIGHT_BF16;
+  return {issue, raw_bytes + bytes_of(x) + bytes_of(out), 2.0 * static_cast<double>(rows * cols * n), kColdBytes,
+          is_float};
 }
 
 struct AttentionShape {
@@ -185,7 +189,8 @@ Timed time_attention(Case& c, DType dtype, DType kv_dtype, const AttentionShape&
   const double attended = static_cast<double>(s.sequences * s.q_len) * static_cast<double>(s.context - s.q_len / 2);
   const double kv_bytes =
       static_cast<double>(s.sequences * s.context * s.kv_heads * 2 * kDim) * static_cast<double>(dtype_size(kv_dtype));
-  return {issue, kv_bytes + bytes_of(q) + bytes_of(out), attended * static_cast<double>(s.heads) * 4 * kDim};
+  const double bytes = kv_bytes + bytes_of(q) + bytes_of(out);
+  return {issue, bytes, attended * static_cast<double>(s.heads) * 4 * kDim, bytes, true};
 }
 
 Timed time_rms_norm(Case& c, DType dtype, int64_t rows, int64_t width) {
@@ -197,7 +202,7 @@ Timed time_rms_norm(Case& c, DType dtype, int64_t rows, int64_t width) {
     c.call(TM_OP_rms_norm, c.op().rms_norm,
            tm_rms_norm_args{.x = x.view(), .weight = weight.view(), .eps = 1e-5f, .out = out.view()});
   };
-  return {issue, bytes_of(x) + bytes_of(out), 0};
+  return {issue, bytes_of(x) + bytes_of(out), 0, bytes_of(x) + bytes_of(out), false};
 }
 
 Timed time_gated_activation(Case& c, DType dtype, int64_t rows, int64_t width) {
@@ -211,7 +216,7 @@ Timed time_gated_activation(Case& c, DType dtype, int64_t rows, int64_t width) {
         TM_OP_gated_activation, c.op().gated_activation,
         tm_gated_activation_args{.gate = gate.view(), .up = up.view(), .kind = TM_ACTIVATION_SILU, .out = out.view()});
   };
-  return {issue, 3 * bytes_of(out), 0};
+  return {issue, 3 * bytes_of(out), 0, 3 * bytes_of(out), false};
 }
 
 Timed time_rope(Case& c, DType dtype, int64_t rows) {
@@ -230,7 +235,8 @@ Timed time_rope(Case& c, DType dtype, int64_t rows) {
         tm_rope_args{
             .q = q.view(), .k = k.view(), .positions = positions.view(), .cos_sin = table.view(), .rotary_dim = kDim});
   };
-  return {issue, 2 * (bytes_of(q) + bytes_of(k)) + bytes_of(table), 0};
+  const double held = bytes_of(q) + bytes_of(k) + bytes_of(table);
+  return {issue, held + bytes_of(q) + bytes_of(k), 0, held, false};
 }
 
 Timed time_sample(Case& c, int64_t rows, int64_t vocabulary, double temperature, int64_t top_k, double top_p) {
@@ -260,7 +266,7 @@ Timed time_sample(Case& c, int64_t rows, int64_t vocabulary, double temperature,
                           .position = positions.view(),
                           .out = out.view()});
   };
-  return {issue, bytes_of(logits), 0};
+  return {issue, bytes_of(logits), 0, bytes_of(logits), false};
 }
 
 void run_linears(Bench& bench, DType dtype) {

@@ -2,7 +2,9 @@
 #include "roofline.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
+#include <cmath>
 #include <functional>
 #include <thread>
 #include <vector>
@@ -51,6 +53,12 @@ TM_WIDEST_ISA float sum_of(const Vector* data, size_t count) {
   return total;
 }
 
+TM_WIDEST_ISA void scale(Vector* data, size_t count, float factor) {
+  for (size_t i = 0; i + 8 <= count; i += 8) {
+    for (size_t j = 0; j < 8; ++j) data[i + j] *= factor;
+  }
+}
+
 TM_WIDEST_ISA float multiply_add(int64_t rounds, float factor) {
   Vector sums[kAccumulators];
   for (int j = 0; j < kAccumulators; ++j) sums[j] = Vector{} + static_cast<float>(j);
@@ -62,40 +70,71 @@ TM_WIDEST_ISA float multiply_add(int64_t rounds, float factor) {
   return total;
 }
 
-Roofline measure_host(int threads) {
-  constexpr size_t kBytes = size_t{256} << 20;
-  std::vector<Vector> data(kBytes / sizeof(Vector), Vector{} + 1.0f);
-  std::vector<float> results(static_cast<size_t>(threads));
-  const size_t share = data.size() / static_cast<size_t>(threads);
-  const double read_seconds = shortest_of(5, [&] {
+// Bytes per second that fn(first vector, vectors) moves on all threads' shares of a working set, over and over.
+double host_bandwidth(int threads, size_t bytes, double bytes_moved, const std::function<void(Vector*, size_t)>& fn) {
+  constexpr size_t kBytesPerRun = size_t{1} << 29;
+  const size_t share = std::max<size_t>(bytes / sizeof(Vector) / static_cast<size_t>(threads), 8);
+  std::vector<Vector> data(share * static_cast<size_t>(threads), Vector{} + 1.0f);
+  const size_t passes = std::max<size_t>(1, kBytesPerRun / (data.size() * sizeof(Vector)));
+  const double seconds = shortest_of(5, [&] {
     on_threads(threads, [&](int i) {
-      results[static_cast<size_t>(i)] = sum_of(data.data() + static_cast<size_t>(i) * share, share);
+      for (size_t pass = 0; pass < passes; ++pass) {
+        fn(data.data() + static_cast<size_t>(i) * share, share);
+        asm volatile("" ::: "memory");  // the passes are all made
+      }
     });
   });
-  constexpr int64_t kRounds = 2'000'000;
-  const double math_seconds = shortest_of(
-      3, [&] { on_threads(threads, [&](int i) { results[static_cast<size_t>(i)] = multiply_add(kRounds, 0.5f); }); });
-  const double lanes = static_cast<double>(sizeof(Vector) / sizeof(float)) * kAccumulators;
-  return {static_cast<double>(share * static_cast<size_t>(threads) * sizeof(Vector)) / read_seconds,
-          2.0 * static_cast<double>(kRounds) * lanes * threads / math_seconds};
+  return bytes_moved * static_cast<double>(data.size() * sizeof(Vector) * passes) / seconds;
 }
 
-Roofline measure_copies(const Session& session) {
-  constexpr size_t kBytes = size_t{512} << 20;
-  const Buffer from(session.device, kBytes);
-  const Buffer to(session.device, kBytes);
+double host_flops(int threads) {
+  constexpr int64_t kRounds = 2'000'000;
+  std::vector<float> results(static_cast<size_t>(threads));
+  const double seconds = shortest_of(
+      3, [&] { on_threads(threads, [&](int i) { results[static_cast<size_t>(i)] = multiply_add(kRounds, 0.5f); }); });
+  const double lanes = static_cast<double>(sizeof(Vector) / sizeof(float)) * kAccumulators;
+  return 2.0 * static_cast<double>(kRounds) * lanes * threads / seconds;
+}
+
+constexpr size_t kCopyBytes = size_t{512} << 20;  // no device's cache holds as many
+
+double measure_copies(const Session& session) {
+  const Buffer from(session.device, kCopyBytes);
+  const Buffer to(session.device, kCopyBytes);
   const double seconds = shortest_of(5, [&] {
-    session.stream.copy(to.data(), from.data(), kBytes, TM_DEVICE_TO_DEVICE);
+    session.stream.copy(to.data(), from.data(), kCopyBytes, TM_DEVICE_TO_DEVICE);
     session.stream.synchronize();
   });
-  return {2.0 * static_cast<double>(kBytes) / seconds, 0};
+  return 2.0 * static_cast<double>(kCopyBytes) / seconds;
 }
 
 }  // namespace
 
-Roofline measure_roofline(const Session& session) {
-  const tm_device_props& props = session.device.props();
-  return props.host_accessible ? measure_host(props.num_compute_units) : measure_copies(session);
+Roofline::Roofline(const Session& session)
+    : threads_(session.device.props().host_accessible ? session.device.props().num_compute_units : 0) {
+  if (threads_ > 0) {
+    flops_per_second_ = host_flops(threads_);
+  } else {
+    copies_per_second_ = measure_copies(session);
+  }
+}
+
+double Roofline::bytes_per_second(double working_set) {
+  constexpr double kBeyondDeviceCaches = 200e6;
+  if (threads_ == 0) return working_set < kBeyondDeviceCaches ? 0 : copies_per_second_;
+  // The smaller power of two: it fits where the working set fits.
+  const int size = std::clamp(static_cast<int>(std::log2(working_set)), 12, 28);
+  double& found = of_size_[size];
+  if (found == 0) {
+    std::atomic<float> result = 1;
+    const size_t bytes = size_t{1} << size;
+    const double reads =
+        host_bandwidth(threads_, bytes, 1, [&](Vector* data, size_t count) { result = sum_of(data, count); });
+    const double updates = host_bandwidth(
+        threads_, bytes, 2, [&, factor = result / result](Vector* data, size_t count) { scale(data, count, factor); });
+    found = std::max(reads, updates);
+  }
+  return found;
 }
 
 }  // namespace turbomind::conformance

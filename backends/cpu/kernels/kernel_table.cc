@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/kernel_table.h"
 
+#include "cpu_info.h"
+
 namespace turbomind::cpu {
 
 #define TM_CPU_DECLARE_FILL(type, member) void fill(type&);
@@ -14,6 +16,11 @@ TM_CPU_DECLARE_ISA(avx2)
 #endif
 #ifdef TM_CPU_HAS_AVX512
 TM_CPU_DECLARE_ISA(avx512)
+#endif
+#ifdef TM_CPU_HAS_AMX
+namespace isa_amx {
+void fill(LinearAmxKernels&);
+}
 #endif
 
 #define TM_CPU_FILL_MEMBER(type, member) fill(table.member);
@@ -32,6 +39,8 @@ std::string_view isa_name(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAmx:
+      return "amx";
   }
   return "unknown";
 }
@@ -47,6 +56,9 @@ std::vector<Isa> available_isas() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni")) {
     isas.push_back(Isa::kAvx512);
+#ifdef TM_CPU_HAS_AMX
+    if (may_use_amx()) isas.push_back(Isa::kAmx);
+#endif
   }
 #endif
   return isas;
@@ -56,6 +68,11 @@ KernelTable make_kernel_table(Isa isa) {
   KernelTable table{};
   table.isa = isa;
   switch (isa) {
+#ifdef TM_CPU_HAS_AMX
+    case Isa::kAmx:
+      isa_amx::fill(table.linear_amx);
+      [[fallthrough]];
+#endif
 #ifdef TM_CPU_HAS_AVX512
     case Isa::kAvx512:
       TM_CPU_FILL_ISA(avx512)

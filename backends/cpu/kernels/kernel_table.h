@@ -10,6 +10,7 @@
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/kv.h"
+#include "kernels/linear_amx.h"
 #include "kernels/linear_expanded.h"
 #include "kernels/linear_float.h"
 #include "kernels/linear_int8.h"
@@ -33,13 +34,14 @@
 
 namespace turbomind::cpu {
 
-enum class Isa { kPortable, kAvx2, kAvx512 };  // ascending
+enum class Isa { kPortable, kAvx2, kAvx512, kAmx };  // ascending
 
 struct KernelTable {
   Isa isa;
 #define TM_CPU_FAMILY_MEMBER(type, member) type member;
   TM_CPU_KERNEL_FAMILIES(TM_CPU_FAMILY_MEMBER)
 #undef TM_CPU_FAMILY_MEMBER
+  LinearAmxKernels linear_amx;  // empty below Isa::kAmx, whose other kernels are those of AVX-512
 };
 
 std::string_view isa_name(Isa isa);

@@ -2,7 +2,7 @@
 #include "kernels/linear_int8.h"
 
 #include "kernels/dequantize.h"
-#include "kernels/epilogue.h"
+#include "kernels/outliers.h"
 
 namespace turbomind::cpu::TM_ISA_NAMESPACE {
 namespace {
@@ -52,17 +52,17 @@ struct Tile {
       CodesPair codes[kPanels];
 #pragma GCC unroll 4
       for (int p = 0; p < kPanels; ++p) codes[p] = T::GroupCodes::template step<kStep>(block[p] + codes_at);
-      const int32_t* first = activations + (half * T::kQuads + T::GroupCodes::first_quad(kStep)) * kTokens;
-      const int32_t* second = activations + (half * T::kQuads + T::GroupCodes::second_quad(kStep)) * kTokens;
+      const int32_t* first = activations + half * T::kQuads + T::GroupCodes::first_quad(kStep);
+      const int32_t* second = activations + half * T::kQuads + T::GroupCodes::second_quad(kStep);
 #pragma GCC unroll 16
       for (int t = 0; t < kTokens; ++t) {
-        const Quad quad = load_quad(first + t);
+        const Quad quad = load_quad(first + t * kCodeWords);
 #pragma GCC unroll 4
         for (int p = 0; p < kPanels; ++p) sums[t][p] = dot<T::kBits>(sums[t][p], codes[p].first, quad);
       }
 #pragma GCC unroll 16
       for (int t = 0; t < kTokens; ++t) {
-        const Quad quad = load_quad(second + t);
+        const Quad quad = load_quad(second + t * kCodeWords);
 #pragma GCC unroll 4
         for (int p = 0; p < kPanels; ++p) sums[t][p] = dot<T::kBits>(sums[t][p], codes[p].second, quad);
       }
@@ -125,30 +125,6 @@ struct PanelStep {
   const float* columns;  // of these panels, outlier_panel_floats() each; nullptr: expand a column where it is needed
   size_t prefetch;       // distance to the bytes that the next step reads; 0 for none
 };
-
-// Adds the outliers' products to a tile's sums [tokens][kPanels][16 rows], then applies channel scales. column(p, k)
-// gives the values of panel p.
-template <PanelFormat kFormat, int kPanels, class Column>
-TM_INLINE void finish_tile(const LinearTask& task, const uint8_t* const (&panels)[kPanels], int64_t first_token,
-                           int tokens, Column&& column, float* sums) {
-  constexpr bool kScaleRows = panel_geometry(kFormat).scales == ScaleLayout::kNone;
-  const int64_t words_per_token = outlier_words_per_token(task.panels.cols);
-  for (int t = 0; t < tokens; ++t, sums += kPanels * kPanelRows) {
-    const int32_t* outlier = task.outliers + (first_token + t) * words_per_token;
-    const int32_t count = *outlier++;
-    if (count == 0 && !kScaleRows) continue;
-    Rows rows[kPanels];
-    for (int p = 0; p < kPanels; ++p) rows[p] = load_rows(sums + p * kPanelRows);
-    for (int32_t i = 0; i < count; ++i, outlier += 2) {
-      const Rows value = set_rows(std::bit_cast<float>(outlier[1]));
-      for (int p = 0; p < kPanels; ++p) rows[p] = fma(column(p, static_cast<uint32_t>(outlier[0])), value, rows[p]);
-    }
-    for (int p = 0; p < kPanels; ++p) {
-      if constexpr (kScaleRows) rows[p] = rows[p] * load_rows(reinterpret_cast<const float*>(panels[p]));
-      store_rows(sums + p * kPanelRows, rows[p]);
-    }
-  }
-}
 
 // Panels panel .. panel + kPanels - 1, as far as the step has them, of one token tile.
 template <PanelFormat kFormat, int kPanels, int kTokens>

@@ -121,14 +121,15 @@ struct Panels {
 };
 
 // Activations quantised to int8 in groups of 32 k, for one tile of `count` tokens. Group g of the tile starts at word
-// g * kGroupWords * count of it and holds, for each token in turn (32-bit words):
-//   [8 quads of codes][scale f32][scale * sum f32][-sum i32][-sum of the first 16, -sum of the last 16, i32]
-// so that a kernel for `count` tokens reads every word at a constant distance. Tiles lie one after the other: that of
-// the tokens from `row` on starts at word row * words_per_token.
+// g * kGroupWords * count of it and holds (32-bit words): 8 quads of codes of each token in turn, then of all tokens
+//   [scale f32][scale * sum f32][-sum i32][-sum of the first 16, i32][-sum of the last 16, i32]
+// so that a kernel for `count` tokens reads every word at a constant distance, and the codes are the rows of a matrix
+// tile. Tiles lie one after the other: that of the tokens from `row` on starts at word row * words_per_token.
 inline constexpr int kActivationGroup = 32;
 inline constexpr int kActivationPad = 128;  // k is padded with zeros to a multiple: the longest block of any format
                                             // that does not bring its own (256 of the K-quants) is whole
 inline constexpr int kGroupWords = 13;
+inline constexpr int kCodeWords = 8;
 inline constexpr int kScaleWord = 8;
 inline constexpr int kScaledSumWord = 9;
 inline constexpr int kNegativeSumWord = 10;

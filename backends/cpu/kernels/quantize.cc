@@ -37,8 +37,15 @@ TM_INLINE float largest_magnitude(const Group& group) {
   return max_lane(largest);
 }
 
-// magnitude: of the group's largest element, or NaN. Writes the words of one token, at distance `tokens`.
-TM_INLINE void quantize_group(const Group& group, float magnitude, int tokens, int32_t* out) {
+// Where a tile of `count` tokens takes the words of one of them.
+struct TileToken {
+  int32_t* words;  // of the tile's current group
+  int index;
+  int count;
+};
+
+// magnitude: of the group's largest element, or NaN.
+TM_INLINE void quantize_group(const Group& group, float magnitude, const TileToken& token) {
   constexpr float kSmallest = 1e-30f;  // below, the reciprocal would overflow: such a group counts as zeros
   const float scale = magnitude <= kSmallest ? 0.0f : magnitude * (1.0f / 127.0f);
   const Vec inverse = set(magnitude > kSmallest ? 127.0f / magnitude : 0.0f);
@@ -49,16 +56,14 @@ TM_INLINE void quantize_group(const Group& group, float magnitude, int tokens, i
   const Bytes codes = round_to_bytes(scaled);
   const HalfSums sums = sum_halves(codes);
 
-  int32_t words[kActivationGroup / kQuad];
-  store_bytes(words, codes);
-#pragma GCC unroll 8
-  for (int i = 0; i < kActivationGroup / kQuad; ++i) out[i * tokens] = words[i];
+  store_bytes(token.words + token.index * kCodeWords, codes);
   const int32_t sum = sums.first + sums.second;
-  out[kScaleWord * tokens] = std::bit_cast<int32_t>(scale);
-  out[kScaledSumWord * tokens] = std::bit_cast<int32_t>(scale * static_cast<float>(sum));
-  out[kNegativeSumWord * tokens] = -sum;
-  out[kNegativeHalfSumWord * tokens] = -sums.first;
-  out[(kNegativeHalfSumWord + 1) * tokens] = -sums.second;
+  int32_t* out = token.words + token.index;
+  out[kScaleWord * token.count] = std::bit_cast<int32_t>(scale);
+  out[kScaledSumWord * token.count] = std::bit_cast<int32_t>(scale * static_cast<float>(sum));
+  out[kNegativeSumWord * token.count] = -sum;
+  out[kNegativeHalfSumWord * token.count] = -sums.first;
+  out[(kNegativeHalfSumWord + 1) * token.count] = -sums.second;
 }
 
 // Root mean square of a row, summed in a fixed order.
@@ -104,25 +109,25 @@ void take_outliers(Group& group, float limit, const float* x, int64_t k, Outlier
   }
 }
 
-void quantize_row(const float* row, int64_t cols, int tokens, int32_t* words, OutlierList outliers) {
+void quantize_row(const float* row, int64_t cols, TileToken token, OutlierList outliers) {
   // Not finite if an element is not, or is huge: then there are no outliers, and every group is looked at.
   const float limit = kOutlierRms * row_rms(row, cols);
   const bool finite = limit < __builtin_inff();
   outliers.words[0] = 0;
-  for (int64_t k = 0; k < cols; k += kActivationGroup, words += kGroupWords * tokens) {
+  for (int64_t k = 0; k < cols; k += kActivationGroup, token.words += kGroupWords * token.count) {
     Group group = load_group(row + k, cols - k);
     float magnitude = finite || is_finite(group) ? largest_magnitude(group) : __builtin_nanf("");
     if (magnitude > limit) {
       take_outliers(group, limit, row + k, k, outliers);
       magnitude = largest_magnitude(group);
     }
-    quantize_group(group, magnitude, tokens, words);
+    quantize_group(group, magnitude, token);
   }
 }
 
 void quantize_tile(const float* x, int64_t stride, int tokens, int64_t cols, int32_t* words, int32_t* outliers) {
   for (int token = 0; token < tokens; ++token) {
-    quantize_row(x + token * stride, cols, tokens, words + token,
+    quantize_row(x + token * stride, cols, {words, token, tokens},
                  {outliers + token * outlier_words_per_token(cols), max_outliers(cols)});
   }
   const int64_t groups = (cols + kActivationGroup - 1) / kActivationGroup;

@@ -43,12 +43,17 @@ struct Scratch {
   int64_t thread_floats;
 };
 
+bool has_amx(const KernelTable& kernels) { return kernels.linear_amx.max_tile_tokens > 0; }
+
 Scratch take_scratch(WorkspaceArena& arena, Context& context, int64_t rows, int64_t cols, bool int8, bool f32) {
   Scratch scratch{};
   if (int8) {
     scratch.words = arena.take<int32_t>(rows * activation_words_per_token(cols));
     scratch.outliers = arena.take<int32_t>(rows * outlier_words_per_token(cols));
     scratch.thread_floats = outlier_scratch_floats(cols);
+    if (has_amx(context.kernels())) {
+      scratch.thread_floats = std::max(scratch.thread_floats, amx_scratch_floats(cols));
+    }
   }
   if (f32) {
     scratch.floats = arena.take<float>(rows * cols);
@@ -64,12 +69,15 @@ TokenTiles make_tiles(int64_t first_row, int64_t rows, int max_tokens) {
 
 // Token rows that meet the same matrix.
 struct Segment {
+  bool amx;  // int8 tiles are for linear_amx
   TokenTiles int8_tiles;
   TokenTiles f32_tiles;
 };
 
 Segment make_segment(const KernelTable& kernels, int64_t first_row, int64_t rows) {
-  return {make_tiles(first_row, rows, kernels.linear_int8.max_tile_tokens),
+  const bool amx = has_amx(kernels) && rows >= kAmxMinTokens;
+  const int int8_tokens = amx ? kernels.linear_amx.max_tile_tokens : kernels.linear_int8.max_tile_tokens;
+  return {amx, make_tiles(first_row, rows, int8_tokens),
           make_tiles(first_row, rows, kernels.linear_expanded.max_tile_tokens)};
 }
 
@@ -121,9 +129,9 @@ Cut make_cut(int num_threads, const Output* outputs, int num_outputs, int64_t ro
   return {std::max<int64_t>(1, std::max(for_cache, std::min(for_threads, rows / 64))), chunk_panels};
 }
 
-LinearFn linear_kernel(const KernelTable& kernels, const Stage& stage) {
+LinearFn linear_kernel(const KernelTable& kernels, const Stage& stage, bool amx) {
   const int format = static_cast<int>(stage.panels.format);
-  if (stage.int8) return kernels.linear_int8.run[format];
+  if (stage.int8) return amx ? kernels.linear_amx.run[format] : kernels.linear_int8.run[format];
   return is_quantized(stage.panels.format) ? kernels.linear_expanded.run[format] : kernels.linear_float.run[format];
 }
 
@@ -147,7 +155,7 @@ void run_task(const KernelTable& kernels, const Output& output, const Segment& s
     task.activation = stage.activation;
     task.multiply = stage.multiply;
     task.scratch = scratch.threads + thread * scratch.thread_floats;
-    linear_kernel(kernels, stage)(task);
+    linear_kernel(kernels, stage, segment.amx)(task);
   }
 }
 
