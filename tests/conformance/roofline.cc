@@ -5,7 +5,9 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
+#include <cstdlib>
 #include <functional>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -74,17 +76,22 @@ TM_WIDEST_ISA float multiply_add(int64_t rounds, float factor) {
 double host_bandwidth(int threads, size_t bytes, double bytes_moved, const std::function<void(Vector*, size_t)>& fn) {
   constexpr size_t kBytesPerRun = size_t{1} << 29;
   const size_t share = std::max<size_t>(bytes / sizeof(Vector) / static_cast<size_t>(threads), 8);
-  std::vector<Vector> data(share * static_cast<size_t>(threads), Vector{} + 1.0f);
-  const size_t passes = std::max<size_t>(1, kBytesPerRun / (data.size() * sizeof(Vector)));
+  const size_t vectors = share * static_cast<size_t>(threads);
+  // std::allocator does not see the alignment of a vector type.
+  const std::unique_ptr<void, void (*)(void*)> memory(std::aligned_alloc(sizeof(Vector), vectors * sizeof(Vector)),
+                                                      std::free);
+  auto* data = static_cast<Vector*>(memory.get());
+  std::fill_n(data, vectors, Vector{} + 1.0f);
+  const size_t passes = std::max<size_t>(1, kBytesPerRun / (vectors * sizeof(Vector)));
   const double seconds = shortest_of(5, [&] {
     on_threads(threads, [&](int i) {
       for (size_t pass = 0; pass < passes; ++pass) {
-        fn(data.data() + static_cast<size_t>(i) * share, share);
+        fn(data + static_cast<size_t>(i) * share, share);
         asm volatile("" ::: "memory");  // the passes are all made
       }
     });
   });
-  return bytes_moved * static_cast<double>(data.size() * sizeof(Vector) * passes) / seconds;
+  return bytes_moved * static_cast<double>(vectors * sizeof(Vector) * passes) / seconds;
 }
 
 double host_flops(int threads) {
