@@ -9,6 +9,8 @@ QUESTION ?= Why is the sky blue?
 WERROR ?= $(if $(CI),ON,OFF)
 # The reference stack of `make test-parity`: a CPU build of torch will do.
 TORCH ?= torch==2.13.0
+# The release of torch-npu that goes with it, for `make test-fakecann-torch-npu`.
+TORCH_NPU ?= torch-npu==2.13.0
 
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
@@ -22,7 +24,7 @@ INSTALL := CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) --no-build-isolation -C bui
 CUDA_ARCHITECTURES ?= 90a-real
 CUDA_WHEEL_ARCHITECTURES ?= 80-real;89-real;90a-real;100-real
 
-.PHONY: demo install install-tests test lint test-cpp test-python test-browser test-parity sanitize cuda cuda-wheel clean
+.PHONY: demo install install-tests test lint test-cpp test-python test-browser test-parity test-fakecann-torch-npu sanitize cuda cuda-wheel clean
 
 demo: install
 	$(BIN)/manymind chat smollm2 --prompt "$(QUESTION)"
@@ -58,6 +60,11 @@ test-browser: install-tests
 
 test-parity: install-tests $(VENV)/.reference-stack
 	$(BIN)/python -m pytest tests/parity
+
+# torch-npu, unmodified from the package index, as a client of the emulator of CANN.
+test-fakecann-torch-npu: install-tests $(VENV)/.reference-stack $(BUILD)/torch-npu/site/.ready
+	PYTHONPATH=$(abspath $(BUILD))/torch-npu/site $(BIN)/python tests/fakecann/torch_npu/stand_ins.py $(BUILD)/torch-npu \
+	  $(BIN)/python -m pytest tests/fakecann/torch_npu
 
 # Address and undefined-behaviour sanitizers see every C++ test; the thread sanitizer those of the engine, which need no
 # back end but the null plug-in. Little optimisation: compiling costs more than running here.
@@ -98,6 +105,10 @@ $(VENV)/.test-tools: requirements-dev.txt | $(VENV)/.build-tools
 
 $(VENV)/.cuda-tools: backends/cuda/requirements-build.txt | $(VENV)/.build-tools
 	$(PIP) -r backends/cuda/requirements-build.txt
+	touch $@
+
+$(BUILD)/torch-npu/site/.ready: | $(BIN)/python
+	$(PIP) --no-deps --target $(BUILD)/torch-npu/site "$(TORCH_NPU)" pyyaml
 	touch $@
 
 $(VENV)/.reference-stack: | $(BIN)/python

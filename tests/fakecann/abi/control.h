@@ -38,6 +38,8 @@ aclError fakecannLiveObjects(const char* kind, uint64_t* count);
 /* The contract rules of the profile in use, one a line: "op rule-number rule"; and which have refused a call so far. */
 const char* fakecannRules(void);
 const char* fakecannRulesThatRefused(void);
+/* The operators that phase 1 was asked for so far, one a line. */
+const char* fakecannOperatorsUsed(void);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

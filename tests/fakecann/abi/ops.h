@@ -61,6 +61,9 @@ FAKECANN_DECLARE(LtScalar, FakeIn self, FakeScalar other, aclTensor* out)
 FAKECANN_DECLARE(LeScalar, FakeIn self, FakeScalar other, aclTensor* out)
 FAKECANN_DECLARE(GtScalar, FakeIn self, FakeScalar other, aclTensor* out)
 FAKECANN_DECLARE(GeScalar, FakeIn self, FakeScalar other, aclTensor* out)
+FAKECANN_DECLARE(BitwiseAndScalar, FakeIn self, FakeScalar other, aclTensor* out)
+FAKECANN_DECLARE(BitwiseOrScalar, FakeIn self, FakeScalar other, aclTensor* out)
+FAKECANN_DECLARE(BitwiseXorScalar, FakeIn self, FakeScalar other, aclTensor* out)
 FAKECANN_DECLARE(PowTensorScalar, FakeIn self, FakeScalar exponent, aclTensor* out)
 
 /* One element from two, with broadcasting. */

@@ -40,6 +40,13 @@ aclError aclrtSynchronizeDeviceWithTimeout(int32_t timeout_ms);
 aclError aclrtSetOpWaitTimeout(uint32_t seconds);
 aclError aclrtSetOpExecuteTimeOut(uint32_t seconds);
 
+aclError aclrtSetSysParamOpt(int option, int64_t value);
+aclError aclrtGetSysParamOpt(int option, int64_t* value);
+aclError aclrtCtxSetSysParamOpt(int option, int64_t value);
+aclError aclrtSetDeviceSatMode(int mode);
+aclError aclrtGetDeviceSatMode(int* mode);
+aclError aclrtGetPrimaryCtxState(int32_t device, uint32_t* flags, int32_t* is_active);
+
 aclError aclrtMalloc(void** pointer, size_t size, int policy);
 aclError aclrtMallocAlign32(void** pointer, size_t size, int policy);
 aclError aclrtFree(void* pointer);

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 
+#include "abi/control.h"
 #include "abi/nnop.h"
 #include "nnop/contract.h"
 #include "runtime/memory.h"
@@ -77,6 +79,11 @@ void check_addresses(const std::vector<Argument>& arguments) {
       fail(kBadParameter, argument.name + " does not lie in device memory");
     }
   }
+}
+
+std::set<std::string>& operators_used() {
+  static auto* names = new std::set<std::string>;
+  return *names;
 }
 
 uint64_t workspace_size() { return config().exact_workspace ? 0 : 32 * (1 + draw(2048)); }
@@ -159,6 +166,7 @@ aclnnStatus plan(const char* op, uint64_t* size, aclOpExecutor** executor, const
   const std::string function = std::string("aclnn") + op + "GetWorkspaceSize";
   return guarded(function.c_str(), [&] {
     if (size == nullptr || executor == nullptr) fail(kNullParameter, "null argument");
+    operators_used().insert(op);
     Call call(op);
     body(call);
     check_addresses(call.arguments_);
@@ -203,6 +211,13 @@ aclnnStatus launch(const char* op, void* workspace, uint64_t size, aclOpExecutor
 }  // namespace fakecann
 
 using namespace fakecann;  // NOLINT: the exported names are global
+
+const char* fakecannOperatorsUsed() {
+  static std::string text;
+  text.clear();
+  for (const std::string& name : operators_used()) text += name + "\n";
+  return text.c_str();
+}
 
 aclnnStatus aclSetAclOpExecutorRepeatable(aclOpExecutor* executor) {
   return guarded(__func__, [&] {

@@ -141,7 +141,8 @@ FAKECANN_UNARY(Floor, [](float x) { return std::floor(x); })
 FAKECANN_UNARY(Round, [](float x) { return std::nearbyint(x); })
 FAKECANN_UNARY(Sigmoid, logistic)
 FAKECANN_UNARY(Silu, [](float x) { return x * logistic(x); })
-FAKECANN_UNARY(Gelu, gelu)
+// The older of the two operators knows the approximation only.
+FAKECANN_UNARY(Gelu, gelu_tanh)
 FAKECANN_UNARY(Relu, [](float x) { return x < 0 ? 0.0f : x; })
 FAKECANN_UNARY(LogicalNot, [](float x) { return x == 0 ? 1.0f : 0.0f; })
 
@@ -233,9 +234,14 @@ FAKECANN_COMPARISON(Gt, >)
 FAKECANN_COMPARISON(Ge, >=)
 
 // The contract keeps floats out, so the float side is never asked.
-FAKECANN_BINARY(BitwiseAndTensor, static_cast<float>(static_cast<int64_t>(a) & static_cast<int64_t>(b)), a& b)
-FAKECANN_BINARY(BitwiseOrTensor, static_cast<float>(static_cast<int64_t>(a) | static_cast<int64_t>(b)), a | b)
-FAKECANN_BINARY(BitwiseXorTensor, static_cast<float>(static_cast<int64_t>(a) ^ static_cast<int64_t>(b)), a ^ b)
+#define FAKECANN_BITWISE(name, operation)                                                                      \
+  FAKECANN_BINARY(name##Tensor, static_cast<float>(static_cast<int64_t>(a) operation static_cast<int64_t>(b)), \
+                  a operation b)                                                                               \
+  FAKECANN_SCALAR(name##Scalar, static_cast<float>(static_cast<int64_t>(a) operation static_cast<int64_t>(b)), \
+                  a operation b)
+FAKECANN_BITWISE(BitwiseAnd, &)
+FAKECANN_BITWISE(BitwiseOr, |)
+FAKECANN_BITWISE(BitwiseXor, ^)
 
 FAKECANN_OP(Div, FakeIn self, FakeIn other, aclTensor* out) {
   return binary("Div", self, other, out, workspace_size, executor,

@@ -118,6 +118,10 @@ def erf(x: np.ndarray) -> np.ndarray:
     return np.vectorize(math.erf)(x)
 
 
+def gelu_tanh(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
 UNARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "Exp": np.exp,
     "Neg": np.negative,
@@ -129,7 +133,7 @@ UNARY: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "Floor": np.floor,
     "Sigmoid": sigmoid,
     "Silu": lambda x: x * sigmoid(x),
-    "Gelu": lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2))),
+    "Gelu": lambda x: gelu_tanh(x),
     "Relu": lambda x: np.maximum(x, 0),
     "LogicalNot": lambda x: x == 0,
 }
@@ -193,10 +197,14 @@ def elementwise(half: str) -> list[Call]:
     whole, other = rng().integers(0, 200, (3, 5)), rng().integers(0, 200, (1, 5))
     whole_pair = {"self": In(whole, "i64"), "other": In(other, "i64"), "out": out((3, 5), "i64")}
     calls += [Call(op, whole_pair, {"out": f(whole, other)}) for op, f in BITWISE.items()]
-    tanh = 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+    for name, function in BITWISE.items():
+        single = {"self": In(whole, "i64"), "other": Scalar(77, "i64"), "out": out((3, 5), "i64")}
+        op = name.replace("Tensor", "Scalar")
+        calls.append(Call(op, single, {"out": function(whole, 77)}))
     one = {"self": In(x, half), "out": out(x.shape, half)}
     calls += [
-        Call("GeluV2", {**one, "approximate": 1}, {"out": tanh}),
+        Call("GeluV2", {**one, "approximate": 1}, {"out": gelu_tanh(x)}),
+        Call("GeluV2", {**one, "approximate": 0}, {"out": 0.5 * x * (1 + erf(x / math.sqrt(2)))}),
         Call(
             "Clamp", {**one, "low": Scalar(-0.5), "high": Scalar(0.5)}, {"out": x.clip(-0.5, 0.5)}
         ),

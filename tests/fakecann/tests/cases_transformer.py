@@ -195,6 +195,7 @@ def paged_writes(half: str) -> list[Call]:
             "value": In(v, half),
             "valueCache": In(cache, half),
             "cacheMode": "Norm",
+            "scatterMode": "None",
         },
         {"keyCache": keys, "valueCache": values},
     )
