@@ -85,6 +85,15 @@ def operators(move: Move, dtype: torch.dtype) -> dict[str, Any]:
         "mm": torch.mm(x, w.t()),
         "matmul": torch.matmul(x, w.t()),
         "bmm": torch.bmm(batch, weights),
+    }
+    return results | rows_and_copies(x, y, rows, at)
+
+
+def rows_and_copies(
+    x: torch.Tensor, y: torch.Tensor, rows: torch.Tensor, at: torch.Tensor
+) -> dict[str, Any]:
+    """Reductions, orders, indices, copies."""
+    return {
         "softmax": torch.softmax(x, -1),
         "log_softmax": torch.log_softmax(x, -1),
         "sum": torch.sum(x, 1),
@@ -107,7 +116,6 @@ def operators(move: Move, dtype: torch.dtype) -> dict[str, Any]:
         "transposed": x.t().contiguous(),
         "strided": x[:, 1::2] * 2,
     }
-    return results
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
