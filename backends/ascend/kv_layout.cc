@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kv_layout.h"
+
+#include <algorithm>
+#include <string>
+
+#include "check.h"
+
+namespace turbomind::ascend {
+namespace {
+
+constexpr size_t kRegionAlignment = 512;
+
+size_t region_bytes(int64_t num_blocks, int64_t heads, int64_t width, AclType type) {
+  const int64_t bytes = (kSpareBlocks + num_blocks) * kBlockSize * heads * width * element_bytes(type);
+  return (static_cast<size_t>(bytes) + kRegionAlignment - 1) / kRegionAlignment * kRegionAlignment;
+}
+
+}  // namespace
+
+size_t KvLayout::bytes(int64_t num_blocks) const {
+  return region_bytes(num_blocks, heads, width_k, type) + region_bytes(num_blocks, heads, width_v, type);
+}
+
+View KvLayout::keys(const tm_kv_pool& pool) const {
+  return make_view(pool.data, type, {kSpareBlocks + pool.num_blocks, kBlockSize, heads, width_k});
+}
+
+View KvLayout::values(const tm_kv_pool& pool) const {
+  std::byte* data =
+      pool.data ? static_cast<std::byte*>(pool.data) + region_bytes(pool.num_blocks, heads, width_k, type) : nullptr;
+  return make_view(data, type, {kSpareBlocks + pool.num_blocks, kBlockSize, heads, width_v});
+}
+
+KvLayout make_kv_layout(const Profile& profile, const tm_kv_spec& spec) {
+  const auto expect = [](bool condition, const char* field, const char* expected, int64_t found) {
+    require_supported(condition,
+                      std::string("kv spec: ") + field + ": expected " + expected + ", found " + std::to_string(found));
+  };
+  expect(spec.block_size == kBlockSize, "block_size", "128", spec.block_size);
+  expect(spec.dtype == TM_F32 || spec.dtype == TM_F16 || spec.dtype == TM_BF16, "dtype", "float32, float16 or bfloat16",
+         spec.dtype);
+  expect(spec.num_kv_heads > 0, "num_kv_heads", "a positive count", spec.num_kv_heads);
+  constexpr int32_t kMaxHeadDim = 512;
+  expect(spec.head_dim_k > 0 && spec.head_dim_k <= kMaxHeadDim, "head_dim_k", "1 to 512", spec.head_dim_k);
+  expect(spec.head_dim_v > 0 && spec.head_dim_v <= kMaxHeadDim, "head_dim_v", "1 to 512", spec.head_dim_v);
+  KvLayout layout{acl_type(spec.dtype), spec.num_kv_heads, spec.head_dim_k,
+                  spec.head_dim_v,      spec.head_dim_k,   spec.head_dim_v};
+  const int32_t padded = padded_head_dim(profile, std::max(spec.head_dim_k, spec.head_dim_v));
+  if (spec.dtype != TM_F32 && padded > 0) layout.width_k = layout.width_v = padded;
+  return layout;
+}
+
+}  // namespace turbomind::ascend

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "stream.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "check.h"
+#include "library.h"
+
+namespace turbomind::ascend {
+namespace {
+
+constexpr size_t kLeastScratch = size_t{8} << 20;
+
+const Runtime& acl() { return library().runtime; }
+
+void check_not_aborted(const std::shared_ptr<const AbortFlag>& aborted) {
+  if (aborted && *aborted) throw abi::Error(TM_DEVICE_ERROR, "a collective was aborted before all ranks had joined");
+}
+
+}  // namespace
+
+EventHandle::EventHandle() {
+  check(acl().aclrtCreateEventExWithFlag(&handle_, kAclEventSync), "aclrtCreateEventExWithFlag");
+}
+EventHandle::~EventHandle() {
+  if (handle_) acl().aclrtDestroyEvent(handle_);
+}
+void EventHandle::record(aclrtStream stream) const {
+  check(acl().aclrtRecordEvent(handle_, stream), "aclrtRecordEvent");
+}
+void EventHandle::wait(aclrtStream stream) const {
+  check(acl().aclrtStreamWaitEvent(stream, handle_), "aclrtStreamWaitEvent");
+}
+void EventHandle::synchronize() const { check(acl().aclrtSynchronizeEvent(handle_), "aclrtSynchronizeEvent"); }
+bool EventHandle::reached() const {
+  int status = 0;
+  check(acl().aclrtQueryEventStatus(handle_, &status), "aclrtQueryEventStatus");
+  return status == kAclEventComplete;
+}
+
+Stream::Stream(Context& context) : context_(context) {
+  context.set_thread();
+  check(acl().aclrtCreateStream(handle_.get()), "aclrtCreateStream");
+}
+
+// Freeing memory does not wait for queued work, so the stream ends first.
+Stream::~Stream() {
+  acl().aclrtSynchronizeStream(handle());
+  acl().aclrtDestroyStream(handle());
+}
+
+void Stream::copy_async(void* dst, const void* src, size_t bytes, tm_copy_kind kind) {
+  if (bytes == 0) return;
+  constexpr int kKinds[] = {kAclHostToDevice, kAclDeviceToHost, kAclDeviceToDevice};
+  require(kind >= TM_HOST_TO_DEVICE && kind <= TM_DEVICE_TO_DEVICE, "kind",
+          "a tm_copy_kind, found " + std::to_string(kind));
+  check(acl().aclrtMemcpyAsync(dst, bytes, src, bytes, kKinds[kind], handle()), "aclrtMemcpyAsync");
+}
+
+void Stream::memset_async(void* dst, int value, size_t bytes) {
+  if (bytes > 0) check(acl().aclrtMemsetAsync(dst, bytes, value, bytes, handle()), "aclrtMemsetAsync");
+}
+
+void Stream::synchronize() {
+  check(acl().aclrtSynchronizeStream(handle()), "aclrtSynchronizeStream");
+  if (!capturing_) outgrown_.clear();
+  check_not_aborted(aborted_);
+}
+
+void Stream::capture_begin() {
+  require_supported(acl().aclmdlRICaptureBegin != nullptr, "this CANN has no aclmdlRICaptureBegin");
+  check(acl().aclmdlRICaptureBegin(handle(), kAclCaptureThreadLocal), "aclmdlRICaptureBegin");
+  capturing_ = true;
+  groups_.clear();
+}
+
+std::unique_ptr<Graph> Stream::capture_end() {
+  aclmdlRI graph = nullptr;
+  capturing_ = false;
+  check(acl().aclmdlRICaptureEnd(handle(), &graph), "aclmdlRICaptureEnd");
+  return std::make_unique<Graph>(*this, graph);
+}
+
+void Stream::issue_with_lengths(std::function<void(Stream&)> issue) {
+  if (!capturing_) return issue(*this);
+  TaskGroup group{nullptr, std::move(issue)};
+  check(acl().aclmdlRICaptureTaskGrpBegin(handle()), "aclmdlRICaptureTaskGrpBegin");
+  try {
+    group.issue(*this);
+  } catch (...) {
+    acl().aclmdlRICaptureTaskGrpEnd(handle(), &group.handle);
+    throw;
+  }
+  check(acl().aclmdlRICaptureTaskGrpEnd(handle(), &group.handle), "aclmdlRICaptureTaskGrpEnd");
+  groups_.push_back(std::move(group));
+}
+
+void* Stream::scratch(size_t bytes) {
+  if (!scratch_ || scratch_->bytes() < bytes) {
+    // Twice the size each time, so that what is outgrown never adds up to more than what is in use.
+    const size_t grown = std::max({kLeastScratch, bytes, scratch_ ? 2 * scratch_->bytes() : 0});
+    auto larger = std::make_shared<Memory>(TM_MEMORY_DEVICE, grown);
+    if (scratch_) outgrown_.push_back(std::move(scratch_));
+    scratch_ = std::move(larger);
+  }
+  return scratch_->data();
+}
+
+Graph::Graph(Stream& captured, aclmdlRI graph)
+    : graph_(graph), groups_(std::move(captured.groups_)), scratch_(captured.outgrown_) {
+  scratch_.push_back(captured.scratch_);
+  if (groups_.empty()) return;
+  try {
+    updates_ = std::make_unique<Stream>(captured.context());
+  } catch (...) {
+    acl().aclmdlRIDestroy(graph_);
+    throw;
+  }
+}
+
+Graph::~Graph() {
+  if (updates_) updates_->synchronize();
+  acl().aclmdlRIDestroy(graph_);
+}
+
+void Graph::launch(Stream& stream, tm_plan* const*, int32_t) {
+  if (updates_) {
+    const aclrtStream updates = updates_->handle();
+    if (launched_) replayed_.wait(updates);  // a replay in flight keeps its lengths
+    for (const TaskGroup& group : groups_) {
+      check(acl().aclmdlRICaptureTaskUpdateBegin(updates, group.handle), "aclmdlRICaptureTaskUpdateBegin");
+      group.issue(*updates_);
+      check(acl().aclmdlRICaptureTaskUpdateEnd(updates), "aclmdlRICaptureTaskUpdateEnd");
+    }
+    updated_.record(updates);
+    updated_.wait(stream.handle());
+  }
+  check(acl().aclmdlRIExecuteAsync(graph_, stream.handle()), "aclmdlRIExecuteAsync");
+  if (updates_) replayed_.record(stream.handle());
+  launched_ = true;
+}
+
+Event::Event(Context& context) { context.set_thread(); }
+
+void Event::record(Stream& stream) {
+  handle_.record(stream.handle());
+  recorded_ = true;
+  if (aborted_ != stream.aborted()) aborted_ = stream.aborted();
+}
+
+// An event that was never recorded has nothing to wait for.
+void Event::wait(Stream& stream) {
+  if (recorded_) handle_.wait(stream.handle());
+}
+
+void Event::synchronize() {
+  if (recorded_) handle_.synchronize();
+  check_not_aborted(aborted_);
+}
+
+bool Event::query() {
+  const bool reached = !recorded_ || handle_.reached();
+  check_not_aborted(aborted_);
+  return reached;
+}
+
+}  // namespace turbomind::ascend
