@@ -59,7 +59,12 @@ class TokenGuide:
 
 class GrammarGuide(TokenGuide):
     def __init__(
-        self, vocabulary: GuideVocabulary, kind: str, grammar: str, hints: Sequence[str]
+        self,
+        vocabulary: GuideVocabulary,
+        kind: str,
+        grammar: str,
+        hints: Sequence[str],
+        exits: Sequence[str],
     ) -> None: ...
 
 class SamplingParams:

@@ -17,6 +17,13 @@ from manymind import EngineConfig, GenerationConfig, Pipeline, Response, pipelin
 from manymind.errors import InvalidParameterError
 from manymind.guided import GuideCompiler
 from manymind.guided.compiler import MAX_CACHED_GRAMMARS, MAX_IDLE_SECONDS
+from manymind.parsers import (
+    OutputFormat,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+    joined,
+)
 
 PERSON: dict[str, Any] = {
     "type": "object",
@@ -218,6 +225,77 @@ def test_structural_tag(smollm2: Pipeline) -> None:
         assert guide.accept(token, 100)
     allowed = guide.allowed_tokens(smollm2.runtime.engine.vocab_size)
     assert {smollm2.runtime.tokenizer.decode([token])[0] for token in allowed} == {"a", "r"}
+
+
+FORMS = {
+    "qwen3_coder": {
+        "begin": "<tool_call>\n<function=get_weather>\n",
+        "end": "</function>\n</tool_call>",
+        "parameter_begin": "<parameter={name}>\n",
+        "parameter_end": "</parameter>\n",
+    },
+    "glm": {
+        "begin": "<tool_call>get_weather\n",
+        "end": "</tool_call>",
+        "parameter_begin": "<arg_key>{name}</arg_key>\n<arg_value>",
+        "parameter_end": "</arg_value>\n",
+    },
+}
+WEATHER: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "city": {"type": "string", "description": "where"},
+        "unit": {"enum": ["celsius", "kelvin"]},
+        "days": {"type": "integer", "minimum": 1, "maximum": 9},
+        "hours": {"type": "array", "items": {"type": "integer"}, "maxItems": 3},
+    },
+    "required": ["city", "unit", "days"],
+}
+
+
+def form_tag(name: str, schema: Any) -> dict[str, Any]:
+    structures = [{**FORMS[name], "schema": schema}]
+    triggers = ["<tool_call>"]
+    tag = {"type": "structural_tag", "structures": structures, "triggers": triggers}
+    return {**tag, "at_least_one": True}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_of_tags(smollm2: Pipeline, name: str) -> None:
+    """What the parser of the format makes of the text fits the schema, however it was drawn."""
+    tools = [{"type": "function", "function": {"name": "get_weather", "parameters": WEATHER}}]
+    config = GenerationConfig(
+        response_format=form_tag(name, WEATHER),
+        do_sample=True,
+        temperature=1.0,
+        random_seed=5,
+        n=8,
+        max_new_tokens=120,
+    )
+    answers = smollm2(QUESTION, config)
+    assert isinstance(answers, list)
+    for answer in answers:
+        parser = OutputFormat(name, None).parser(tools)
+        events = joined(parser.push(answer.text) + parser.finish())
+        assert events[0] == ToolCallStart(0, "get_weather"), answer.text
+        assert isinstance(events[1], ToolCallDelta)
+        assert events[2] == ToolCallEnd(0, True)
+        jsonschema.validate(json.loads(events[1].arguments), WEATHER)
+
+
+@pytest.mark.parametrize(
+    ("schema", "keyword"),
+    [
+        ({"properties": {"a": {"type": "string", "pattern": "x"}}}, r"properties\.a\.pattern"),
+        ({"type": "object", "minProperties": 1}, "minProperties"),
+        ({"type": "array"}, "type"),
+        ({"properties": {}, "required": ["a"]}, "required"),
+        ({"properties": {"a": {"type": "array", "uniqueItems": True}}}, "uniqueItems"),
+    ],
+)
+def test_what_a_form_cannot_keep_is_named(smollm2: Pipeline, schema: Any, keyword: str) -> None:
+    with pytest.raises(InvalidParameterError, match=rf"response_format.*{keyword}"):
+        ask(smollm2, form_tag("glm", schema))
 
 
 REFUSED = [

@@ -87,7 +87,9 @@ class GuideCompiler:
         from manymind import _turbomind
 
         vocabulary = self._load_vocabulary()
-        return _turbomind.GrammarGuide(vocabulary, grammar.kind, grammar.text, grammar.hints)
+        return _turbomind.GrammarGuide(
+            vocabulary, grammar.kind, grammar.text, grammar.hints, grammar.exits
+        )
 
     def _compiles(self, schema: str) -> bool:
         try:

@@ -10,7 +10,8 @@ The forms, by ``type``; those of one name are LMDeploy's, OpenAI's and vLLM's ow
   which ``\\d``, ``\\w`` and ``\\s`` are ASCII here.
 - ``choice``: ``{"choice": ["yes", "no"]}``.
 - ``grammar``: ``{"grammar": "..."}`` in llama.cpp's GBNF or in llguidance's variant of Lark.
-- ``structural_tag``: ``{"structures": [{"begin", "schema", "end"}, ...], "triggers": [...]}``.
+- ``structural_tag``: ``{"structures": [{"begin", "schema", "end"}, ...], "triggers": [...]}``; with
+  ``parameter_begin`` and ``parameter_end`` a structure is a form of tags.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ MAX_CHOICES = 4096
 class Grammar(NamedTuple):
     """A grammar in one of llguidance's notations: "json_schema" or "lark".
 
-    ``hints`` are examples of the regular expressions in it.
+    ``hints`` are examples of the regular expressions in it, ``exits`` what ends its free texts.
     """
 
     kind: str
     text: str
     hints: tuple[str, ...] = ()
+    exits: tuple[str, ...] = ()
 
 
 def is_constrained(response_format: Mapping[str, Any] | None) -> bool:
@@ -144,7 +146,8 @@ def _grammar(response_format: Mapping[str, Any]) -> Grammar:
 
 
 def _structural_tag(response_format: Mapping[str, Any]) -> Grammar:
-    return _lark(structural_tag_grammar(response_format, "response_format"), "response_format")
+    text, exits = structural_tag_grammar(response_format, "response_format")
+    return _lark(text, "response_format")._replace(exits=exits)
 
 
 def _lark(text: str, name: str) -> Grammar:

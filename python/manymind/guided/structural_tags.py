@@ -2,8 +2,9 @@
 """Free text in which a trigger begins a tag whose body follows a schema: tool calls and the like.
 
 The form is xgrammar's: ``structures`` of ``begin``, ``schema`` and ``end``, and ``triggers``, each
-the beginning of some ``begin``. Once a trigger is in the text, one of the structures that begin
-with it has to follow to its end; then the text is free again.
+the beginning of some ``begin``. With ``parameter_begin`` and ``parameter_end`` the body is not JSON
+but a form of tags, see ``xml_forms``. Once a trigger is in the text, one of the structures that
+begin with it has to follow to its end; then the text is free again.
 """
 
 from __future__ import annotations
@@ -15,19 +16,22 @@ from typing import Any, NamedTuple
 
 from manymind.errors import InvalidParameterError
 from manymind.guided.json_schema import schema_text
+from manymind.guided.xml_forms import text_rules, xml_body
 from manymind.validation import require, require_bool
 
 MAX_STRUCTURES = 512
+_TAG_FIELDS = {"parameter_begin", "parameter_end"}
 
 
 class _Structure(NamedTuple):
     begin: str
-    schema: str
+    body: str  # in Lark
     end: str
+    parameter_end: str = ""
 
 
-def structural_tag_grammar(tag: Mapping[str, Any], name: str) -> str:
-    """The Lark grammar of a structural tag.
+def structural_tag_grammar(tag: Mapping[str, Any], name: str) -> tuple[str, tuple[str, ...]]:
+    """The Lark grammar of a structural tag, and the words that end the free texts in it.
 
     With ``at_least_one`` the text begins with a structure. Raises InvalidParameterError.
     """
@@ -41,7 +45,8 @@ def structural_tag_grammar(tag: Mapping[str, Any], name: str) -> str:
                 f"{name}.structures[{index}].begin: expected to begin with one of the triggers, "
                 f"found {structure.begin!r}"
             )
-    return _write_grammar(structures, triggers, at_least_one)
+    ends = {item.parameter_end.rstrip() for item in structures if item.parameter_end}
+    return _write_grammar(structures, triggers, at_least_one), tuple(sorted(ends))
 
 
 def _write_grammar(structures: list[_Structure], triggers: list[str], at_least_one: bool) -> str:
@@ -55,12 +60,13 @@ def _write_grammar(structures: list[_Structure], triggers: list[str], at_least_o
     for i, trigger in enumerate(triggers):
         lines.append(f"trigger_{i}[lazy]: /(?s:.*)/ {_literal(trigger)}")
         bodies = [
-            f"{_literal(structure.begin[len(trigger) :])} %json {structure.schema} "
+            f"{_literal(structure.begin[len(trigger) :])} {structure.body} "
             f"{_literal(structure.end)}"
             for structure in structures
             if structure.begin.startswith(trigger)
         ]
         lines += [f"tagged_{i}: trigger_{i} body_{i}", f"body_{i}: " + "\n  | ".join(bodies)]
+    lines += text_rules({item.parameter_end for item in structures if item.parameter_end})
     return "%llguidance {}\n" + "\n".join(lines) + "\n"
 
 
@@ -79,12 +85,19 @@ def _read_structures(value: object, name: str) -> list[_Structure]:
 
 
 def _read_structure(value: object, name: str) -> _Structure:
-    valid = isinstance(value, Mapping) and set(value) == {"begin", "schema", "end"}
-    require(valid, name, "a mapping of 'begin', 'schema' and 'end'", value)
+    fields = {"begin", "schema", "end"}
+    valid = isinstance(value, Mapping) and set(value) in (fields, fields | _TAG_FIELDS)
+    expected = "'begin', 'schema' and 'end', with 'parameter_begin' and 'parameter_end' or without"
+    require(valid, name, f"a mapping of {expected}", value)
     assert isinstance(value, Mapping)
-    for field in ("begin", "end"):
+    for field in set(value) - {"schema"}:
         require(isinstance(value[field], str), f"{name}.{field}", "a str", value[field])
-    return _Structure(value["begin"], schema_text(value["schema"], f"{name}.schema"), value["end"])
+    begin, schema, end = value["begin"], value["schema"], value["end"]
+    if "parameter_end" not in value:
+        return _Structure(begin, f"%json {schema_text(schema, f'{name}.schema')}", end)
+    parameter_end = value["parameter_end"]
+    body = xml_body(schema, value["parameter_begin"], parameter_end, name)
+    return _Structure(begin, body, end, parameter_end)
 
 
 def _read_triggers(value: object, name: str) -> list[str]:

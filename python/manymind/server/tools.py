@@ -20,6 +20,17 @@ _CALLS = {
     "llama3": ('{"name": "%s", "parameters": ', "}", '{"name": "'),
 }
 _CALLS["qwen"] = _CALLS["hermes"]
+_CALLS["qwen3_coder"] = (
+    "<tool_call>\n<function=%s>\n",
+    "</function>\n</tool_call>",
+    "<tool_call>",
+)
+_CALLS["glm"] = ("<tool_call>%s\n", "</tool_call>", "<tool_call>")
+# What stands around each argument where they are not JSON.
+_ARGUMENTS = {
+    "qwen3_coder": ("<parameter={name}>\n", "</parameter>\n"),
+    "glm": ("<arg_key>{name}</arg_key>\n<arg_value>", "</arg_value>\n"),
+}
 _ANY_OBJECT = {"type": "object"}
 
 
@@ -121,11 +132,17 @@ class Toolset:
         if not self.forced:
             return None
         begin, end, trigger = _CALLS[str(form.tools)]
+        tags = {}
+        if form.tools in _ARGUMENTS:
+            tags = dict(
+                zip(("parameter_begin", "parameter_end"), _ARGUMENTS[form.tools], strict=True)
+            )
         structures = [
             {
                 "begin": begin % item["function"]["name"],
                 "schema": item["function"].get("parameters") or _ANY_OBJECT,
                 "end": end,
+                **tags,
             }
             for item in self.definitions
             if item["function"]["name"] in self.forced

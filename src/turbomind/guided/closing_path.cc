@@ -23,8 +23,12 @@ constexpr size_t kMaxSkipped = 4;         // tokens of the earlier path that wha
 
 class ClosingSearch {
  public:
-  ClosingSearch(GrammarMatcher& matcher, std::span<const int32_t> before, const std::vector<Path>& hints)
-      : matcher_(matcher), before_(before), hints_(hints), mask_(matcher.vocabulary().mask_words()) {}
+  ClosingSearch(GrammarMatcher& matcher, std::span<const int32_t> before, const ClosingHints& hints)
+      : matcher_(matcher),
+        before_(before),
+        hints_(hints),
+        mask_(matcher.vocabulary().mask_words()),
+        exit_mask_(mask_.size()) {}
 
   std::optional<Path> run(int64_t max_tokens) {
     Path rest;
@@ -83,7 +87,7 @@ class ClosingSearch {
 
   bool advance(GrammarMatcher& matcher, Path& path) {
     matcher.fill_mask(mask_);
-    const Path hint = matcher.vocabulary().is_open(mask_) ? find_hint(matcher) : Path{};
+    const Path hint = matcher.vocabulary().is_open(mask_) ? find_hint(matcher) : find_exit(matcher);
     for (const int32_t token : hint) matcher.consume(token);
     path.insert(path.end(), hint.begin(), hint.end());
     if (!hint.empty()) return true;
@@ -101,7 +105,7 @@ class ClosingSearch {
   // Where nearly anything may follow, but not the end, only the grammar's author knows what leads there: the shortest
   // end of a hint after which the string, or the text, can end.
   Path find_hint(GrammarMatcher& matcher) {
-    for (const Path& hint : hints_) {
+    for (const Path& hint : hints_.strings) {
       for (size_t begin = hint.size(); begin-- > 0;) {
         const std::span<const int32_t> rest = std::span(hint).subspan(begin);
         if (matcher.can_close_after(rest)) return {rest.begin(), rest.end()};
@@ -110,10 +114,25 @@ class ClosingSearch {
     return {};
   }
 
+  // Where anything may follow, quotation marks too, but nothing but a certain word leads on: the word after which few
+  // tokens are left. Empty in a string of JSON, which such a word does not end.
+  Path find_exit(const GrammarMatcher& matcher) {
+    if (hints_.exits.empty() || !matcher.vocabulary().is_wide(mask_)) return {};
+    for (const Path& exit : hints_.exits) {
+      GrammarMatcher copy(matcher);
+      if (!copy.can_consume(exit)) continue;
+      for (const int32_t token : exit) copy.consume(token);
+      copy.fill_mask(exit_mask_);
+      if (copy.is_accepting() || !matcher.vocabulary().is_wide(exit_mask_)) return exit;
+    }
+    return {};
+  }
+
   GrammarMatcher& matcher_;
   std::span<const int32_t> before_;
-  const std::vector<Path>& hints_;
+  const ClosingHints& hints_;
   std::vector<uint32_t> mask_;
+  std::vector<uint32_t> exit_mask_;
   std::deque<Path> alternatives_;
   int64_t steps_left_ = 0;
 };
@@ -121,8 +140,7 @@ class ClosingSearch {
 }  // namespace
 
 std::optional<std::vector<int32_t>> find_closing_path(GrammarMatcher& matcher, std::span<const int32_t> before,
-                                                      const std::vector<std::vector<int32_t>>& hints,
-                                                      int64_t max_tokens) {
+                                                      const ClosingHints& hints, int64_t max_tokens) {
   return ClosingSearch(matcher, before, hints).run(max_tokens);
 }
 

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "turbomind/core/error.h"
-#include "turbomind/guided/closing_path.h"
 
 namespace turbomind {
 namespace {
@@ -13,11 +12,10 @@ namespace {
 // A grammar whose shortest text is longer is of no use to any model.
 constexpr int64_t kLongestMinimum = 16'384;
 
-std::shared_ptr<const std::vector<std::vector<int32_t>>> spell(const GuideVocabulary& vocabulary,
-                                                               const std::vector<std::string>& texts) {
+std::vector<std::vector<int32_t>> spell(const GuideVocabulary& vocabulary, const std::vector<std::string>& texts) {
   std::vector<std::vector<int32_t>> spelled;
   for (const std::string& text : texts) spelled.push_back(vocabulary.spell(text));
-  return std::make_shared<const std::vector<std::vector<int32_t>>>(std::move(spelled));
+  return spelled;
 }
 
 void set_bit(std::span<uint32_t> mask, int32_t token) {
@@ -27,8 +25,11 @@ void set_bit(std::span<uint32_t> mask, int32_t token) {
 }  // namespace
 
 GrammarGuide::GrammarGuide(std::shared_ptr<const GuideVocabulary> vocabulary, const std::string& kind,
-                           const std::string& grammar, const std::vector<std::string>& hints)
-    : matcher_(std::move(vocabulary), kind, grammar), hints_(spell(matcher_.vocabulary(), hints)) {
+                           const std::string& grammar, const std::vector<std::string>& hints,
+                           const std::vector<std::string>& exits)
+    : matcher_(std::move(vocabulary), kind, grammar),
+      hints_(std::make_shared<const ClosingHints>(
+          ClosingHints{spell(matcher_.vocabulary(), hints), spell(matcher_.vocabulary(), exits)})) {
   std::optional<std::vector<int32_t>> path = find_closing_path(matcher_, {}, *hints_, kLongestMinimum);
   check(path.has_value(), ErrorCode::kInvalidArgument, "expected a grammar with a text of at most ", kLongestMinimum,
         " tokens, found none");

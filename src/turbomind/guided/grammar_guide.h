@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "turbomind/engine/token_guide.h"
+#include "turbomind/guided/closing_path.h"
 #include "turbomind/guided/matcher.h"
 
 namespace turbomind {
@@ -18,10 +19,10 @@ namespace turbomind {
 class GrammarGuide : public TokenGuide {
  public:
   // hints: texts, or ends of texts, that strings of the grammar may have to contain, such as an example of each regular
-  // expression; tried where the grammar alone does not show how to go on. Throws kInvalidArgument on a grammar that is
-  // refused, or of which no text was found.
+  // expression; exits: words that end a text in which everything else is free. Both are tried where the grammar alone
+  // does not show how to go on. Throws kInvalidArgument on a grammar that is refused, or of which no text was found.
   GrammarGuide(std::shared_ptr<const GuideVocabulary> vocabulary, const std::string& kind, const std::string& grammar,
-               const std::vector<std::string>& hints);
+               const std::vector<std::string>& hints, const std::vector<std::string>& exits);
 
   std::unique_ptr<TokenGuide> clone() const override { return std::make_unique<GrammarGuide>(*this); }
   int64_t draws_to_end() const override { return static_cast<int64_t>(path_to_end().size()) + 1; }
@@ -34,7 +35,7 @@ class GrammarGuide : public TokenGuide {
   bool update_path(int32_t token, int64_t draws_left);
 
   GrammarMatcher matcher_;
-  std::shared_ptr<const std::vector<std::vector<int32_t>>> hints_;
+  std::shared_ptr<const ClosingHints> hints_;
   std::vector<int32_t> path_;  // from next_ on: tokens that bring the text to an end
   size_t next_ = 0;
   bool closing_ = false;  // nothing but the path may be drawn

@@ -47,6 +47,10 @@ void GrammarMatcher::roll_back(size_t count) {
   if (count > 0) check_done(api().matcher_rollback(matcher_.get(), count));
 }
 
+bool GrammarMatcher::can_consume(std::span<const int32_t> tokens) {
+  return tokens.empty() || count_valid(tokens.first(tokens.size() - 1), tokens.back()) == tokens.size();
+}
+
 bool GrammarMatcher::can_end_with(std::span<const int32_t> tokens) {
   return count_valid(tokens, vocabulary_->eos_token_ids().front()) > tokens.size();
 }

@@ -29,6 +29,8 @@ class GrammarMatcher {
   void consume(int32_t token);
   // Takes the last tokens back. Tokens may be consumed from then on, but masks are not to be asked for.
   void roll_back(size_t count);
+  // True if the tokens can follow.
+  bool can_consume(std::span<const int32_t> tokens);
   // True if the tokens can follow and end the text.
   bool can_end_with(std::span<const int32_t> tokens);
   // True if the tokens can follow, and a quotation mark or the end of the text after them.

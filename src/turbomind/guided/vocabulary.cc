@@ -137,11 +137,13 @@ std::vector<int32_t> GuideVocabulary::spell(const std::string& text) const {
 bool GuideVocabulary::is_open(std::span<const uint32_t> mask) const {
   const int32_t quote = byte_token('"');
   if (quote < 0 || is_set(mask, quote) || is_set(mask, eos_token_ids_.front())) return false;
-  return count_bits(mask) > kFew;
+  return is_wide(mask);
 }
 
+bool GuideVocabulary::is_wide(std::span<const uint32_t> mask) const { return count_bits(mask) > kFew; }
+
 std::vector<int32_t> GuideVocabulary::closing_candidates(std::span<const uint32_t> mask) const {
-  if (count_bits(mask) <= kFew) return rank_few(list_tokens(mask, kFew));
+  if (!is_wide(mask)) return rank_few(list_tokens(mask, kFew));
   std::vector<int32_t> candidates;
   // A string below its minimum length is filled in long words.
   const auto filler =

@@ -34,6 +34,9 @@ class GuideVocabulary {
   // True where nearly anything may follow, but no quotation mark and no end.
   bool is_open(std::span<const uint32_t> mask) const;
 
+  // True where more tokens may follow than are worth ranking.
+  bool is_wide(std::span<const uint32_t> mask) const;
+
   // The most promising of the tokens in a mask for closing what is open, best first, a few; none for an empty mask.
   std::vector<int32_t> closing_candidates(std::span<const uint32_t> mask) const;
 

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments between tags of their own, as Qwen3-Coder and GLM write them: a string stands there as
+it is, anything else as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from manymind.errors import InvalidParameterError
+from manymind.guided.json_schema import schema_text
+from manymind.validation import require
+
+# What says nothing about a value, and what is known of the object and of its strings besides.
+_NOTES = frozenset(("description", "title", "default", "examples", "$schema", "$comment"))
+_OBJECT = _NOTES | {"type", "properties", "required", "additionalProperties", "$defs"}
+_STRING = _NOTES | {"type", "enum", "const"}
+
+
+def xml_body(schema: object, begin: str, end: str, name: str) -> str:
+    """Lark for the arguments of an object schema, in the order of its properties.
+
+    begin, end: what stands around a value; "{name}" in begin is the argument's name. Raises
+    InvalidParameterError naming a keyword that such a form cannot keep.
+    """
+    require("{name}" in begin, f"{name}.parameter_begin", "a str with '{name}' in it", begin)
+    require(bool(end.strip()), f"{name}.parameter_end", "a str with more than space in it", end)
+    name = f"{name}.schema"
+    require(isinstance(schema, Mapping), name, "a JSON Schema of an object", schema)
+    assert isinstance(schema, Mapping)
+    _refuse_others(schema, _OBJECT, name)
+    require(schema.get("type", "object") == "object", f"{name}.type", "object", schema.get("type"))
+    properties = schema.get("properties", {})
+    require(isinstance(properties, Mapping), f"{name}.properties", "an object", properties)
+    required = set(schema.get("required", ()))
+    missing = sorted(required - set(properties))
+    require(not missing, f"{name}.required", "names of properties", missing)
+    # Where a value begins on a line of its own, it may end one, too.
+    closing = f"/\\n?/ {_literal(end.rstrip())}" if begin.endswith("\n") else _literal(end.rstrip())
+    parts = []
+    for key, value in properties.items():
+        where = f"{name}.properties.{key}"
+        shared = {"$defs": schema["$defs"]} if "$defs" in schema else {}
+        body = _value(value, shared, where)
+        # A lazy terminal ends with the first end tag, which no parser could tell from text.
+        closed = f"{body} {closing}" if body else _rule_name(end.rstrip())
+        space = _literal(end[len(end.rstrip()) :]) if end != end.rstrip() else ""
+        part = f"{_literal(begin.replace('{name}', key))} {closed} {space}"
+        parts.append(part if key in required else f"({part})?")
+    return " ".join(parts)
+
+
+def _value(schema: Any, shared: Mapping[str, Any], name: str) -> str:
+    """Lark for a value; "" for free text."""
+    require(isinstance(schema, (Mapping, bool)), name, "a JSON Schema", schema)
+    if not isinstance(schema, Mapping) or not _is_text(schema):
+        value = {**schema, **shared} if isinstance(schema, Mapping) else schema
+        return f"%json {schema_text(value, name)}"
+    _refuse_others(schema, _STRING, name)
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    return "" if choices is None else f"({' | '.join(map(_literal, choices))})"
+
+
+def text_rules(ends: set[str]) -> list[str]:
+    """The rules that the bodies of forms with these ``parameter_end`` use."""
+    tags = sorted({end.rstrip() for end in ends})
+    return [f"{_rule_name(tag)}[lazy]: /(?s:.*)/ {_literal(tag)}" for tag in tags]
+
+
+def _is_text(schema: Mapping[str, Any]) -> bool:
+    values = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if values is not None:
+        return all(isinstance(value, str) for value in values)
+    return schema.get("type", "string") == "string" and not {"$ref", "anyOf", "oneOf"} & set(schema)
+
+
+def _refuse_others(schema: Mapping[str, Any], known: frozenset[str], name: str) -> None:
+    for keyword in schema:
+        if keyword not in known:
+            raise InvalidParameterError(f"{name}.{keyword}: not supported in a form of tags")
+
+
+def _rule_name(tag: str) -> str:
+    return f"text_to_{tag.encode().hex()}"
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
