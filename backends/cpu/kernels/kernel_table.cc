@@ -20,7 +20,8 @@ TM_CPU_DECLARE_ISA(avx512)
 #ifdef TM_CPU_HAS_AMX
 namespace isa_amx {
 void fill(LinearAmxKernels&);
-}
+void fill(LinearBf16Kernels&);
+}  // namespace isa_amx
 #endif
 
 #define TM_CPU_FILL_MEMBER(type, member) fill(table.member);
@@ -71,6 +72,7 @@ KernelTable make_kernel_table(Isa isa) {
 #ifdef TM_CPU_HAS_AMX
     case Isa::kAmx:
       isa_amx::fill(table.linear_amx);
+      isa_amx::fill(table.linear_bf16);
       [[fallthrough]];
 #endif
 #ifdef TM_CPU_HAS_AVX512

@@ -11,6 +11,7 @@
 #include "kernels/elementwise.h"
 #include "kernels/kv.h"
 #include "kernels/linear_amx.h"
+#include "kernels/linear_bf16.h"
 #include "kernels/linear_expanded.h"
 #include "kernels/linear_float.h"
 #include "kernels/linear_int8.h"
@@ -41,7 +42,8 @@ struct KernelTable {
 #define TM_CPU_FAMILY_MEMBER(type, member) type member;
   TM_CPU_KERNEL_FAMILIES(TM_CPU_FAMILY_MEMBER)
 #undef TM_CPU_FAMILY_MEMBER
-  LinearAmxKernels linear_amx;  // empty below Isa::kAmx, whose other kernels are those of AVX-512
+  LinearAmxKernels linear_amx;    // empty below Isa::kAmx, whose other kernels are those of AVX-512
+  LinearBf16Kernels linear_bf16;  // likewise
 };
 
 std::string_view isa_name(Isa isa);

@@ -22,6 +22,7 @@ constexpr int64_t kTaskActivationBytes = 640 << 10;  // of one task, so that the
 struct Stage {
   Panels panels;
   bool int8;
+  bool bf16;
   const float* bias;
   tm_activation_kind activation;
   bool multiply;
@@ -39,15 +40,30 @@ struct Scratch {
   int32_t* words;     // int8 tiles; nullptr: no weight needs them
   int32_t* outliers;  // what they leave out
   float* floats;      // float32 tiles; likewise
+  uint16_t* halves;   // bfloat16 tiles; likewise
   float* threads;     // [num_threads, thread_floats]
   int64_t thread_floats;
 };
 
 bool has_amx(const KernelTable& kernels) { return kernels.linear_amx.max_tile_tokens > 0; }
 
-Scratch take_scratch(WorkspaceArena& arena, Context& context, int64_t rows, int64_t cols, bool int8, bool f32) {
+// The forms of activations that the weights of a call want.
+struct Forms {
+  bool int8 = false;
+  bool bf16 = false;
+  bool f32 = false;
+
+  void add(const Weight& weight) {
+    int8 |= weight.uses_int8();
+    bf16 |= weight.uses_bf16();
+    f32 |= !weight.uses_int8() && !weight.uses_bf16();
+  }
+};
+
+Scratch take_scratch(WorkspaceArena& arena, Context& context, int64_t rows, int64_t cols, const Forms& forms) {
   Scratch scratch{};
-  if (int8) {
+  if (forms.bf16) scratch.halves = arena.take<uint16_t>(rows * bf16_stride(cols));
+  if (forms.int8) {
     scratch.words = arena.take<int32_t>(rows * activation_words_per_token(cols));
     scratch.outliers = arena.take<int32_t>(rows * outlier_words_per_token(cols));
     scratch.thread_floats = outlier_scratch_floats(cols);
@@ -55,7 +71,7 @@ Scratch take_scratch(WorkspaceArena& arena, Context& context, int64_t rows, int6
       scratch.thread_floats = std::max(scratch.thread_floats, amx_scratch_floats(cols));
     }
   }
-  if (f32) {
+  if (forms.f32) {
     scratch.floats = arena.take<float>(rows * cols);
     scratch.thread_floats = std::max(scratch.thread_floats, kExpandedScratchFloats);
   }
@@ -72,13 +88,15 @@ struct Segment {
   bool amx;  // int8 tiles are for linear_amx
   TokenTiles int8_tiles;
   TokenTiles f32_tiles;
+  TokenTiles bf16_tiles;
 };
 
 Segment make_segment(const KernelTable& kernels, int64_t first_row, int64_t rows) {
   const bool amx = has_amx(kernels) && rows >= kAmxMinTokens;
   const int int8_tokens = amx ? kernels.linear_amx.max_tile_tokens : kernels.linear_int8.max_tile_tokens;
   return {amx, make_tiles(first_row, rows, int8_tokens),
-          make_tiles(first_row, rows, kernels.linear_expanded.max_tile_tokens)};
+          make_tiles(first_row, rows, kernels.linear_expanded.max_tile_tokens),
+          make_tiles(first_row, rows, kBf16TileTokens)};
 }
 
 void prepare_tile(const KernelTable& kernels, const Matrix<float>& x, const Segment& segment, int64_t tile,
@@ -94,10 +112,20 @@ void prepare_tile(const KernelTable& kernels, const Matrix<float>& x, const Segm
     kernels.quantize.transpose_tile(x.row(row), x.stride, segment.f32_tiles.tokens(tile), x.cols,
                                     scratch.floats + row * x.cols);
   }
+  if (scratch.halves && tile < segment.bf16_tiles.count) {
+    const int64_t row = segment.bf16_tiles.begin(tile);
+    kernels.linear_bf16.round_tile(x.row(row), x.stride, segment.bf16_tiles.tokens(tile), x.cols,
+                                   scratch.halves + row * bf16_stride(x.cols));
+  }
+}
+
+int64_t num_tiles(const Segment& segment, const Scratch& scratch) {
+  const int64_t tiles = std::max(segment.int8_tiles.count, segment.f32_tiles.count);
+  return scratch.halves ? std::max(tiles, segment.bf16_tiles.count) : tiles;
 }
 
 void prepare_segment(Stream& stream, const Matrix<float>& x, const Segment& segment, const Scratch& scratch) {
-  const int64_t tiles = std::max(segment.int8_tiles.count, segment.f32_tiles.count);
+  const int64_t tiles = num_tiles(segment, scratch);
   const auto prepare = [&](int64_t tile) { prepare_tile(stream.kernels(), x, segment, tile, scratch); };
   if (x.rows * x.cols < kSerialPrepareElements) {
     for (int64_t tile = 0; tile < tiles; ++tile) prepare(tile);
@@ -131,6 +159,7 @@ Cut make_cut(int num_threads, const Output* outputs, int num_outputs, int64_t ro
 
 LinearFn linear_kernel(const KernelTable& kernels, const Stage& stage, bool amx) {
   const int format = static_cast<int>(stage.panels.format);
+  if (stage.bf16) return kernels.linear_bf16.run;
   if (stage.int8) return amx ? kernels.linear_amx.run[format] : kernels.linear_int8.run[format];
   return is_quantized(stage.panels.format) ? kernels.linear_expanded.run[format] : kernels.linear_float.run[format];
 }
@@ -139,12 +168,14 @@ void run_task(const KernelTable& kernels, const Output& output, const Segment& s
               const Cut& cut, int64_t token_chunk, int64_t panel_chunk, int thread) {
   for (int i = 0; i < output.num_stages; ++i) {
     const Stage& stage = output.stages[i];
-    const TokenTiles& tiles = stage.int8 ? segment.int8_tiles : segment.f32_tiles;
+    const TokenTiles& tiles = stage.int8 ? segment.int8_tiles : stage.bf16 ? segment.bf16_tiles : segment.f32_tiles;
     LinearTask task{};
     task.panels = stage.panels;
     task.panel_begin = panel_chunk * cut.chunk_panels;
     task.panel_end = std::min(task.panel_begin + cut.chunk_panels, stage.panels.count());
-    task.activations = stage.int8 ? static_cast<const void*>(scratch.words) : scratch.floats;
+    task.activations = stage.int8   ? static_cast<const void*>(scratch.words)
+                       : stage.bf16 ? static_cast<const void*>(scratch.halves)
+                                    : scratch.floats;
     task.outliers = scratch.outliers;
     task.tiles = tiles;
     task.tile_begin = tiles.count * token_chunk / cut.token_chunks;
@@ -183,7 +214,8 @@ const Weight& weight_arg(const tm_weight* handle, const char* argument, int64_t 
 }
 
 Stage make_stage(const Weight& weight, const tm_tensor& bias, tm_activation_kind activation, bool multiply) {
-  return {weight.panels(), weight.uses_int8(), vector_arg<float>(bias, "bias"), activation, multiply};
+  return {weight.panels(), weight.uses_int8(), weight.uses_bf16(), vector_arg<float>(bias, "bias"), activation,
+          multiply};
 }
 
 std::string shape_text(int64_t rows, int64_t cols) {
@@ -199,13 +231,16 @@ Matrix<float> out_arg(const tm_tensor& tensor, int64_t rows, const Weight& weigh
 }
 
 size_t workspace_bytes(Context& context, int64_t rows, int64_t cols, const tm_weight* const* weights, int num_weights) {
-  bool int8 = false, f32 = false;
+  Forms forms;
   for (int i = 0; i < num_weights; ++i) {
-    int8 |= !weights[i] || abi::as<const Weight>(weights[i])->uses_int8();
-    f32 |= !weights[i] || !abi::as<const Weight>(weights[i])->uses_int8();
+    if (weights[i]) {
+      forms.add(*abi::as<const Weight>(weights[i]));
+    } else {
+      forms = {true, true, true};
+    }
   }
   WorkspaceArena arena;
-  take_scratch(arena, context, rows, cols, int8, f32);
+  take_scratch(arena, context, rows, cols, forms);
   return arena.used();
 }
 
@@ -220,16 +255,16 @@ void CpuOps::linear(Stream& stream, const tm_linear_args& args, const tm_workspa
   require(args.num_weights >= 1 && args.num_weights <= TM_MAX_FUSED_WEIGHTS, "num_weights",
           "1 to " + std::to_string(TM_MAX_FUSED_WEIGHTS) + ", found " + std::to_string(args.num_weights));
   Output outputs[TM_MAX_FUSED_WEIGHTS];
-  bool int8 = false, f32 = false;
+  Forms forms;
   for (int i = 0; i < args.num_weights; ++i) {
     const Weight& weight = weight_arg(args.weight[i], "weight", x.cols);
     const Matrix<float> out = out_arg(args.out[i], x.rows, weight);
     outputs[i] = {{make_stage(weight, args.bias[i], args.activation, false)}, 1, out.data, out.stride};
-    (weight.uses_int8() ? int8 : f32) = true;
+    forms.add(weight);
   }
   if (x.rows == 0) return;
   WorkspaceArena arena(workspace);
-  const Scratch scratch = take_scratch(arena, stream.context(), x.rows, x.cols, int8, f32);
+  const Scratch scratch = take_scratch(arena, stream.context(), x.rows, x.cols, forms);
   run_outputs(stream, x, outputs, args.num_weights, scratch);
 }
 
@@ -247,8 +282,10 @@ void CpuOps::linear_gated_activation(Stream& stream, const tm_linear_gated_activ
   const Matrix<float> out = out_arg(args.out, x.rows, gate);
   if (x.rows == 0) return;
   WorkspaceArena arena(workspace);
-  const Scratch scratch = take_scratch(arena, stream.context(), x.rows, x.cols, gate.uses_int8() || up.uses_int8(),
-                                       !gate.uses_int8() || !up.uses_int8());
+  Forms forms;
+  forms.add(gate);
+  forms.add(up);
+  const Scratch scratch = take_scratch(arena, stream.context(), x.rows, x.cols, forms);
   const Output output{
       {make_stage(up, args.up_bias, TM_ACTIVATION_NONE, false), make_stage(gate, args.gate_bias, args.kind, true)},
       2,
@@ -268,15 +305,16 @@ void CpuOps::grouped_linear(Stream& stream, const tm_grouped_linear_args& args, 
   const int32_t* offsets = vector_arg<int32_t>(args.expert_offsets, "expert_offsets");
   if (x.rows == 0) return;
   WorkspaceArena arena(workspace);
-  const Scratch scratch =
-      take_scratch(arena, stream.context(), x.rows, x.cols, weight.uses_int8(), !weight.uses_int8());
+  Forms forms;
+  forms.add(weight);
+  const Scratch scratch = take_scratch(arena, stream.context(), x.rows, x.cols, forms);
   const auto segment_of = [&](int64_t expert) {
     return make_segment(stream.kernels(), offsets[expert], offsets[expert + 1] - offsets[expert]);
   };
   const int experts = weight.num_experts();
   stream.pool().parallel_for(experts, [&](int64_t expert) {
     const Segment segment = segment_of(expert);
-    const int64_t tiles = std::max(segment.int8_tiles.count, segment.f32_tiles.count);
+    const int64_t tiles = num_tiles(segment, scratch);
     for (int64_t tile = 0; tile < tiles; ++tile) prepare_tile(stream.kernels(), x, segment, tile, scratch);
   });
   const Cut cut{1, round_up(std::max<int64_t>(1, weight.panels().count() / 8), kMinTaskPanels)};

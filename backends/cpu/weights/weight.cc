@@ -58,6 +58,8 @@ Weight::Weight(Stream& stream, const tm_weight_desc& desc, void* dst)
   first_ = {format, desc.rows, desc.cols, panel_bytes(format, desc.cols), static_cast<const uint8_t*>(dst)};
   matrix_bytes_ = static_cast<size_t>(first_.count()) * first_.bytes_per_panel;
   uses_int8_ = is_quantized(format) && desc.compute == TM_COMPUTE_DEFAULT;
+  uses_bf16_ =
+      format == PanelFormat::kBf16 && desc.compute == TM_COMPUTE_DEFAULT && stream.kernels().linear_bf16.run != nullptr;
   for (int matrix = 0; matrix < num_matrices(desc); ++matrix) {
     const bool experts = desc.num_experts > 0;
     pack_panels(stream.pool(), desc, desc.parts + (experts ? matrix : 0), experts ? 1 : desc.num_parts, panels(matrix));

@@ -17,8 +17,9 @@ class Weight {
   int num_experts() const { return num_experts_; }  // 0: a plain matrix
   bool is_embedding() const { return is_embedding_; }
 
-  // Integer dot products on quantised activations; otherwise float32.
+  // Integer dot products on quantised activations, or products of bfloat16; otherwise float32.
   bool uses_int8() const { return uses_int8_; }
+  bool uses_bf16() const { return uses_bf16_; }
 
   Panels panels(int expert = 0) const {
     Panels panels = first_;
@@ -32,6 +33,7 @@ class Weight {
   int num_experts_;
   bool is_embedding_;
   bool uses_int8_;
+  bool uses_bf16_;
 };
 
 }  // namespace turbomind::cpu

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Linear on bfloat16 weights and activations rounded to bfloat16, on the matrix unit of Intel AMX: products are added
+// in float32, 32 k at a time in ascending order, whatever the number of tokens, so a token's result does not depend on
+// the others'.
+#pragma once
+
+#include "kernels/linear_task.h"
+
+namespace turbomind::cpu {
+
+inline constexpr int kBf16TileTokens = 32;
+inline constexpr int kBf16StepK = 32;  // one tile of weights
+
+// Activations of a tile: [tokens][bf16_stride(cols)], zero past cols.
+constexpr int64_t bf16_stride(int64_t cols) { return round_up(cols, kBf16StepK); }
+
+struct LinearBf16Kernels {
+  LinearFn run;  // nullptr: no matrix unit
+  // out: as above
+  void (*round_tile)(const float* x, int64_t stride, int tokens, int64_t cols, uint16_t* out);
+};
+
+}  // namespace turbomind::cpu
