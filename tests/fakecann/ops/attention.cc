@@ -96,6 +96,12 @@ void set_lengths(const Call& call, Setup& setup, const Dims& actual_q, const Dim
 void check_paging(const Call& call, const Setup& setup) {
   const View &table = call.view(setup.table), &k = call.view(setup.k);
   call.require(setup.block > 0, "a block table needs blockSize");
+  const bool is_old = config().profile.bit == kA2Cann85;
+  if (setup.is_packed && !is_old) {
+    call.require(setup.block % 16 == 0 && setup.block <= 128, "blockSize in TND is a multiple of 16, at most 128");
+  } else {
+    call.require(setup.block % 128 == 0 && setup.block <= 512, "blockSize is a multiple of 128, at most 512");
+  }
   call.require(k.rank() == 3 || k.rank() == 4,
                "a paged cache is [blocks, block, heads * dim] or [blocks, heads, block, dim]");
   call.require(k.dim(k.rank() == 3 ? 1 : 2) == setup.block, "the cache's blocks have blockSize tokens");

@@ -141,6 +141,8 @@ aclError aclrtResetDevice(int32_t device) {
     require_device(device);
     forget_device_loss();
     Context* context = primary_context(device);
+    auto& graphs = Streams::instance().graphs;
+    std::erase_if(graphs, [&](const auto& each) { return each.second->origin->context == context; });
     drop_streams(context, true);
     Memory::instance().release_device(device);
     if (thread_context == context) thread_context = nullptr;

@@ -231,8 +231,8 @@ class Mixture:
     rows, contexts = (3, 1, 4), (20, 33, 4)
     table = np.array([[4, 2, 7], [1, 8, 3], [6, -1, -1]])  # the last sequence has no third block
 
-    def __init__(self, half: str, dim: int) -> None:
-        self.half, self.scale = half, dim**-0.5
+    def __init__(self, half: str, dim: int, block: int) -> None:
+        self.half, self.scale, self.block = half, dim**-0.5, block
         tokens = sum(self.contexts)
         self.q = noise((sum(self.rows), 4, dim), half)
         self.k, self.v = noise((tokens, 2, dim), half), noise((tokens, 2, dim), half, 0.7)
@@ -240,10 +240,12 @@ class Mixture:
 
     def paged(self, source: np.ndarray) -> np.ndarray:
         """The cache's blocks; what no sequence owns is not a number."""
-        cache = np.full((9, 16, source[0].size), np.nan)
+        cache = np.full((9, self.block, source[0].size), np.nan)
         for b, context in enumerate(self.contexts):
             for s in range(context):
-                cache[self.table[b, s // 16], s % 16] = source[self.starts[b] + s].reshape(-1)
+                cache[self.table[b, s // self.block], s % self.block] = source[
+                    self.starts[b] + s
+                ].reshape(-1)
         return cache
 
     def expected(self, sees: Callable[[int, int, int], bool]) -> np.ndarray:
@@ -279,7 +281,7 @@ class Mixture:
             "key": Many((In(self.paged(self.k), self.half),)),
             "value": Many((In(self.paged(self.v), self.half),)),
             "blockTable": In(self.table, "i32"),
-            "blockSize": 16,
+            "blockSize": self.block,
             "actualSeqLengthsKv": Ints(self.contexts),
         }
 
@@ -287,8 +289,8 @@ class Mixture:
 FIA = [f"FusedInferAttentionScoreV{version}" for version in (2, 3, 4)]
 
 
-def attentions(half: str, dim: int = 128) -> list[Call]:
-    mixture = Mixture(half, dim)
+def attentions(half: str, dim: int = 128, block: int = 16) -> list[Call]:
+    mixture = Mixture(half, dim, block)
     base, blocks = mixture.arguments(), mixture.paging()
     causal = {"attenMask": In(MASK, "bool"), "sparseMode": 3}
     band = {"attenMask": In(MASK, "i8"), "sparseMode": 4, "preTokens": 9, "nextTokens": 0}
@@ -405,5 +407,5 @@ def calls(profile: str) -> list[Call]:
         if profile in ("a2", "a3"):
             found += attentions(half) + attentions(half, 64) + dense_attentions(half)
     if profile == "a2-8.5":
-        found += attentions("bf16") + dense_attentions("bf16")
+        found += attentions("bf16", block=128) + dense_attentions("bf16")
     return found
