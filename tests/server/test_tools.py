@@ -88,6 +88,34 @@ def test_a_forced_call_follows_its_schema(chat: openai.OpenAI, choice: Any) -> N
     check(json.loads(call.function.arguments))
 
 
+@pytest.mark.parametrize("name", ["qwen3_coder", "glm"])
+def test_a_forced_call_between_tags(smollm2_path: Path, name: str) -> None:
+    """Formats that write arguments one by one: forced by a grammar, read by the format's parser."""
+    config = ServerConfig("m", port=0, tool_call_parser=name, reasoning_parser=None)
+    template = ChatTemplateConfig(chat_template=TEMPLATE)
+    with (
+        pipeline(smollm2_path, EngineConfig(session_len=1024), template) as pipe,
+        running_server(pipe, config) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        stream = client.chat.completions.create(
+            model="m",
+            messages=QUESTION,
+            tools=[TOOL],
+            tool_choice="required",
+            max_tokens=120,
+            stream=True,
+        )
+        calls = [
+            call
+            for chunk in stream
+            for call in (chunk.choices[0].delta.tool_calls or [])
+            if call.index == 0
+        ]
+    assert calls[0].function.name == "weather"
+    check(json.loads("".join(call.function.arguments for call in calls)))
+
+
 def test_calls_in_chat_completions(chat: openai.OpenAI) -> None:
     common: dict[str, Any] = {"model": "m", "messages": QUESTION, "tools": [TOOL]}
     common["extra_body"] = {"response_format": writing(f"Let me see.\n{CALL}\n{CALL}")}

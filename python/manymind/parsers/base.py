@@ -212,7 +212,7 @@ def _json_type(schema: Any) -> str | None:
     kind = schema.get("type")
     if isinstance(kind, str):
         return "string" if kind == "string" else "other"
-    enum = schema.get("enum")
-    if isinstance(enum, Sequence) and enum and all(isinstance(item, str) for item in enum):
-        return "string"
-    return "other" if kind or "anyOf" in schema or "oneOf" in schema else None
+    enum = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if isinstance(enum, Sequence) and enum:
+        return "string" if all(isinstance(item, str) for item in enum) else "other"
+    return "other" if kind or {"$ref", "anyOf", "oneOf"} & set(schema) else None
