@@ -18,7 +18,7 @@ void launch(cudaStream_t stream, const TileCall& call, const PagedKv& kv, const 
   const int64_t tiles = call.items.capacity * call.rows.kv_heads * parts;
   const int64_t resident = int64_t{call.num_sms} * StreamShared<kDim>::kBlocksPerSm;
   const auto blocks = static_cast<unsigned>(std::max<int64_t>(1, std::min(tiles, resident)));
-  launch_overlapping("attention", stream, dim3(blocks), kStreamThreads, kBytes, kKernel, call, kv, partials);
+  launch_kernel("attention", stream, dim3(blocks), kStreamThreads, kBytes, kKernel, call, kv, partials);
 }
 
 template <class T>

@@ -88,11 +88,8 @@ class StreamCopier {
   __device__ StreamCopier(const TileCall& call, const PagedKv& kv, Shared& shared)
       : call_(call), kv_(kv), shared_(shared), lane_(static_cast<int>(threadIdx.x) % kWarp) {}
 
-  // What steps before this one stored is copied while the kernel that stores this step's keys may still run. The lists
-  // and the block table were complete before that kernel began.
   __device__ void run() {
     StreamTiles tiles(call_);
-    bool waited = false;
     for (Tile tile; tiles.next(tile);) {
       const int block_size = kv_.layout.block_size;
       const std::byte* head = kv_.pool + kv_.layout.head(0, tile.kv_head);
@@ -101,10 +98,6 @@ class StreamCopier {
       const int end_block = (tile.end + block_size - 1) / block_size;
       const int per_chunk = kTileKeys / block_size;
       for (int chunk = tile.begin / kTileKeys; chunk * kTileKeys < tile.end; ++chunk) {
-        if (!waited && (chunk + 1) * kTileKeys > tile.position) {
-          await_inputs();
-          waited = true;
-        }
         const int block = chunk * per_chunk + lane_;
         const bool mine = lane_ < per_chunk && block >= first_block && block < end_block;
         copy(mine ? head + table[block] * kv_.layout.block_bytes : head, mine, static_cast<uint32_t>(block_size));
@@ -234,10 +227,9 @@ __global__ void __launch_bounds__(kStreamThreads, StreamShared<kDim>::kBlocksPer
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) std::byte dynamic[];
   auto& shared = *reinterpret_cast<StreamShared<kDim>*>(dynamic);
-  // A captured step launches as many blocks as any step may need. The others make room at once, but for the first one:
-  // the kernel must not end before those that came before it.
+  // A captured step launches as many blocks as any step may need; the others make room at once.
   const int busy = max(1, min(static_cast<int>(gridDim.x), StreamTiles(call).total()));
-  if (static_cast<int>(blockIdx.x) >= busy) return let_next_start();
+  if (static_cast<int>(blockIdx.x) >= busy) return;
   if (threadIdx.x == 0) {
     for (int i = 0; i < StreamShared<kDim>::kStages; ++i) {
       shared.full[i].init(1);
@@ -246,12 +238,10 @@ __global__ void __launch_bounds__(kStreamThreads, StreamShared<kDim>::kBlocksPer
     fence_barriers();
   }
   __syncthreads();
-  let_next_start();
   if (threadIdx.x >= kTileThreads) {
     StreamCopier<kDim>(call, kv, shared).run();
     return;
   }
-  await_inputs();
   StreamWorker<T, kDim>(call, shared).run(partials);
   if (call.zero_padding) zero_padding_rows<T>(call.rows, call.step, static_cast<int>(blockIdx.x), busy);
 #endif

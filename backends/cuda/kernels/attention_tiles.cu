@@ -46,8 +46,6 @@ __device__ Shares all_splits(const Partials& partials, const MergeItem& item, in
 template <class T>
 __global__ void __launch_bounds__(kMergeWarps* kWarp)
     merge_splits(const AttentionRows rows, const MergeItems merges, const Partials partials) {
-  let_next_start();
-  await_inputs();
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t total = static_cast<int64_t>(*merges.count) * rows.q_heads;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kMergeWarps + threadIdx.x / kWarp;
@@ -118,7 +116,7 @@ void launch_attention_merge(cudaStream_t stream, const AttentionRows& rows, cons
   if (total == 0) return;
   const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(total, kMergeWarps));
   dispatch_float(rows.dtype, "q", [&](auto zero) {
-    launch_overlapping("attention", stream, dim3(blocks), kMergeWarps * kWarp, 0, merge_splits<decltype(zero)>, rows,
+    launch_kernel("attention", stream, dim3(blocks), kMergeWarps * kWarp, 0, merge_splits<decltype(zero)>, rows,
                        merges, partials);
   });
   check_launch("attention");

@@ -20,8 +20,6 @@ __global__ void __launch_bounds__(kTileThreads, kMinBlocks)
     attend_tiles(const TileCall call, const Kv kv, const Partials partials) {
   extern __shared__ std::byte dynamic[];
   auto& shared = *reinterpret_cast<Shared*>(dynamic);
-  let_next_start();
-  await_inputs();
   const AttentionRows& rows = call.rows;
   const int group = rows.q_heads / rows.kv_heads;
   const int heads = heads_of_tile(group, call.positions);
@@ -50,7 +48,7 @@ void launch_kernel(cudaStream_t stream, const TileCall& call, const Kv& kv, cons
     check_launch("attention");
   }
   const auto blocks = static_cast<unsigned>(std::max<int64_t>(1, std::min(tiles, resident)));
-  launch_overlapping("attention", stream, dim3(blocks), kTileThreads, kBytes, kKernel, call, kv, partials);
+  launch_kernel("attention", stream, dim3(blocks), kTileThreads, kBytes, kKernel, call, kv, partials);
 }
 
 template <class T, class KV, int kDim, class Source, class Kv>

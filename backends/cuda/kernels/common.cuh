@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <string>
 
+#include "cuda_check.h"
 #include "turbomind/abi/tm_backend.hpp"
 
 namespace turbomind::cuda {
@@ -104,12 +105,8 @@ void dispatch_float(tm_dtype dtype, const char* argument, Fn&& fn) {
 
 inline bool aligned_to_vector(const void* data) { return reinterpret_cast<uintptr_t>(data) % kVectorBytes == 0; }
 
-// Throws abi::Error (TM_DEVICE_ERROR) if the launch before was refused.
-inline void check_launch(const char* kernel) {
-  const cudaError_t error = cudaGetLastError();
-  if (error == cudaSuccess) return;
-  throw abi::Error(TM_DEVICE_ERROR, std::string(kernel) + ": " + cudaGetErrorString(error));
-}
+// Throws abi::Error if the launch before was refused, or the device is lost.
+inline void check_launch(const char* kernel) { check_cuda(cudaGetLastError(), kernel); }
 
 inline unsigned grid_y(int64_t rows) { return static_cast<unsigned>(rows < kMaxGridY ? rows : kMaxGridY); }
 

@@ -23,8 +23,6 @@ Rows<T> rows_of(const tm_tensor& tensor) {
 template <class T, int N, class Op>
 __global__ void __launch_bounds__(kThreads)
     map_rows(Rows<const T> a, Rows<const T> b, Rows<T> out, int64_t rows, int64_t cols, Op op) {
-  let_next_start();
-  await_inputs();
   const int64_t col = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * N;
   if (col >= cols) return;
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
@@ -50,7 +48,7 @@ void launch_width(cudaStream_t stream, const tm_tensor& a, const tm_tensor& b, c
   const int64_t chunks = ceil_div<int64_t>(cols, N);
   const int threads = static_cast<int>(chunks < kThreads ? ceil_div<int64_t>(chunks, kWarp) * kWarp : kThreads);
   const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(chunks, threads)), grid_y(rows));
-  launch_overlapping("elementwise", stream, grid, static_cast<unsigned>(threads), 0, map_rows<T, N, Op>,
+  launch_kernel("elementwise", stream, grid, static_cast<unsigned>(threads), 0, map_rows<T, N, Op>,
                      rows_of<const T>(a), rows_of<const T>(b), rows_of<T>(out), rows, cols, op);
 }
 

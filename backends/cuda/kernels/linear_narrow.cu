@@ -2,7 +2,7 @@
 //
 // Products of few rows with a matrix: decode. Bound by the bytes of the weight, so each is read once, straight into the
 // operand registers of tensor cores, one or two groups of 16 columns of the output to a block whose warps divide the
-// inner dimension. The first weights are on their way before the kernel that makes x has ended.
+// inner dimension.
 #include <algorithm>
 
 #include "kernels/activation.cuh"
@@ -81,8 +81,6 @@ class NarrowProduct {
     Weights<kGroups> even;
     Weights<kGroups> odd;
     load(even, at);
-    let_next_start();
-    await_inputs();
     for (; at - lane_ % 4 < vectors_; at += 2 * stride) {
       load(odd, at + stride);
       multiply(even, at);
@@ -210,7 +208,7 @@ void run_narrow(cudaStream_t stream, const Call& call, int num_sms) {
   int64_t warps = 4;
   while (2 * warps <= most && 2 * warps * blocks <= kWarpsPerSm * num_sms) warps *= 2;
   const size_t bytes = static_cast<size_t>(warps * kGroups * kTiles * kWarp) * sizeof(float4);
-  launch_overlapping("linear", stream, dim3(static_cast<unsigned>(blocks)), static_cast<unsigned>(warps * kWarp), bytes,
+  launch_kernel("linear", stream, dim3(static_cast<unsigned>(blocks)), static_cast<unsigned>(warps * kWarp), bytes,
                      narrow_linear<T, Out, kTiles, kGroups, kGated>, call);
 }
 

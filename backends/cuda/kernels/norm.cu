@@ -168,9 +168,7 @@ class RowNorm {
 template <class T, NormKind kKind, int kGroups>
 __global__ void __launch_bounds__(kMaxThreads) norm_rows(const NormArgs args) {
   __shared__ float shared[kMaxThreads / kWarp];
-  let_next_start();
   RowNorm<T, kKind, kGroups> norm(args, shared);
-  await_inputs();
   for (int64_t part = blockIdx.x; part < args.parts; part += gridDim.x) norm.run(part);
 }
 
@@ -188,13 +186,13 @@ void launch_row(cudaStream_t stream, const NormArgs& args) {
   const dim3 blocks(static_cast<unsigned>(std::min(args.parts, kMaxBlocks)));
   const auto block = static_cast<unsigned>(threads);
   if (per_thread == 1) {
-    launch_overlapping("norm", stream, blocks, block, 0, norm_rows<T, kKind, 1>, args);
+    launch_kernel("norm", stream, blocks, block, 0, norm_rows<T, kKind, 1>, args);
   } else if (per_thread == 2) {
-    launch_overlapping("norm", stream, blocks, block, 0, norm_rows<T, kKind, 2>, args);
+    launch_kernel("norm", stream, blocks, block, 0, norm_rows<T, kKind, 2>, args);
   } else if (per_thread <= 4) {
-    launch_overlapping("norm", stream, blocks, block, 0, norm_rows<T, kKind, 4>, args);
+    launch_kernel("norm", stream, blocks, block, 0, norm_rows<T, kKind, 4>, args);
   } else if (per_thread <= 8) {
-    launch_overlapping("norm", stream, blocks, block, 0, norm_rows<T, kKind, 8>, args);
+    launch_kernel("norm", stream, blocks, block, 0, norm_rows<T, kKind, 8>, args);
   } else {
     throw abi::Error(TM_UNSUPPORTED, "x: expected at most " + std::to_string(8 * kMaxThreads * kPerVector<T>) +
                                          " elements to normalise over, found " + std::to_string(args.dim));

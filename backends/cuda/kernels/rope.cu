@@ -159,8 +159,6 @@ __device__ __forceinline__ T* load_head(const HeadRows& rows, int64_t row, int h
 // Blocks: (groups of heads, rows). Heads of a row: q's, k's, v's.
 template <class T, class KV, int kPairs>
 __global__ void __launch_bounds__(kWarpsPerBlock* kWarp) rope_heads(const Args args) {
-  let_next_start();
-  await_inputs();
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int index = static_cast<int>(blockIdx.x * kWarpsPerBlock + threadIdx.x / kWarp);
   if (index >= args.q.heads + args.k.heads + args.v.heads) return;
@@ -202,13 +200,13 @@ void launch_heads(cudaStream_t stream, const Args& args) {
   const dim3 grid(static_cast<unsigned>(ceil_div(heads, kWarpsPerBlock)), grid_y(args.rows));
   constexpr int kBlock = kWarpsPerBlock * kWarp;
   if (dim <= 2 * kWarp) {
-    launch_overlapping("rope", stream, grid, kBlock, 0, rope_heads<T, KV, 1>, args);
+    launch_kernel("rope", stream, grid, kBlock, 0, rope_heads<T, KV, 1>, args);
   } else if (dim <= 4 * kWarp) {
-    launch_overlapping("rope", stream, grid, kBlock, 0, rope_heads<T, KV, 2>, args);
+    launch_kernel("rope", stream, grid, kBlock, 0, rope_heads<T, KV, 2>, args);
   } else if (dim <= 8 * kWarp) {
-    launch_overlapping("rope", stream, grid, kBlock, 0, rope_heads<T, KV, 4>, args);
+    launch_kernel("rope", stream, grid, kBlock, 0, rope_heads<T, KV, 4>, args);
   } else {
-    launch_overlapping("rope", stream, grid, kBlock, 0, rope_heads<T, KV, 8>, args);
+    launch_kernel("rope", stream, grid, kBlock, 0, rope_heads<T, KV, 8>, args);
   }
 }
 
@@ -287,8 +285,6 @@ __device__ __forceinline__ void rotate(HeadVectors<T>& x, const Rotation& r, int
 template <class T, int kDim>
 __global__ void __launch_bounds__(kWarpsPerBlock* kWarp) rope_vectors(const Args args) {
   constexpr int kLanes = kDim / 16;
-  let_next_start();
-  await_inputs();
   const int heads = args.q.heads + args.k.heads + args.v.heads;
   const int64_t index = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kLanes;
   const bool inside = index < args.rows * heads;  // every lane of a warp takes part in the sums
@@ -342,11 +338,11 @@ void launch_vectors(cudaStream_t stream, const Args& args) {
   const int64_t lanes = args.rows * (args.q.heads + args.k.heads + args.v.heads) * (args.q.dim / 16);
   const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(lanes, kBlock)));
   if (args.q.dim == 64) {
-    launch_overlapping("rope", stream, grid, kBlock, 0, rope_vectors<T, 64>, args);
+    launch_kernel("rope", stream, grid, kBlock, 0, rope_vectors<T, 64>, args);
   } else if (args.q.dim == 128) {
-    launch_overlapping("rope", stream, grid, kBlock, 0, rope_vectors<T, 128>, args);
+    launch_kernel("rope", stream, grid, kBlock, 0, rope_vectors<T, 128>, args);
   } else {
-    launch_overlapping("rope", stream, grid, kBlock, 0, rope_vectors<T, 256>, args);
+    launch_kernel("rope", stream, grid, kBlock, 0, rope_vectors<T, 256>, args);
   }
 }
 

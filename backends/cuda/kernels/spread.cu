@@ -19,8 +19,6 @@ __global__ void __launch_bounds__(kThreads) spread_words(const Spread spread) {
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < words; i += step) {
     part.to[i / part.cols * part.to_stride + i % part.cols] = part.from[i];
   }
-  // Attention reads its lists before it waits for the kernel before it (launch.cuh), which may be this one.
-  __threadfence();
 }
 
 }  // namespace
