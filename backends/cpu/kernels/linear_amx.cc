@@ -3,7 +3,7 @@
 // A tile of sums is 16 tokens x the 16 rows of a panel. Per group of 32 k: one tile of activations (rows of 32 bytes as
 // quantize.h leaves them), one of weights (8 quads of a panel, expanded to bytes once per task) and one product. The
 // sums go through memory to vectors, where scales are applied as linear_int8 does. That part, four vector operations
-// for 16 sums, takes longer than the product; the product of the next group runs beside it.
+// for 16 sums, takes as long as the tile instructions, and the processor hardly overlaps the two.
 #include "kernels/linear_amx.h"
 
 #include "kernels/amx.h"
@@ -177,8 +177,9 @@ template <int kGroupK, bool kHasMin, bool kUnsignedCodes, int kTokens>
 
 using SumFn = void (*)(const PanelWork& work, float* out);
 
-// Of even numbers of tokens from 8 on: an odd tile reads one token's fields from the next field's.
-template <int kGroupK, bool kHasMin, bool kUnsignedCodes, int kTokens = 8>
+// Of even numbers of tokens from 12 on, as kAmxMinTokens or more make no smaller tiles than of 11. An odd tile reads
+// one token's fields from the next field's.
+template <int kGroupK, bool kHasMin, bool kUnsignedCodes, int kTokens = 12>
 TM_INLINE SumFn sum_function(int tokens) {
   if constexpr (kTokens < kTileTokens) {
     if (tokens > kTokens) return sum_function<kGroupK, kHasMin, kUnsignedCodes, kTokens + 2>(tokens);

@@ -8,8 +8,8 @@
 
 namespace turbomind::cpu {
 
-inline constexpr int64_t kAmxMinTokens = 7;  // below, linear_int8 is faster
-inline constexpr int kAmxPanels = 2;         // expanded at a time
+inline constexpr int64_t kAmxMinTokens = 32;  // below, expanding a panel costs more than its products save
+inline constexpr int kAmxPanels = 2;          // expanded at a time
 
 // Scratch of a thread for weights of `cols` columns: codes as bytes, and a scale and a minimum of 16 rows for each
 // group of (at the least) 16 k.
