@@ -58,9 +58,9 @@ void read_floats(const View& view, const char* bytes, const Dims& dims, const Di
   if (view.dtype == ACL_FLOAT) {
     read_runs<float>(bytes, dims, strides, out, [](float value) { return value; });
   } else if (view.dtype == ACL_BF16) {
-    read_runs<uint16_t>(bytes, dims, strides, out, from_bf16);
+    read_runs<uint16_t>(bytes, dims, strides, out, [](uint16_t bits) { return from_bf16(bits); });
   } else if (view.dtype == ACL_FLOAT16) {
-    read_runs<uint16_t>(bytes, dims, strides, out, from_f16);
+    read_runs<uint16_t>(bytes, dims, strides, out, [](uint16_t bits) { return from_f16(bits); });
   } else {
     const int64_t size = bits_of(view.dtype) / 8;
     for_each_run(dims, strides, [&](int64_t position, int64_t offset, int64_t length, int64_t stride) {

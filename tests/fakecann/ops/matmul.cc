@@ -51,8 +51,9 @@ void read_columns(const Bound& bound, int index, int64_t batch, int64_t first, i
   if (is_plain && bits == 16) {
     const auto* from = reinterpret_cast<const uint16_t*>(bytes) + storage_position(view, batch, 0, first);
     const int64_t stride = view.strides[view.rank() - 1];
-    if (view.dtype == ACL_BF16) return read_dense_rows(from, stride, count, k, rows, from_bf16);
-    return read_dense_rows(from, stride, count, k, rows, from_f16);
+    if (view.dtype == ACL_BF16)
+      return read_dense_rows(from, stride, count, k, rows, [](uint16_t bits_of_one) { return from_bf16(bits_of_one); });
+    return read_dense_rows(from, stride, count, k, rows, [](uint16_t bits_of_one) { return from_f16(bits_of_one); });
   }
   if (is_plain && view.dtype == ACL_FLOAT) {
     const auto* from = reinterpret_cast<const float*>(bytes) + storage_position(view, batch, 0, first);

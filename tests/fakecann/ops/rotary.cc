@@ -49,13 +49,14 @@ void write_cache(const Bound& bound, int from, int cache, int slots, bool is_nz)
   const std::vector<int64_t> where = bound.integers(slots);
   const int64_t size = bits_of(source.dtype) / 8, heads = source.dim(1), dim = source.dim(2);
   const int64_t block = is_nz ? target.dim(2) : target.dim(1), limit = target.dim(0) * block, c0 = target.dim(3);
+  const int64_t run = !is_nz && source.strides[2] == 1 ? dim : 1;  // elements that lie together on both sides
   std::set<int64_t> taken;
   for (size_t t = 0; t < where.size(); ++t) {
     const int64_t slot = where[t];
     if (slot < 0 || slot >= limit)
       fail(kAiCoreException, "slot " + std::to_string(slot) + " of " + std::to_string(limit));
     if (!taken.insert(slot).second) fail(kAiCoreException, "slot " + std::to_string(slot) + " is written twice");
-    for (int64_t i = 0; i < heads * dim; ++i) {
+    for (int64_t i = 0; i < heads * dim; i += run) {
       const int64_t at = is_nz ? ((slot / block * target.dim(1) + i / c0) * block + slot % block) * c0 + i % c0
                                : slot * heads * dim + i;
       const int64_t read =
