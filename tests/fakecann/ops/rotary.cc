@@ -61,7 +61,7 @@ void write_cache(const Bound& bound, int from, int cache, int slots, bool is_nz)
                                : slot * heads * dim + i;
       const int64_t read =
           static_cast<int64_t>(t) * source.strides[0] + i / dim * source.strides[1] + i % dim * source.strides[2];
-      std::memcpy(bound.bytes(cache) + at * size, bound.bytes(from) + read * size, static_cast<size_t>(size));
+      std::memcpy(bound.bytes(cache) + at * size, bound.bytes(from) + read * size, static_cast<size_t>(run * size));
     }
   }
 }
