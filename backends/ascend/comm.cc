@@ -76,6 +76,7 @@ Comm::Comm(Context& context, const uint8_t* id, int32_t rank, int32_t size) : co
 }
 
 Comm::~Comm() {
+  context_.set_thread_if_possible();
   if (comm_) hccl().HcclCommDestroy(comm_);
 }
 
@@ -126,7 +127,7 @@ void Comm::abort() {
   const auto stream = stream_.lock();
   const auto stream_abort = library().runtime.aclrtStreamAbort;
   if (!stream || !stream_abort) return;
-  library().runtime.aclrtSetDevice(context_.device());
+  context_.set_thread_if_possible();
   stream_abort(*stream);
 }
 

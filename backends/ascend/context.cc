@@ -57,7 +57,7 @@ Context::Context(int32_t device_index, const tm_config& config, const tm_host_ap
   constants_ = std::make_unique<Constants>(*this);
 }
 
-Context::~Context() = default;
+Context::~Context() { set_thread_if_possible(); }
 
 void Context::apply(const tm_config& config) {
   abi::for_each_setting(config, "ascend", "deterministic, num_threads, nz", [&](auto key, auto value) {
@@ -121,10 +121,12 @@ void* Context::alloc(tm_memory_kind kind, size_t bytes) {
 
 void Context::free(tm_memory_kind, void* data) {
   if (!data) return;
-  library().runtime.aclrtSetDevice(device_);
+  set_thread_if_possible();
   const std::lock_guard lock(allocations_mutex_);
   allocations_.erase(data);
 }
+
+void Context::set_thread_if_possible() const noexcept { library().runtime.aclrtSetDevice(device_); }
 
 void Context::set_thread() const { check(library().runtime.aclrtSetDevice(device_), "aclrtSetDevice"); }
 

@@ -40,6 +40,8 @@ class Context {
   void* alloc(tm_memory_kind kind, size_t bytes);
   void free(tm_memory_kind kind, void* data);
   void set_thread() const;
+  // The same for destructors, which may run on any thread and after the device was lost.
+  void set_thread_if_possible() const noexcept;
 
   void query_weight(const tm_weight_desc& desc, tm_weight_info* out) const;
   size_t kv_pool_bytes(const tm_kv_spec& spec, int64_t num_blocks) const;

@@ -22,7 +22,7 @@ size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kA
 
 }  // namespace
 
-Plan::Plan(Context& context, const tm_plan_limits& limits) : limits_(limits) {
+Plan::Plan(Context& context, const tm_plan_limits& limits) : context_(context), limits_(limits) {
   expect(limits.max_tokens >= 0 && limits.max_seqs >= 0 && limits.max_blocks_per_seq >= 0,
          "limits must not be negative");
   expect(limits.max_blocks_per_seq == 0 || limits.block_size > 0, "block_size must be positive");
@@ -49,6 +49,8 @@ Plan::Plan(Context& context, const tm_plan_limits& limits) : limits_(limits) {
     staging_.push_back({Memory(TM_MEMORY_PINNED_HOST, row_bytes_ + table_bytes), EventHandle()});
   }
 }
+
+Plan::~Plan() { context_.set_thread_if_possible(); }
 
 void Plan::update(Stream& stream, const tm_step_meta& meta) {
   check_meta(meta);

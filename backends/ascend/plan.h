@@ -15,6 +15,9 @@ namespace turbomind::ascend {
 class Plan {
  public:
   Plan(Context& context, const tm_plan_limits& limits);
+  ~Plan();
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
 
   // Throws abi::Error (TM_INVALID_ARGUMENT) if the metadata is inconsistent or beyond the limits.
   void update(Stream& stream, const tm_step_meta& meta);
@@ -65,6 +68,7 @@ class Plan {
   void fill_table(int32_t* table, const tm_step_meta& meta) const;
   Staging& next_staging();
 
+  Context& context_;
   tm_plan_limits limits_;
   Memory device_data_;
   size_t row_bytes_ = 0;  // of everything before the block table

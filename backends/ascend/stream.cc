@@ -47,6 +47,7 @@ Stream::Stream(Context& context) : context_(context) {
 
 // Freeing memory does not wait for queued work, so the stream ends first.
 Stream::~Stream() {
+  context_.set_thread_if_possible();
   acl().aclrtSynchronizeStream(handle());
   acl().aclrtDestroyStream(handle());
 }
@@ -109,7 +110,7 @@ void* Stream::scratch(size_t bytes) {
 }
 
 Graph::Graph(Stream& captured, aclmdlRI graph)
-    : graph_(graph), groups_(std::move(captured.groups_)), scratch_(captured.outgrown_) {
+    : context_(captured.context()), graph_(graph), groups_(std::move(captured.groups_)), scratch_(captured.outgrown_) {
   scratch_.push_back(captured.scratch_);
   if (groups_.empty()) return;
   try {
@@ -120,8 +121,11 @@ Graph::Graph(Stream& captured, aclmdlRI graph)
   }
 }
 
+// What the graph's last update or replay still uses must not go before it.
 Graph::~Graph() {
-  if (updates_) updates_->synchronize();
+  context_.set_thread_if_possible();
+  if (updates_) acl().aclrtSynchronizeStream(updates_->handle());
+  if (launched_ && updates_) acl().aclrtSynchronizeEvent(replayed_.handle());
   acl().aclmdlRIDestroy(graph_);
 }
 
@@ -142,7 +146,9 @@ void Graph::launch(Stream& stream, tm_plan* const*, int32_t) {
   launched_ = true;
 }
 
-Event::Event(Context& context) { context.set_thread(); }
+Event::Event(Context& context) : context_((context.set_thread(), context)) {}
+
+Event::~Event() { context_.set_thread_if_possible(); }
 
 void Event::record(Stream& stream) {
   handle_.record(stream.handle());

@@ -29,6 +29,7 @@ class EventHandle {
   void wait(aclrtStream stream) const;  // the stream waits
   void synchronize() const;
   bool reached() const;
+  aclrtEvent handle() const { return handle_; }
 
  private:
   aclrtEvent handle_ = nullptr;
@@ -97,6 +98,7 @@ class Graph {
   void launch(Stream& stream, tm_plan* const* plans, int32_t num_plans);
 
  private:
+  Context& context_;
   aclmdlRI graph_;
   std::vector<TaskGroup> groups_;
   std::vector<std::shared_ptr<Memory>> scratch_;  // what the captured operators use
@@ -109,6 +111,9 @@ class Graph {
 class Event {
  public:
   explicit Event(Context& context);
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
 
   void record(Stream& stream);
   void wait(Stream& stream);
@@ -116,6 +121,7 @@ class Event {
   bool query();
 
  private:
+  Context& context_;
   EventHandle handle_;
   bool recorded_ = false;
   std::shared_ptr<const AbortFlag> aborted_;  // of the stream that recorded it

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers prompts on one back end, in a process of its own, and prints what came of each as JSON.
+
+Arguments: model, back end, dtype, ranks, most new tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from manymind import EngineConfig, GenerationConfig, pipeline
+from manymind.errors import ManymindError
+
+PROMPTS = ["the cat sat on", "hello", "one two three four five six seven eight nine ten"]
+
+
+def main() -> None:
+    """Runs the prompts together."""
+    model, backend, dtype, tp, tokens = sys.argv[1:]
+    config = EngineConfig(
+        backend=backend,
+        dtype=dtype,
+        kv_cache_dtype=dtype,
+        num_kv_blocks=64,
+        max_batch_size=8,
+        tp=int(tp),
+    )
+    try:
+        with pipeline(model, config) as pipe:
+            outputs = pipe(PROMPTS, GenerationConfig(max_new_tokens=int(tokens), do_sample=False))
+        result = {"tokens": [output.token_ids for output in outputs]}
+    except ManymindError as error:
+        result = {"error": type(error).__name__, "text": str(error)}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whole models on the Ascend plug-in and the emulator: the CPU's tokens, or a typed error."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cann import LIBRARIES
+
+TINY = Path(__file__).resolve().parents[2] / "golden" / "tiny"
+CHILD = Path(__file__).with_name("engine_child.py")
+SCHEDULES = ("immediate", "lazy", "random:5")
+
+
+def run(
+    model: str, backend: str, dtype: str, tp: int = 1, tokens: int = 10, **settings: str
+) -> dict[str, Any]:
+    """What the child printed; settings are the emulator's, without their prefix."""
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(LIBRARIES)}
+    environment.update({f"FAKECANN_{name}": value for name, value in settings.items()})
+    command = [sys.executable, CHILD, TINY / model, backend, dtype, str(tp), str(tokens)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+@cache
+def cpu_tokens(model: str) -> list[list[int]]:
+    """What the CPU back end answers in float32."""
+    tokens: list[list[int]] = run(model, "cpu", "float32")["tokens"]
+    return tokens
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("model", ["llama", "gemma3", "qwen3"])
+def test_tokens_are_the_cpu_s(model: str, schedule: str) -> None:
+    assert run(model, "ascend", "float32", SCHEDULE=schedule)["tokens"] == cpu_tokens(model)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_half_precision_does_not_depend_on_the_schedule(schedule: str) -> None:
+    """Fused attention, fractal weights and graphs, which float32 does not take."""
+    tokens = run("llama", "ascend", "bfloat16", SCHEDULE=schedule)["tokens"]
+    assert [row[:8] for row in tokens] == [row[:8] for row in cpu_tokens("llama")]
+
+
+@pytest.mark.parametrize("schedule", ["lazy", "random:9"])
+@pytest.mark.parametrize("model", ["llama", "qwen2"])
+def test_two_ranks(model: str, schedule: str) -> None:
+    assert run(model, "ascend", "float32", tp=2, SCHEDULE=schedule)["tokens"] == cpu_tokens(model)
+
+
+@pytest.mark.parametrize(
+    ("fault", "tp", "error"),
+    [
+        ("task=2000:507015", 1, "BackendError"),
+        ("lost=2000", 1, "BackendError"),
+        ("memory=100000", 1, "OutOfMemoryError"),
+        ("memory=9000000", 1, "OutOfMemoryError"),
+        ("streams=0", 1, "OutOfMemoryError"),
+        ("stall=12", 2, "BackendError"),
+    ],
+)
+def test_faults_are_typed_errors(fault: str, tp: int, error: str) -> None:
+    result = run("llama", "ascend", "float32", tp=tp, tokens=30, FAULTS=fault, WAIT_MS="2000")
+    assert result.get("error") == error, result
+    assert len(result["text"]) > 20
+
+
+def test_a_capture_without_a_stream_left_runs_eagerly() -> None:
+    result = run("llama", "ascend", "bfloat16", FAULTS="streams=1")
+    assert [row[:8] for row in result["tokens"]] == [row[:8] for row in cpu_tokens("llama")]
+
+
+def test_other_products() -> None:
+    """CANN 8.5 has fused attention of one head size, the 950 none here; 310P is refused by name."""
+    for profile in ("a2-8.5", "a3", "950"):
+        result = run("llama", "ascend", "bfloat16", PROFILE=profile)
+        assert [row[:8] for row in result["tokens"]] == [row[:8] for row in cpu_tokens("llama")]
+    refused = run("llama", "ascend", "float16", PROFILE="310p")
+    assert "310P" in refused["text"]
