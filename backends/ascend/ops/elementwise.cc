@@ -8,7 +8,9 @@ namespace turbomind::ascend {
 namespace {
 
 constexpr double kQuickGelu = 1.702;
-constexpr int64_t kGeluTanh = 1;  // GeluV2's approximate
+// GeluV2's approximate; the older aclnnGelu knows the approximation only.
+constexpr int64_t kGeluExact = 0;
+constexpr int64_t kGeluTanh = 1;
 
 void quick_gelu(Launch& launch, const View& x, const View& out) {
   const Operators& op = library().op;
@@ -67,7 +69,7 @@ void activate(Launch& launch, const View& x, tm_activation_kind kind, const View
     case TM_ACTIVATION_GELU_TANH:
       return launch(op.GeluV2, x, kGeluTanh, out);
     case TM_ACTIVATION_GELU_ERF:
-      return launch(op.Gelu, x, out);
+      return launch(op.GeluV2, x, kGeluExact, out);
     case TM_ACTIVATION_QUICK_GELU:
       return quick_gelu(launch, x, out);
     case TM_ACTIVATION_RELU:
