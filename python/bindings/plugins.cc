@@ -34,8 +34,8 @@ py::dict device_dict(const Plugin& plugin) {
   for (const int32_t size : props.kv_block_sizes) {
     if (size > 0) block_sizes.push_back(size);
   }
-  return py::dict("name"_a = props.name, "arch"_a = props.arch, "total_memory_bytes"_a = memory.total_bytes,
-                  "free_memory_bytes"_a = memory.free_bytes,
+  return py::dict("count"_a = plugin.device_count(), "name"_a = props.name, "arch"_a = props.arch,
+                  "total_memory_bytes"_a = memory.total_bytes, "free_memory_bytes"_a = memory.free_bytes,
                   "activation_dtypes"_a = dtype_names(props.activation_dtypes),
                   "kv_dtypes"_a = dtype_names(props.kv_dtypes), "kv_block_sizes"_a = block_sizes,
                   "deterministic"_a = props.always_deterministic != 0, "graph_capture"_a = props.can_capture != 0,

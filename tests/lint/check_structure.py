@@ -52,7 +52,7 @@ PYTHON_LAYERS = (
     {"api"},
     {"embedding"},
     {"server"},
-    {"load"},
+    {"load", "verify"},
     {"cli"},
 )
 PYTHON_RANK = {name: rank for rank, group in enumerate(PYTHON_LAYERS) for name in group}

@@ -23,6 +23,7 @@ _COMMANDS: dict[str, Any] = {
     "check_env": commands.check_env,
     "models": commands.models,
     "serve": commands.serve,
+    "verify_ascend": commands.verify_ascend,
     "bench": {
         "throughput": commands.throughput,
         "latency": commands.latency,

@@ -141,6 +141,33 @@ def serve(
     run(ServeFlags(**flags))
 
 
+def verify_ascend(
+    report: str,
+    conformance: str | None = None,
+    model: str | None = None,
+    divergences: str | None = None,
+    op: str | None = None,
+    soak_seconds: float = 600.0,
+) -> None:
+    """Repeats on Ascend devices what was tested on an emulator, and writes one JSON report.
+
+    Exit status 0 only if every part that ran passed, differences listed beforehand aside. See
+    docs/ascend.md.
+
+    Args:
+        report: file to write.
+        conformance: path of the conformance runner of a build with tests; without it, that part
+            and the collectives' own checks do not run.
+        model: folder of a tiny checkpoint; without it, no part that needs a model runs.
+        divergences: JSON file of known differences, such as backends/ascend/divergences.json.
+        op: of the conformance suite, run this op's cases only.
+        soak_seconds: how long the soak lasts; 0 leaves it out.
+    """
+    from manymind.cli.verify_ascend import run
+
+    run(report, conformance, model, divergences, op, soak_seconds)
+
+
 _BENCH_ARGUMENTS = """
 
     Args:
