@@ -20,9 +20,11 @@ def run(
     soak_seconds: float,
 ) -> None:
     """Exits with 1 if something failed."""
+    options = VerifyOptions(conformance, model, divergences, op, soak_seconds)
+    options.validate()
     file = Path(report)
     file.touch()  # a place that cannot be written is an error now, not after hours
-    result = verify(VerifyOptions(conformance, model, divergences, op, soak_seconds))
+    result = verify(options)
     file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print("\n".join(_summary(result)))
     if not result["passed"]:

@@ -75,6 +75,16 @@ def test_dry_run(tmp_path: Path) -> None:
     assert "second" not in json.dumps(report["sections"])  # no figure of speed
 
 
+def test_wrong_flags_are_refused_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    for flags in (("--model", "nowhere"), ("--op", "linear"), ("--soak_seconds", "-1")):
+        command = [sys.executable, "-m", "manymind", "verify_ascend", "--report", str(file), *flags]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1
+        assert flags[0].lstrip("-") + ":" in done.stderr
+    assert not file.exists()
+
+
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     status, report, text = run(tmp_path, DEVICES="1")
     assert status == 0, text
