@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 Answers: TypeAlias = "list[list[list[int]]]"  # per prompt the different answers it got
 
 # Largest difference of logits, as a share of the CPU's largest: rounding of the dtype, with room
-# for another order of addition.
-BOUNDS = {"float32": 1e-3, "bfloat16": 6e-2}
+# for another order of addition. Matrix units that shorten float32 mantissas miss the first one.
+BOUNDS = {"float32": 1e-4, "bfloat16": 6e-2}
 
 
 class Reference:
