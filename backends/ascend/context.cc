@@ -92,7 +92,7 @@ void Context::props(tm_device_props* out) const {
   props.preferred_kv_block_size = kBlockSize;
   props.host_accessible = 0;
   props.always_deterministic = 0;
-  props.can_capture = acl.aclmdlRICaptureBegin && acl.aclmdlRICaptureTaskUpdateBegin ? 1 : 0;
+  props.can_capture = has_graphs(acl) ? 1 : 0;
   props.asynchronous = 1;
   int64_t cores = 0;
   const bool known = acl.aclrtGetDeviceInfo &&

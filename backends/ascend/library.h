@@ -21,6 +21,13 @@ struct Runtime {
 #undef ASCEND_SYMBOL
 };
 
+// Whether steps can be captured: all optional functions of graphs are there, not only some.
+inline bool has_graphs(const Runtime& acl) {
+  return acl.aclmdlRICaptureBegin && acl.aclmdlRICaptureEnd && acl.aclmdlRIExecuteAsync && acl.aclmdlRIDestroy &&
+         acl.aclmdlRICaptureTaskGrpBegin && acl.aclmdlRICaptureTaskGrpEnd && acl.aclmdlRICaptureTaskUpdateBegin &&
+         acl.aclmdlRICaptureTaskUpdateEnd;
+}
+
 struct Hccl {
 #define ASCEND_SYMBOL(need, result, name, parameters) result(*name) parameters = nullptr;
 #include "acl/hccl_symbols.h"

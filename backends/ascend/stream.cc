@@ -71,7 +71,7 @@ void Stream::synchronize() {
 }
 
 void Stream::capture_begin() {
-  require_supported(acl().aclmdlRICaptureBegin != nullptr, "this CANN has no aclmdlRICaptureBegin");
+  require_supported(has_graphs(acl()), "this CANN lacks some of the functions aclmdlRI... of graphs");
   check(acl().aclmdlRICaptureBegin(handle(), kAclCaptureThreadLocal), "aclmdlRICaptureBegin");
   capturing_ = true;
   groups_.clear();

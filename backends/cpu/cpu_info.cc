@@ -100,11 +100,12 @@ void apply_limit(MemoryInfo& info, std::optional<uint64_t> limit, std::optional<
 constexpr int kArchRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
 constexpr int kTileData = 18;                   // XFEATURE_XTILEDATA
 
-bool processor_has_amx_int8() {
+// AMX-BF16, AMX-TILE and AMX-INT8: the kernels use all three.
+bool processor_has_amx() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  constexpr unsigned kTileAndInt8 = 1u << 24 | 1u << 25;
-  return (d & kTileAndInt8) == kTileAndInt8;
+  constexpr unsigned kUsed = 1u << 22 | 1u << 24 | 1u << 25;
+  return (d & kUsed) == kUsed;
 }
 
 // Whether the system saves the tile registers (XCR0) when it switches threads.
@@ -124,8 +125,8 @@ bool system_saves_tiles() {
 
 bool may_use_amx() {
 #if defined(__x86_64__)
-  static const bool allowed = processor_has_amx_int8() && system_saves_tiles() &&
-                              syscall(SYS_arch_prctl, kArchRequestPermission, kTileData) == 0;
+  static const bool allowed =
+      processor_has_amx() && system_saves_tiles() && syscall(SYS_arch_prctl, kArchRequestPermission, kTileData) == 0;
   return allowed;
 #else
   return false;

@@ -52,6 +52,12 @@ class LoadedAnimation:
         with decoding(), Image.open(io.BytesIO(self.source), formats=FORMATS) as image:
             frames = []
             for frame in ImageSequence.Iterator(image):
+                # What was charged is the size of the first; a frame that differs is not decoded.
+                if frame.size != (self.width, self.height):
+                    raise MediaError(
+                        f"video: expected frames of {self.width} x {self.height}, "
+                        f"found one of {frame.size[0]} x {frame.size[1]}"
+                    )
                 frame.load()  # some formats tell the duration only then
                 frames.append(frame.copy())
             return frames
@@ -87,6 +93,11 @@ def open_video(source: VideoSource, fps: float, limits: MediaLimits) -> LoadedVi
     if isinstance(source, bytes):
         return LoadedVideo([_open_animation(source, limits)], fps)
     frames: Sequence[Any] = _array_frames(source) if hasattr(source, "dtype") else source
+    if not isinstance(frames, (list, tuple)):
+        raise MediaError(
+            "video: expected a list of pictures, an array, a URL, a path or bytes, "
+            f"found {type(source).__name__}"
+        )
     _check_count(len(frames), limits)
     return LoadedVideo([open_image(frame, limits) for frame in frames], fps or DEFAULT_FPS)
 

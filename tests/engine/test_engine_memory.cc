@@ -59,8 +59,9 @@ void run_requests(EngineFixture& fixture, uint32_t seed) {
   const size_t finished = fixture.num_finished;
   fixture.engine.submit(make_prompt(40, seed), two);
   fixture.engine.submit(make_prompt(70, seed + 1), penalised);
+  fixture.engine.submit(make_prompt(30, seed + 2), greedy(0));
   fixture.engine.cancel(fixture.engine.submit(make_prompt(20, seed), greedy(200)));
-  fixture.wait_finished(finished + 4);
+  fixture.wait_finished(finished + 5);
 }
 
 // False once there are fewer allocations than are to succeed.

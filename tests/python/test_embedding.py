@@ -135,6 +135,18 @@ def test_a_closed_one_says_so(minilm_path: Path) -> None:
         ("config.json", {"hidden_size": 0}, CheckpointError, "hidden_size"),
         ("config.json", {"num_attention_heads": 7}, InvalidParameterError, "num_heads"),
         ("1_Pooling/config.json", {"pooling_mode_max_tokens": True}, UnsupportedModelError, "max"),
+        (
+            "1_Pooling/config.json",
+            {"pooling_mode": "lasttoken"},
+            UnsupportedModelError,
+            "lasttoken",
+        ),
+        (
+            "sentence_bert_config.json",
+            {"do_lower_case": True},
+            UnsupportedModelError,
+            "do_lower_case",
+        ),
     ],
 )
 def test_models_it_cannot_run_are_refused(
@@ -152,6 +164,21 @@ def test_models_it_cannot_run_are_refused(
     path.unlink()
     path.write_text(json.dumps(content))
     with pytest.raises(error, match=message):
+        embedding_pipeline(folder)
+
+
+def test_modules_it_does_not_apply_are_refused(minilm_path: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(minilm_path, folder, copy_function=lambda a, b: Path(b).symlink_to(a))
+    kinds = ["Transformer", "Pooling", "Dense", "Normalize"]
+    modules = [{"type": f"sentence_transformers.models.{kind}"} for kind in kinds]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(
+        UnsupportedModelError, match=r"found 'sentence_transformers\.models\.Dense'"
+    ):
+        embedding_pipeline(folder)
+    (folder / "modules.json").write_text('{"type": "list"}')
+    with pytest.raises(CheckpointError, match="a JSON list"):
         embedding_pipeline(folder)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pictures import encoded, rgb
+from PIL import Image, TiffImagePlugin
 from vlm_cases import FPS, GOLDEN_VLMS, conversations
 
 from manymind import (
@@ -305,6 +306,7 @@ def test_faulty_videos(pipe: Pipeline) -> None:
         ([], "one or more frames"),
         (np.zeros((2, 20, 20), np.uint8), "expected uint8"),
         ([rgb(20, 20), rgb(20, 30)], "equal size"),
+        (5, "a list of pictures.*found int"),
     ]
     for source, words in faults:
         item = {"type": "video", "video": source}
@@ -317,6 +319,27 @@ def test_faulty_videos(pipe: Pipeline) -> None:
         pytest.raises(MediaTooLargeError, match="at most 2 frames, found 3"),
     ):
         running([{"role": "user", "content": [{"type": "video", "video": clip}]}], GREEDY)
+
+
+def test_a_frame_larger_than_what_was_charged_is_not_decoded(
+    pipe: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(
+        pages, "TIFF", save_all=True, append_images=[Image.new("RGB", (4000, 3000))]
+    )
+    decoded: list[tuple[int, int]] = []
+    load = TiffImagePlugin.TiffImageFile.load
+
+    def recorded(page: TiffImagePlugin.TiffImageFile) -> Any:
+        decoded.append(page.size)
+        return load(page)
+
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "load", recorded)
+    item = {"type": "video", "video": pages.getvalue()}
+    with pytest.raises(MediaError, match="expected frames of 8 x 8, found one of 4000 x 3000"):
+        pipe([{"role": "user", "content": [item]}], GREEDY)
+    assert set(decoded) == {(8, 8)}
 
 
 def test_frames_are_charged_before_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from manymind.checkpoint import Checkpoint
 from manymind.checkpoint.fields import Fields
-from manymind.checkpoint.json_file import read_json_object
+from manymind.checkpoint.json_file import read_json_list, read_json_object
 from manymind.errors import UnsupportedModelError
 from manymind.models.text_encoder import TextEncoderConfig, TextEncoderSource
 from manymind.models.vision_weights import FloatArray, NamedWeights
@@ -28,6 +28,7 @@ _LAYER_NAMES = {
 
 def from_huggingface(checkpoint: Checkpoint) -> TextEncoderSource:
     """The encoder, pooled as the folder says (by the mean, if it does not)."""
+    _check_modules(checkpoint)
     fields = Fields(checkpoint.config)
     activation = fields.string("hidden_act", "gelu")
     if activation not in _ACTIVATIONS:
@@ -50,9 +51,24 @@ def from_huggingface(checkpoint: Checkpoint) -> TextEncoderSource:
         pools_first=_pools_first(_settings(checkpoint, "1_Pooling/config.json")),
     )
     limits = Fields(_settings(checkpoint, "sentence_bert_config.json"))
+    if limits.boolean("do_lower_case", False):
+        raise UnsupportedModelError(
+            "do_lower_case: expected false in sentence_bert_config.json, found true"
+        )
     longest = limits.integer("max_seq_length", config.max_positions)
     weights = _weights(checkpoint, config, fields.integer("type_vocab_size", 2))
     return TextEncoderSource(config, weights, min(longest, config.max_positions))
+
+
+def _check_modules(checkpoint: Checkpoint) -> None:
+    """Refuses what else Sentence Transformers would do with a text or its vector."""
+    path = checkpoint.path / "modules.json"
+    for module in read_json_list(path) if path.is_file() else []:
+        kind = str(module.get("type", "")) if isinstance(module, dict) else str(module)
+        if kind.rpartition(".")[2] not in ("Transformer", "Pooling", "Normalize"):
+            raise UnsupportedModelError(
+                f"modules.json: expected Transformer, Pooling and Normalize, found {kind!r}"
+            )
 
 
 def _settings(checkpoint: Checkpoint, name: str) -> Mapping[str, Any]:
@@ -62,6 +78,8 @@ def _settings(checkpoint: Checkpoint, name: str) -> Mapping[str, Any]:
 
 def _pools_first(pooling: Mapping[str, Any]) -> bool:
     """True for the class token, False for the mean; other ways are refused."""
+    if "pooling_mode" in pooling:
+        pooling = {f"pooling_mode_{pooling['pooling_mode']}_tokens": True}
     modes = [name for name, value in pooling.items() if name.startswith("pooling_mode_") and value]
     known = {"pooling_mode_mean_tokens": False, "pooling_mode_cls_token": True}
     if not modes:

@@ -127,8 +127,8 @@ void EngineLoop::receive() {
 }
 
 void EngineLoop::cancel(const SequencePtr& sequence) {
-  scheduler_->finish(sequence, true);
   collector_.add_finish(*sequence, FinishReason::kCancelled, seconds_now());
+  scheduler_->finish(sequence, true);
   settle(*sequence, &EngineStats::requests_cancelled);
 }
 
@@ -140,8 +140,8 @@ void EngineLoop::expire_deadlines(double now) {
            << (sequence->admitted ? "unfinished after " : "still waiting with ") << sequence->num_generated()
            << " generated tokens";
       const Error error(ErrorCode::kDeadlineExceeded, text.str());
-      scheduler_->finish(sequence, true);
       collector_.add_error(*sequence, error, now);
+      scheduler_->finish(sequence, true);
       settle(*sequence, &EngineStats::requests_failed);
     }
   }
@@ -297,8 +297,8 @@ void EngineLoop::finish_computed_prompts(const Flight& flight, double now) {
     const SequencePtr& sequence = scheduled.sequence;
     if (sequence->params().max_new_tokens > 0 || sequence->state == SequenceState::kFinished) continue;
     if (scheduled.begin + scheduled.count < sequence->prompt_len()) continue;
-    scheduler_->finish(sequence, true);
     collector_.add_finish(*sequence, FinishReason::kLength, now);
+    scheduler_->finish(sequence, true);
     settle(*sequence, &EngineStats::requests_finished);
   }
 }
@@ -366,8 +366,9 @@ bool EngineLoop::recover_device() {
 void EngineLoop::fail(const SequencePtr& sequence, const Error& error) {
   if (sequence->state == SequenceState::kFinished) return;
   const std::vector<SequencePtr> siblings = sequence->siblings;
-  scheduler_->finish(sequence, false);
+  // First what may fail for want of memory: a sequence that has ended is not asked again.
   collector_.add_error(*sequence, error, seconds_now());
+  scheduler_->finish(sequence, false);
   settle(*sequence, &EngineStats::requests_failed);
   for (const SequencePtr& sibling : siblings) fail(sibling, error);
 }
