@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The instructions of AMX-INT8 (and what bf16 shares with it), as assembler: GCC's intrinsics tell the compiler neither that a tile load reads memory
-// nor that a configuration is 64 bytes long (so GCC 12 drops the stores to it).
+// The instructions of AMX-INT8 (and what bf16 shares with it), as assembler: GCC's intrinsics tell the compiler neither
+// that a tile load reads memory nor that a configuration is 64 bytes long (so GCC 12 drops the stores to it).
 #pragma once
 
 #include <cstddef>
