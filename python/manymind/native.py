@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from manymind.config import EngineConfig
+from manymind.validation import require
 
 if TYPE_CHECKING:
     from manymind import _turbomind
@@ -18,6 +19,15 @@ if TYPE_CHECKING:
 
 _STEP_ROWS = 512
 _LOG_LEVELS = {"critical": "error"}  # where the engine has no level of its own
+_DECODER_SETTINGS = (
+    "kv_cache_dtype",
+    "block_size",
+    "max_batch_size",
+    "cache_max_entry_count",
+    "num_kv_blocks",
+    "enable_prefix_caching",
+    "max_queue_size",
+)
 _ENTRY_POINT_GROUP = "manymind.backends"
 
 
@@ -47,11 +57,17 @@ def start_engine(
 def start_embedder(
     checkpoint: Checkpoint, config: EngineConfig, log_level: str | None = None
 ) -> _turbomind.Embedder:
-    """The same for an encoder."""
+    """The same for an encoder. Settings of what it has not (KV cache, queue, batches of sequences)
+    are refused."""
     from manymind import _turbomind
     from manymind.models.text_encoder import load_text_encoder
 
     _set_log_level(log_level)
+    for name in _DECODER_SETTINGS:
+        default, found = getattr(EngineConfig, name), getattr(config, name)
+        require(
+            found == default, name, f"{default!r} for an encoder, which has no use for it", found
+        )
     source = load_text_encoder(checkpoint)
     options = engine_options(config)
     options.session_len = options.session_len or source.max_text_len

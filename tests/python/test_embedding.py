@@ -10,6 +10,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,6 +166,12 @@ def test_models_it_cannot_run_are_refused(
     path.write_text(json.dumps(content))
     with pytest.raises(error, match=message):
         embedding_pipeline(folder)
+
+
+@pytest.mark.parametrize("field", [{"num_kv_blocks": 7}, {"enable_prefix_caching": False}])
+def test_settings_of_decoders_are_refused(field: dict[str, Any], minilm_path: Path) -> None:
+    with pytest.raises(InvalidParameterError, match=f"{next(iter(field))}: .* for an encoder"):
+        embedding_pipeline(minilm_path, EngineConfig(**field))
 
 
 def test_modules_it_does_not_apply_are_refused(minilm_path: Path, tmp_path: Path) -> None:
