@@ -63,8 +63,9 @@ def start_embedder(
     from manymind.models.text_encoder import load_text_encoder
 
     _set_log_level(log_level)
+    defaults = EngineConfig()
     for name in _DECODER_SETTINGS:
-        default, found = getattr(EngineConfig, name), getattr(config, name)
+        default, found = getattr(defaults, name), getattr(config, name)
         require(
             found == default, name, f"{default!r} for an encoder, which has no use for it", found
         )
