@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,10 @@ from serving import RunningServer, running_server
 from support import wait_until
 
 from manymind import EngineConfig
-from manymind.embedding_runtime import EmbeddingRuntime
+from manymind.embedding_runtime import Embedded, EmbeddingRuntime
+from manymind.errors import BackendError
 from manymind.server.config import ServerConfig
+from manymind.server.keys import ApiKey
 
 TEXTS = json.loads((GOLDEN / "embeddings.json").read_text())
 ROWS = np.load(GOLDEN / "embeddings.npz")["rows"]
@@ -31,6 +35,12 @@ def encoder(minilm_path: Path) -> Iterator[RunningServer]:
     with running_server(runtime, ServerConfig("minilm", port=0)) as running:
         yield running
     runtime.close()
+
+
+def runtime_of(server: RunningServer) -> EmbeddingRuntime:
+    runtime = server.service.runtime
+    assert isinstance(runtime, EmbeddingRuntime)
+    return runtime
 
 
 def test_openais_client(encoder: RunningServer) -> None:
@@ -96,6 +106,42 @@ def test_wrong_inputs(encoder: RunningServer) -> None:
     assert code({"input": []}) == (400, "invalid_value")
     # Whoever shared a step with a wrong one is served.
     assert encoder.post("/v1/embeddings", {"model": "minilm", "input": "a"}).status_code == 200
+
+
+def test_token_quota(encoder: RunningServer) -> None:
+    """Texts count when they are computed; what is refused costs nothing."""
+    keys = [ApiKey("thrifty", hashlib.sha256(b"thrifty").digest(), tokens_per_minute=60)]
+    config = ServerConfig("minilm", port=0, keys=keys)
+    with running_server(runtime_of(encoder), config) as server:
+
+        def status(words: int) -> int:
+            body = {"model": "minilm", "input": "word " * words}
+            return server.post("/v1/embeddings", body, headers={"x-api-key": "thrifty"}).status_code
+
+        assert [status(500), status(100), status(1)] == [400, 200, 429]
+
+
+def test_a_request_ends_in_time(encoder: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = runtime_of(encoder)
+    waiting: Future[Embedded] = Future()
+    monkeypatch.setattr(runtime.engine, "submit", lambda _: waiting)
+    with running_server(runtime, ServerConfig("minilm", port=0, request_timeout=0.05)) as server:
+        answer = server.post("/v1/embeddings", {"model": "minilm", "input": "a"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+    assert waiting.cancelled()
+
+
+def test_a_lost_device_is_noticed(encoder: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = runtime_of(encoder)
+    failed: Future[Embedded] = Future()
+    failed.set_exception(BackendError("the device is lost"))
+    monkeypatch.setattr(runtime.engine, "submit", lambda _: failed)
+    with running_server(runtime, ServerConfig("minilm", port=0)) as server:
+        body = {"model": "minilm", "input": "a"}
+        assert server.get("/health").status_code == 200
+        assert server.post("/v1/embeddings", body).status_code == 500
+        assert server.post("/v1/embeddings", body).json()["error"]["code"] == "device_lost"
+        assert server.get("/health").status_code == 503
 
 
 def test_tokens(encoder: RunningServer) -> None:

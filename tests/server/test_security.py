@@ -21,7 +21,7 @@ from serving import QUESTION, STORY, RunningServer, running_server
 from support import wait_until
 
 from manymind import EngineConfig, Pipeline, pipeline
-from manymind.errors import InvalidParameterError
+from manymind.errors import InvalidParameterError, QueueFullError
 from manymind.server.config import Limits, ServerConfig
 from manymind.server.keys import Allowance, ApiKey, KeyRing, api_key, read_keys
 
@@ -219,6 +219,30 @@ def test_token_quota(locked: RunningServer) -> None:
         assert sum(1 for _ in lines) > 80
     counted = locked.metrics(headers={"x-api-key": SECRET})
     assert counted["manymind_key_tokens_total"] >= 77
+
+
+def test_what_the_engine_refuses_costs_no_tokens(
+    smollm2: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [ApiKey("thrifty", hashlib.sha256(b"thrifty").digest(), tokens_per_minute=60)]
+    headers = {"x-api-key": "thrifty"}
+
+    def code(words: int) -> str:
+        messages = [{"role": "user", "content": "word " * words}]
+        body = {**CHAT, "messages": messages}
+        answer = server.post("/v1/chat/completions", body, headers=headers)
+        return "" if answer.status_code == 200 else str(answer.json()["error"]["code"])
+
+    def full(*_: Any) -> int:
+        raise QueueFullError("the queue is full")
+
+    with running_server(smollm2, ServerConfig("smollm2", port=0, keys=keys)) as server:
+        assert code(server.service.max_tokens) == "context_length_exceeded"
+        with monkeypatch.context() as patch:
+            patch.setattr(smollm2.runtime.dispatcher, "submit", full)
+            assert code(100) == "queue_full"
+        assert code(100) == ""
+        assert code(1) == "tokens_quota_exceeded"
 
 
 def test_keys_share_by_weight(smollm2_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from manymind.async_call import AnswerStream
 from manymind.config import GenerationConfig, Response
 from manymind.embedding_runtime import EmbeddingEngine, EmbeddingRuntime
-from manymind.errors import BackendError, QueueFullError
+from manymind.errors import BackendError, QueueFullError, RequestTimeoutError
 from manymind.guided import is_constrained
 from manymind.parsers import output_format
 from manymind.runtime import Runtime
@@ -147,7 +147,6 @@ class Service:
         if record.choices > self.config.limits.max_choices:
             expected = f"n * prompts of at most {self.config.limits.max_choices}"
             raise ApiError(400, f"n: expected {expected}, found {record.choices}", "too_many", "n")
-        self.charge(record, sum(len(prompt) for prompt in prompts))
         with ExitStack() as running:
             try:
                 stream = running.enter_context(AnswerStream(runtime, prompts, configs))
@@ -157,18 +156,37 @@ class Service:
                 # The engine takes nothing any more: opening its device again has failed.
                 self.device_lost = True
                 raise
+            self.charge(record, sum(len(prompt) for prompt in prompts))
             yield Generation(self, stream, record)
 
     def charge(self, record: RequestRecord, tokens: int) -> None:
-        """Takes tokens off the quota of the request's key."""
+        """Takes tokens off the quota of the request's key; fewer than 0 are given back."""
         self._quotas.charge(record.key, tokens)
 
     async def embed(self, record: RequestRecord, ids: list[list[int]]) -> npt.NDArray[np.float32]:
-        """Vectors of texts from an encoder; a client that leaves before its turn takes none."""
+        """Vectors of texts from an encoder; a client that leaves before its turn takes none.
+
+        Raises RequestTimeoutError, and what the engine raises.
+        """
         assert self.embedding_engine is not None
         record.choices = len(ids)
-        embedded = await asyncio.wrap_future(self.embedding_engine.submit(ids))
-        record.prompt_tokens = sum(map(len, ids))
+        tokens = sum(map(len, ids))
+        limit = self.config.request_timeout
+        submitted = self.embedding_engine.submit(ids)
+        self.charge(record, tokens)
+        try:
+            embedded = await asyncio.wait_for(asyncio.wrap_future(submitted), limit or None)
+        except asyncio.TimeoutError:
+            message = f"timeout: expected the request to end within {limit} s"
+            raise RequestTimeoutError(message) from None
+        except BackendError:
+            self.device_lost = True
+            raise
+        finally:
+            # What left before its turn, or failed, costs nothing.
+            if submitted.cancel() or (submitted.done() and submitted.exception() is not None):
+                self.charge(record, -tokens)
+        record.prompt_tokens = tokens
         record.times.append(embedded.times)
         record.reasons.append("stop")
         return embedded.rows
