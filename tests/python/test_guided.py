@@ -290,6 +290,10 @@ def test_forms_of_tags(smollm2: Pipeline, name: str) -> None:
         ({"type": "object", "minProperties": 1}, "minProperties"),
         ({"type": "array"}, "type"),
         ({"properties": {}, "required": ["a"]}, "required"),
+        ({"required": 5}, "required: expected a list of str, found 5"),
+        ({"required": [{}]}, r"required: expected a list of str, found \[\{\}\]"),
+        ({"properties": {"a": {"enum": 5}}}, r"a\.enum: expected a list .*, found 5"),
+        ({"properties": {"a": {"enum": "abc"}}}, r"a\.enum: expected a list .*, found 'abc'"),
         ({"properties": {"a": {"type": "array", "uniqueItems": True}}}, "uniqueItems"),
     ],
 )

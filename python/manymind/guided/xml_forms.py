@@ -34,7 +34,9 @@ def xml_body(schema: object, begin: str, end: str, name: str) -> str:
     require(schema.get("type", "object") == "object", f"{name}.type", "object", schema.get("type"))
     properties = schema.get("properties", {})
     require(isinstance(properties, Mapping), f"{name}.properties", "an object", properties)
-    required = set(schema.get("required", ()))
+    listed = schema.get("required", [])
+    require(_are_strings(listed), f"{name}.required", "a list of str", listed)
+    required = set(listed)
     missing = sorted(required - set(properties))
     require(not missing, f"{name}.required", "names of properties", missing)
     # Where a value begins on a line of its own, it may end one, too.
@@ -55,6 +57,10 @@ def xml_body(schema: object, begin: str, end: str, name: str) -> str:
 def _value(schema: Any, shared: Mapping[str, Any], name: str) -> str:
     """Lark for a value; "" for free text."""
     require(isinstance(schema, (Mapping, bool)), name, "a JSON Schema", schema)
+    if isinstance(schema, Mapping) and "enum" in schema:
+        values = schema["enum"]
+        valid = isinstance(values, (list, tuple)) and bool(values)
+        require(valid, f"{name}.enum", "a list of one or more values", values)
     if not isinstance(schema, Mapping) or not _is_text(schema):
         value = {**schema, **shared} if isinstance(schema, Mapping) else schema
         return f"%json {schema_text(value, name)}"
@@ -74,6 +80,10 @@ def _is_text(schema: Mapping[str, Any]) -> bool:
     if values is not None:
         return all(isinstance(value, str) for value in values)
     return schema.get("type", "string") == "string" and not {"$ref", "anyOf", "oneOf"} & set(schema)
+
+
+def _are_strings(values: object) -> bool:
+    return isinstance(values, (list, tuple)) and all(isinstance(item, str) for item in values)
 
 
 def _refuse_others(schema: Mapping[str, Any], known: frozenset[str], name: str) -> None:
