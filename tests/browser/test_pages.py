@@ -54,6 +54,13 @@ def assert_clean(browser: Chrome, server: RunningServer, refused: int = 0) -> No
     assert [url for url in urls if not url.startswith((server.url, "data:", "chrome:"))] == []
 
 
+def sent_messages(browser: Chrome) -> list[Any]:
+    """The messages of each chat completion asked for since the log was last read."""
+    sent = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
+    asked = [item["params"]["request"] for item in sent if "request" in item["params"]]
+    return [json.loads(item["postData"])["messages"] for item in asked if "postData" in item]
+
+
 def screenshot(browser: Chrome, name: str) -> None:
     """For the docs, when SCREENSHOTS names a folder."""
     folder = os.environ.get("SCREENSHOTS")
@@ -143,6 +150,29 @@ def test_a_picture_is_attached_and_a_refusal_is_shown(
     assert "messages" in alert.text
     assert not browser.find_elements(By.CSS_SELECTOR, "#pictures img")
     assert_clean(browser, server, refused=1)
+    # A question that got no answer is not asked again with the next.
+    fill(browser, "max_tokens", 2)
+    ask(browser, "Hello")
+    answered(browser)
+    assert sent_messages(browser) == [[{"role": "user", "content": "Hello"}]]
+
+
+def test_a_new_conversation_forgets_the_answer_being_written(
+    browser: Chrome, server: RunningServer
+) -> None:
+    browser.get(server.url)
+    until(browser, lambda: "smollm2" in find(browser, "#model").text)
+    fill(browser, "max_tokens", 1500)
+    ask(browser, "Tell me a very long story about the sea.")
+    until(browser, lambda: len(find(browser, "article.assistant .what").text) > 20)
+    find(browser, "#clear").click()
+    assert find(browser, "#send").is_enabled()
+    wait_until(lambda: server.service.active == 0, 5)
+    fill(browser, "max_tokens", 2)
+    ask(browser, "Hello")
+    answered(browser)
+    assert sent_messages(browser)[-1] == [{"role": "user", "content": "Hello"}]
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#log article")) == 2
 
 
 def test_html_in_an_answer_is_text(browser: Chrome, server: RunningServer) -> None:

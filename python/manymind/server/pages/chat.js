@@ -100,21 +100,25 @@ async function answer() {
   const sent = system ? [{ role: "system", content: system }, ...messages] : messages;
   const place = show("assistant", "");
   const speed = new Speed();
-  running = new AbortController();
+  const mine = new AbortController();
+  running = mine;
   setRunning(true);
   try {
     const reply = await fetch("/v1/chat/completions", {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify({ ...parameters(), messages: sent }),
-      signal: running.signal,
+      signal: mine.signal,
     });
     if (!reply.ok) throw new Error((await reply.json()).error?.message ?? `HTTP ${reply.status}`);
     for await (const event of events(reply.body)) take(event, place, speed);
   } catch (error) {
     if (error.name !== "AbortError") fail(place, error.message);
   }
+  if (running !== mine) return; // cleared meanwhile: this belongs to no conversation
+  // Turns alternate: a question without an answer is taken back.
   if (place.what.textContent) messages.push({ role: "assistant", content: place.what.textContent });
+  else messages.pop();
   running = null;
   setRunning(false);
 }
@@ -201,6 +205,8 @@ $("file").addEventListener("change", (event) => {
 $("stop").addEventListener("click", () => running?.abort());
 $("clear").addEventListener("click", () => {
   running?.abort();
+  running = null;
+  setRunning(false);
   messages.length = 0;
   $("log").replaceChildren();
   $("speed").textContent = "";
