@@ -7,6 +7,7 @@ import asyncio
 import json
 import statistics
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -95,6 +96,29 @@ def test_refusals_and_failures_are_told_apart(smollm2: Pipeline) -> None:
     gone, _ = asyncio.run(run(target, data[:1], Arrivals(concurrency=1)))
     assert gone[0].outcome == "failed"
     assert "Connect" in gone[0].error
+
+
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1\r\n\r\n", b"200 OK\r\n\r\n", b"HTTP/1.1 x\r\n\r\n", b"a" * (3 << 20)]
+)
+def test_a_head_that_is_none_fails_its_request_only(head: bytes) -> None:
+    async def serve() -> list[Trace]:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(head)
+            with suppress(OSError):
+                await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            target = Target(f"http://127.0.0.1:{port}", "x", timeout=20)
+            data = conversations(DataConfig(num_requests=2))
+            return (await run(target, data, Arrivals(concurrency=1)))[0]
+
+    traces = asyncio.run(serve())
+    assert [trace.outcome for trace in traces] == ["failed", "failed"]
+    assert all(trace.error.startswith("LoadError") for trace in traces), traces[0].error
 
 
 @pytest.mark.parametrize("burstiness", [0.25, 1.0, 4.0])

@@ -99,7 +99,7 @@ class HttpClient:
             yield reply
             closing = reply.headers.get("connection", "").lower() == "close"
             whole = reply.complete and not closing and not reader.at_eof()
-        except (asyncio.IncompleteReadError, ValueError) as error:
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError) as error:
             raise LoadError(f"{path}: the answer broke off: {error}") from error
         finally:
             if whole:
@@ -126,6 +126,9 @@ class HttpClient:
 
 async def _read_head(reader: asyncio.StreamReader) -> Reply:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-    status = int(head[0].split(" ", 2)[1])
+    version, _, rest = head[0].partition(" ")
+    status = int(rest.partition(" ")[0]) if version.startswith("HTTP/") else 0
+    if not 100 <= status <= 999:
+        raise ValueError(f"expected HTTP/1.1 and a status, found {head[0][:100]!r}")
     pairs = (line.partition(":") for line in head[1:] if line)
     return Reply(status, {name.lower(): value.strip() for name, _, value in pairs}, reader)
