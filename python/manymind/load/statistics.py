@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the traces of a run amount to.
 
-TPOT is (E2E - TTFT) / (tokens - 1) of each request, ITL every gap between pieces; goodput counts
-completed requests that met all objectives (DistServe, Zhong et al. 2024, arXiv:2401.09670).
+TPOT is (last piece - first piece) / (tokens - 1) of each request, ITL every gap between pieces;
+goodput counts completed requests that met all objectives (DistServe, Zhong et al. 2024,
+arXiv:2401.09670).
 """
 
 from __future__ import annotations
