@@ -66,6 +66,10 @@ class EmbeddingPipeline:
         if isinstance(self._source, EmbeddingRuntime):
             ids = [self._source.tokenizer.encode(text) for text in texts]
             return self._source.engine.submit(ids).result().rows
+        if not texts:
+            import numpy as np
+
+            return np.empty((0, self._source.runtime.hidden_size), np.float32)
         encode = self._source.runtime.tokenizer.encode
         answers = self._source.generate([encode(text) for text in texts], POOLING_CONFIG)
         return last_token_rows(answers)

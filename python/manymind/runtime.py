@@ -101,6 +101,13 @@ class Runtime:
             on_failure.pop_all()
         return runtime
 
+    @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states."""
+        from manymind.models import load_model
+
+        return load_model(self._checkpoint).config.hidden_size
+
     def encode_prompt(self, prompt: Prompt, use_template: bool = True) -> list[int]:
         """Token ids of a prompt: rendered by the chat template, or the text itself if there is no
         template.

@@ -88,6 +88,7 @@ def test_a_decoder_embeds_by_its_last_token(smollm2_path: Path, smollm2: Pipelin
     texts = ["The sea is blue.", "Bread is made of flour."]
     with embedding_pipeline(smollm2_path, EngineConfig(session_len=256)) as pipe:
         found = pipe(texts)
+        assert pipe([]).shape == (0, found.shape[1])
     config = GenerationConfig(max_new_tokens=1, output_last_hidden_state="all")
     for text, row in zip(texts, found, strict=True):
         ids = smollm2.runtime.tokenizer.encode(text)
