@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,9 +25,10 @@ def test_an_overloaded_server_keeps_its_promises(tmp_path: Path) -> None:
     """Seconds instead of the half hour of a release."""
     out = tmp_path / "out.json"
     command = [sys.executable, str(BENCHMARKS / "soak.py"), "--minutes=0.15", "--admitted=24"]
-    command += ["--port=18097", f"--json={out}"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     done = subprocess.run(
-        [*command, "--port=18097", f"--json={out}"],
+        [*command, f"--port={port}", f"--json={out}"],
         capture_output=True,
         text=True,
         check=False,
