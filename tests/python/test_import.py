@@ -67,6 +67,7 @@ def test_package_carries_types_and_contract_headers() -> None:
         "tm_backend.h",
         "tm_backend.hpp",
         "tm_backend_host.hpp",
+        "tm_backend_tools.hpp",
         "tm_backend_ops.h",
     }
     assert (Path(manymind.__file__).parent / "py.typed").is_file()

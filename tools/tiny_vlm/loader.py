@@ -4,9 +4,12 @@ seed alone, not on how many processes draw."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 import mmap
-import multiprocessing
+import os
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,29 +75,65 @@ def batches(
     fonts: Sequence[Path], seed: int, size: int, count: int, workers: int
 ) -> Iterator[Batch]:
     """``count`` batches in order; one is valid until the next is asked for."""
-    context = multiprocessing.get_context("fork")
-    memory = [[mmap.mmap(-1, Batch.num_bytes(size)) for _ in range(_SLOTS)] for _ in range(workers)]
-    full = [context.SimpleQueue() for _ in range(workers)]
-    free = [context.Semaphore(_SLOTS) for _ in range(workers)]
-
-    def draw(worker: int) -> None:
-        for turn, number in enumerate(range(worker, count, workers)):
-            free[worker].acquire()
-            _fill(Batch.over(memory[worker][turn % _SLOTS], size), fonts, seed, number * size)
-            full[worker].put(number)
-
-    processes = [context.Process(target=draw, args=(n,), daemon=True) for n in range(workers)]
-    for process in processes:
-        process.start()
-
-    def read() -> Iterator[Batch]:
+    drawers = [
+        _Drawer(fonts, seed, size, range(worker, count, workers)) for worker in range(workers)
+    ]
+    try:
         for number in range(count):
-            worker, turn = number % workers, number // workers
-            assert full[worker].get() == number
-            yield Batch.over(memory[worker][turn % _SLOTS], size)
-            free[worker].release()
+            drawer = drawers[number % workers]
+            yield drawer.next()
+            drawer.give_back()
+    finally:
+        # All before the first is waited for: a process holds ends of the pipes made before it.
+        for drawer in drawers:
+            drawer.close()
+        for drawer in drawers:
+            drawer.wait()
 
-    return read()
+
+class _Drawer:
+    """A child process that fills batches in shared memory. One byte goes through a pipe for each
+    batch that is full, and one back for each place that is free; it ends with its parent."""
+
+    def __init__(self, fonts: Sequence[Path], seed: int, size: int, numbers: Sequence[int]) -> None:
+        slots = [mmap.mmap(-1, Batch.num_bytes(size)) for _ in range(_SLOTS)]
+        self._batches = itertools.cycle([Batch.over(memory, size) for memory in slots])
+        self._full, full = os.pipe()
+        free, self._free = os.pipe()
+        os.write(self._free, bytes(_SLOTS))
+        self._process = os.fork()
+        if self._process == 0:
+            os.close(self._free)
+            status = 1
+            try:
+                for number in numbers:
+                    if not os.read(free, 1):
+                        break
+                    _fill(next(self._batches), fonts, seed, number * size)
+                    os.write(full, bytes(1))
+                status = 0
+            except Exception:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        os.close(full)
+        os.close(free)
+
+    def next(self) -> Batch:
+        if not os.read(self._full, 1):
+            raise RuntimeError("batches: a process that draws pictures has ended")
+        return next(self._batches)
+
+    def give_back(self) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has drawn its last
+            os.write(self._free, bytes(1))
+
+    def close(self) -> None:
+        os.close(self._free)
+        os.close(self._full)
+
+    def wait(self) -> None:
+        os.waitpid(self._process, 0)
 
 
 def _fill(batch: Batch, fonts: Sequence[Path], seed: int, first: int) -> None:

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Optional help for plug-ins: what every one of ours would otherwise write again - settings, properties, and dispatch
-// of workspace_size().
+// Optional help for plug-ins: settings, properties, and dispatch of workspace_size().
 #pragma once
 
 #include <algorithm>
