@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# make demo: build, fetch a small model and let it answer; let another one say what a picture shows.   make test: every test.   See CONTRIBUTING.md.
+# make demo: build, fetch a small model and let it answer; let another one say what a picture shows.
+# make test: every test.   See CONTRIBUTING.md.
 PYTHON ?= python3
 VENV ?= .venv
 BUILD ?= build
@@ -47,7 +48,7 @@ install-tests: $(VENV)/.test-tools
 	$(INSTALL) -C cmake.define.TM_BUILD_TESTS=ON .
 
 test-cpp: install-tests
-	$(BIN)/ctest --test-dir $(BUILD)/release --output-on-failure
+	$(BIN)/ctest --test-dir $(BUILD)/release --output-on-failure -j $(JOBS)
 
 test-python: install-tests
 	$(BIN)/python -m pytest tests/python tests/vision tests/server tests/fakecann/tests
@@ -72,7 +73,7 @@ SANITIZED := -DTM_BUILD_TESTS=ON -DTM_WERROR=$(WERROR) -DCMAKE_BUILD_TYPE=RelWit
 sanitize: $(VENV)/.build-tools
 	$(CMAKE) -S . -B $(BUILD)/asan -DTM_SANITIZE=address,undefined $(SANITIZED)
 	$(BIN)/cmake --build $(BUILD)/asan -j $(JOBS)
-	$(BIN)/ctest --test-dir $(BUILD)/asan --output-on-failure
+	$(BIN)/ctest --test-dir $(BUILD)/asan --output-on-failure -j $(JOBS)
 	$(CMAKE) -S . -B $(BUILD)/tsan -DTM_SANITIZE=thread $(SANITIZED)
 	$(BIN)/cmake --build $(BUILD)/tsan -j $(JOBS) --target test_engine
 	$(BIN)/ctest --test-dir $(BUILD)/tsan --output-on-failure -R '^test_engine$$'
