@@ -25,7 +25,7 @@ INSTALL := CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) --no-build-isolation -C bui
 CUDA_ARCHITECTURES ?= 90a-real
 CUDA_WHEEL_ARCHITECTURES ?= 80-real;89-real;90a-real;100-real
 
-.PHONY: demo install install-tests test lint test-cpp test-python test-browser test-parity test-fakecann-torch-npu sanitize cuda cuda-wheel clean
+.PHONY: demo install install-tests test lint test-cpp test-python test-browser test-parity test-fakecann-torch-npu sanitize sanitize-memory sanitize-threads cuda cuda-wheel clean
 
 demo: install
 	$(BIN)/manymind chat smollm2 --prompt "$(QUESTION)"
@@ -70,10 +70,14 @@ test-fakecann-torch-npu: install-tests $(VENV)/.reference-stack $(BUILD)/torch-n
 # Address and undefined-behaviour sanitizers see every C++ test; the thread sanitizer those of the engine, which need no
 # back end but the null plug-in. Little optimisation: compiling costs more than running here.
 SANITIZED := -DTM_BUILD_TESTS=ON -DTM_WERROR=$(WERROR) -DCMAKE_BUILD_TYPE=RelWithDebInfo -DCMAKE_CXX_FLAGS_RELWITHDEBINFO="-O1 -g1 -DNDEBUG"
-sanitize: $(VENV)/.build-tools
+sanitize: sanitize-memory sanitize-threads
+
+sanitize-memory: $(VENV)/.build-tools
 	$(CMAKE) -S . -B $(BUILD)/asan -DTM_SANITIZE=address,undefined $(SANITIZED)
 	$(BIN)/cmake --build $(BUILD)/asan -j $(JOBS)
 	$(BIN)/ctest --test-dir $(BUILD)/asan --output-on-failure -j $(JOBS)
+
+sanitize-threads: $(VENV)/.build-tools
 	$(CMAKE) -S . -B $(BUILD)/tsan -DTM_SANITIZE=thread $(SANITIZED)
 	$(BIN)/cmake --build $(BUILD)/tsan -j $(JOBS) --target test_engine
 	$(BIN)/ctest --test-dir $(BUILD)/tsan --output-on-failure -R '^test_engine$$'
