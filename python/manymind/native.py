@@ -5,6 +5,7 @@ without a copy.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from manymind import _turbomind
     from manymind.checkpoint import Checkpoint
     from manymind.media_side import VisionConfig
+    from manymind.models.weights import WeightSource
 
 _STEP_ROWS = 512
+_PAGES_KEPT = 32 * 1024 * 1024  # bytes of a checkpoint
 _LOG_LEVELS = {"critical": "error"}  # where the engine has no level of its own
 _DECODER_SETTINGS = (
     "kv_cache_dtype",
@@ -49,8 +52,7 @@ def start_engine(
         options.max_encoder_patches = vision_config.max_patches
         options.encoder_cache_bytes = vision_config.embedding_cache_bytes
     engine = _turbomind.Engine(model.config, options, vision)
-    for weight in model.weights.values():
-        engine.load_weight(weight.name, weight.format, weight.shape, weight.data)
+    _load_weights(engine, model.weights.values(), checkpoint)
     return engine, engine.start()
 
 
@@ -73,10 +75,26 @@ def start_embedder(
     options = engine_options(config)
     options.session_len = options.session_len or source.max_text_len
     embedder = _turbomind.Embedder(source.config, options)
-    for weight in source.weights.values():
-        embedder.load_weight(weight.name, weight.format, weight.shape, weight.data)
+    _load_weights(embedder, source.weights.values(), checkpoint)
     embedder.start()
     return embedder
+
+
+def _load_weights(
+    engine: _turbomind.Engine | _turbomind.Embedder,
+    weights: Iterable[WeightSource],
+    checkpoint: Checkpoint,
+) -> None:
+    """Hands the weights over. The device has its own copy of what it was given, so the file's pages
+    go as they are read: the peak of memory is one copy of a large model, not two."""
+    bytes_read = 0
+    for weight in weights:
+        engine.load_weight(weight.name, weight.format, weight.shape, weight.data)
+        bytes_read += weight.data.nbytes
+        if bytes_read >= _PAGES_KEPT:
+            checkpoint.release_pages()
+            bytes_read = 0
+    checkpoint.release_pages()
 
 
 def _set_log_level(level: str | None) -> None:

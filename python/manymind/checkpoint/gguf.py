@@ -62,7 +62,7 @@ def _parse(path: Path, file: MappedFile) -> Checkpoint:
         config=metadata,
         tensors=tensors,
         chat_templates=_chat_templates(metadata),
-        on_close=file.close,
+        files=[file],
     )
 
 

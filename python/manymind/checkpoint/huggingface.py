@@ -28,10 +28,6 @@ def open_huggingface(folder: Path) -> Checkpoint:
     generation_config = folder / "generation_config.json"
     files: list[MappedFile] = []
 
-    def close() -> None:
-        while files:
-            files.pop().close()
-
     try:
         return Checkpoint(
             path=folder,
@@ -43,10 +39,11 @@ def open_huggingface(folder: Path) -> Checkpoint:
                 read_json_object(generation_config) if generation_config.is_file() else {}
             ),
             preprocessor_config=_preprocessor_config(folder),
-            on_close=close,
+            files=files,
         )
     except BaseException:
-        close()
+        for file in files:
+            file.close()
         raise
 
 

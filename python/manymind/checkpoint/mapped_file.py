@@ -30,6 +30,11 @@ class MappedFile:
             self._map.madvise(mmap.MADV_WILLNEED)  # read ahead while headers are being parsed
         self.data = memoryview(self._map)
 
+    def release_pages(self) -> None:
+        """Takes the file's pages out of this process's memory; reading one brings it back."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
+
     def close(self) -> None:
         """Unmaps the file now, or, while views of it are in use, when the last of them dies."""
         try:

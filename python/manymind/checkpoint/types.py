@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from manymind.checkpoint.formats import row_bytes
+from manymind.checkpoint.mapped_file import MappedFile
 
 CheckpointKind = Literal["huggingface", "gguf"]
 
@@ -47,6 +48,7 @@ class Checkpoint:
         chat_templates: Jinja sources by name; the usual one is called "default".
         generation_config: generation_config.json of a folder, else empty.
         preprocessor_config: settings of a folder's image processor, else empty.
+        files: the mapped files that the tensors are views of.
     """
 
     path: Path
@@ -56,12 +58,17 @@ class Checkpoint:
     chat_templates: Mapping[str, str] = field(default_factory=dict)
     generation_config: Mapping[str, Any] = field(default_factory=dict)
     preprocessor_config: Mapping[str, Any] = field(default_factory=dict)
-    on_close: Callable[[], None] = lambda: None
+    files: list[MappedFile] = field(default_factory=list)
 
     @property
     def chat_template(self) -> str | None:
         """The default chat template, or None for a base model without one."""
         return self.chat_templates.get("default")
+
+    def release_pages(self) -> None:
+        """Takes what was read of the files out of this process's memory; it can be read again."""
+        for file in self.files:
+            file.release_pages()
 
     def close(self) -> None:
         """Drops the tensors and unmaps the files; safe to call twice.
@@ -69,7 +76,8 @@ class Checkpoint:
         A file stays mapped while someone still holds a view of one of its tensors.
         """
         self.tensors = {}
-        self.on_close()
+        while self.files:
+            self.files.pop().close()
 
     def __enter__(self) -> Checkpoint:
         return self

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A loaded model is in memory once: the file's pages leave as the device takes their content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from manymind import EngineConfig
+from manymind.checkpoint import open_checkpoint
+from manymind.native import start_engine
+
+SMAPS = Path("/proc/self/smaps")
+
+
+def resident_bytes(path: Path) -> int:
+    """Bytes of ``path`` that this process has in memory by mapping it."""
+    total, inside = 0, False
+    for line in SMAPS.read_text().splitlines():
+        first, *rest = line.split()
+        if not first.endswith(":"):  # the header of a mapping
+            inside = line.endswith(str(path))
+        elif inside and first == "Rss:":
+            total += int(rest[0]) * 1024
+    return total
+
+
+def test_pages_can_be_released_and_read_again(smollm2_path: Path) -> None:
+    with open_checkpoint(smollm2_path) as checkpoint:
+        before = {name: bytes(tensor.data[:64]) for name, tensor in checkpoint.tensors.items()}
+        for tensor in checkpoint.tensors.values():
+            bytes(tensor.data)
+        assert resident_bytes(smollm2_path) > 50e6
+        checkpoint.release_pages()
+        assert resident_bytes(smollm2_path) == 0
+        for name, tensor in checkpoint.tensors.items():
+            assert bytes(tensor.data[:64]) == before[name]
+
+
+def test_loading_leaves_no_page_of_the_file(smollm2_path: Path) -> None:
+    with open_checkpoint(smollm2_path) as checkpoint:
+        engine, _ = start_engine(checkpoint, EngineConfig(num_kv_blocks=8, num_threads=1))
+        try:
+            assert resident_bytes(smollm2_path) < 1e6
+        finally:
+            engine.stop()
