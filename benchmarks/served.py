@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-_READY_SECONDS = 120.0
+_READY_SECONDS = 600.0  # vLLM compiles at its start
 _END_SECONDS = 60.0
 
 

@@ -299,12 +299,14 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=18090)
     parser.add_argument("--output-len", type=int, default=32, help="tokens")
     parser.add_argument("--json", type=Path, help="write numbers and samples there")
+    parser.add_argument("--threads", type=int, default=2, help="of the engine")
     parser.add_argument("--admitted", type=int, default=48, help="requests at once; beyond, 429")
     options = parser.parse_args()
     url = f"http://127.0.0.1:{options.port}"
     command = manymind_command(
         options.model, options.port, f"--max_concurrent_requests={options.admitted}",
         f"--max_batch_size={_BATCH}", f"--session_len={_SESSION}",
+        f"--num_threads={options.threads}",
     )  # fmt: skip
     with tempfile.TemporaryFile() as log, served(command, f"{url}/ready", log) as process:
         soak = Soak(url, process.pid, options.output_len, seed=1)
