@@ -139,16 +139,17 @@ void Stream::issue(Task task) {
   } else if (context_.settings().asynchronous) {
     waiting_.push_back(std::move(task));
   } else {
-    task();
+    Recorder::instance().may_run(task.op, true);
+    task.run();
   }
 }
 
-bool Stream::advance() {
-  if (waiting_.empty()) return false;
+bool Stream::advance(bool wait) {
+  if (waiting_.empty() || !Recorder::instance().may_run(waiting_.front().op, wait)) return false;
   const Task task = std::move(waiting_.front());
   waiting_.pop_front();
   try {
-    task();
+    task.run();
   } catch (...) {
     waiting_.clear();
     throw;
@@ -157,7 +158,7 @@ bool Stream::advance() {
 }
 
 void Stream::drain() {
-  while (advance()) {
+  while (advance(true)) {
   }
 }
 
@@ -205,18 +206,18 @@ void Event::record(Stream& stream) {
 
 void Event::wait(Stream& stream) {
   stream.issue([source = stream_, reached = reached_] {
-    while (!*reached && source->advance()) {
+    while (!*reached && source->advance(true)) {
     }
   });
 }
 
 void Event::synchronize() {
-  while (!*reached_ && stream_->advance()) {
+  while (!*reached_ && stream_->advance(true)) {
   }
 }
 
 bool Event::query() {
-  if (!*reached_) stream_->advance();
+  if (!*reached_) stream_->advance(false);
   return *reached_;
 }
 

@@ -61,20 +61,25 @@ class Context {
   uint64_t used_bytes_ = 0;
 };
 
-using Task = std::function<void()>;
+struct Task {
+  std::function<void()> run;
+  const char* op = "";  // which op it is; else empty
+};
 
 class Graph;
 
-// Tasks in order. Asynchronous streams keep them until somebody waits; a task's fault then ends that wait and drops
+// Tasks in order. Asynchronous streams keep them until somebody waits or asks; a task's fault then ends that and drops
 // the tasks behind it.
 class Stream {
  public:
   explicit Stream(Context& context) : context_(context) {}
 
   Context& context() { return context_; }
+  void issue(std::function<void()> work, const char* op = "") { issue(Task{std::move(work), op}); }
   void issue(Task task);
-  // Runs the oldest waiting task; false if there is none.
-  bool advance();
+  // Runs the oldest waiting task; false if there is none. One that is held (recorder.h) is waited for, or else counts
+  // as none.
+  bool advance(bool wait);
   void drain();
 
   void copy_async(void* dst, const void* src, size_t bytes, tm_copy_kind kind);

@@ -174,10 +174,12 @@ void issue(Stream& stream, const char* name, const Args& args) {
   if constexpr (std::is_same_v<Args, tm_kv_copy_blocks_args>) {
     issue_block_copies(stream, args);
   } else {
-    stream.issue([&context = stream.context(), name, args] {
-      Recorder::instance().record(name);
-      compute(context, args);
-    });
+    stream.issue(
+        [&context = stream.context(), name, args] {
+          Recorder::instance().record(name);
+          compute(context, args);
+        },
+        name);
   }
 }
 

@@ -25,11 +25,13 @@ std::shared_ptr<const EncoderItem> make_item(const Picture& picture) {
   return item;
 }
 
-// A scheduler with an encoder whose steps "run" by giving each sampling sequence a token.
+// A scheduler with an encoder whose steps "run" by giving each sampling sequence a token. Encoders in line are done by
+// the next step, others when a test says so.
 class Bench {
  public:
   Bench(int64_t max_tokens, const EncoderBudget& budget)
       : cache(256, 4, true),
+        in_line(!budget.overlapped),
         stage(budget),
         scheduler({.max_num_seqs = 8, .max_num_batched_tokens = max_tokens}, cache, &stage) {}
 
@@ -48,6 +50,7 @@ class Bench {
   }
 
   StepPlan step() {
+    if (in_line) stage.settle();
     StepPlan plan = scheduler.schedule(1.0);
     for (const ScheduledSequence& scheduled : plan.sequences) {
       Sequence& sequence = *scheduled.sequence;
@@ -58,6 +61,7 @@ class Bench {
   }
 
   KvCache cache;
+  const bool in_line;
   EncoderStage stage;
   Scheduler scheduler;
 
@@ -214,9 +218,76 @@ TEST(a_failed_step_leaves_no_embeddings) {
   Bench bench(100, {.rows = 100, .cache_rows = 100});
   const Picture picture{.begin = 0, .content = 'a', .tokens = 4, .patches = 4};
   bench.add(5, {picture});
-  bench.stage.discard(bench.step().id);
+  bench.step();
+  EXPECT(bench.stage.discard() == std::vector<std::string>{std::string(32, 'a')});
   bench.add(6, {picture});
   EXPECT_EQ(contents(bench.step()), "a");
+}
+
+TEST(what_is_encoded_in_line_spares_those_that_decode) {
+  Bench bench(100, {.rows = 100, .cache_rows = 200, .rows_beside_decodes = 20});
+  const SequencePtr talker = bench.add(5, {}, 10);
+  bench.step();
+  bench.add(50, {{.begin = 0, .content = 'a', .tokens = 10, .patches = 10},
+                 {.begin = 10, .content = 'b', .tokens = 10, .patches = 10},
+                 {.begin = 20, .content = 'c', .tokens = 10, .patches = 10},
+                 {.begin = 30, .content = 'd', .tokens = 10, .patches = 50}});
+  EXPECT_EQ(contents(bench.step()), "ab");
+  EXPECT_EQ(contents(bench.step()), "c");
+  EXPECT_EQ(contents(bench.step()), "d");  // one always fits
+  bench.scheduler.finish(talker, true);
+  bench.add(50, {{.begin = 0, .content = 'e', .tokens = 10, .patches = 40},
+                 {.begin = 10, .content = 'f', .tokens = 10, .patches = 40}});
+  EXPECT_EQ(contents(bench.step()), "ef");
+}
+
+TEST(an_overlapped_picture_waits_while_others_decode) {
+  Bench bench(100, {.rows = 100, .cache_rows = 100, .overlapped = true});
+  const SequencePtr talker = bench.add(5, {}, 10);
+  bench.step();
+  const SequencePtr a = bench.add(9, {{.begin = 2, .content = 'a', .tokens = 4, .patches = 20}});
+  StepPlan plan = bench.step();
+  EXPECT_EQ(contents(plan), "a");
+  EXPECT_EQ(count_of(plan, a), 2);  // the text before it
+  for (int i = 0; i < 3; ++i) {
+    plan = bench.step();
+    EXPECT_EQ(contents(plan), "");
+    EXPECT_EQ(count_of(plan, talker), 1);
+    EXPECT_EQ(count_of(plan, a), -1);
+  }
+  bench.stage.settle();
+  plan = bench.step();
+  EXPECT_EQ(count_of(plan, talker), 1);
+  EXPECT_EQ(count_of(plan, a), 7);
+}
+
+TEST(pictures_behind_one_that_is_encoded_go_with_it_and_others_wait) {
+  Bench bench(100, {.rows = 100, .cache_rows = 12, .overlapped = true});
+  const SequencePtr a = bench.add(10, {{.begin = 1, .content = 'a', .tokens = 4, .patches = 4},
+                                       {.begin = 5, .content = 'b', .tokens = 4, .patches = 4}});
+  EXPECT_EQ(contents(bench.step()), "ab");
+  const SequencePtr c = bench.add(6, {{.begin = 0, .content = 'c', .tokens = 6, .patches = 6}});
+  EXPECT_EQ(contents(bench.step()), "");
+  bench.scheduler.finish(a, true);
+  EXPECT_EQ(contents(bench.step()), "");  // nor is what is being written replaced
+  EXPECT(bench.stage.is_encoding());
+  bench.stage.settle();
+  EXPECT_EQ(contents(bench.step()), "c");
+  bench.stage.settle();
+  EXPECT_EQ(count_of(bench.step(), c), 6);
+}
+
+TEST(overlapped_pictures_that_fill_everything_still_get_on) {
+  Bench bench(4, {.rows = 8, .cache_rows = 8, .overlapped = true});
+  std::vector<SequencePtr> sequences;
+  for (const char content : {'a', 'b', 'c'}) {
+    sequences.push_back(bench.add(9, {{.begin = 0, .content = content, .tokens = 8, .patches = 8}}));
+  }
+  for (int step = 0; step < 60; ++step) {
+    bench.step();
+    if (step % 3 == 0) bench.stage.settle();
+  }
+  for (const SequencePtr& sequence : sequences) EXPECT(sequence->state == SequenceState::kFinished);
 }
 
 // A text-only config that everything below fits.

@@ -87,22 +87,39 @@ class VisionFixture : public NullHooks {
 
   // Answers in the order of the ids.
   std::vector<std::vector<int32_t>> finish(const std::vector<uint64_t>& ids) {
-    std::map<uint64_t, std::vector<int32_t>> answers;
-    size_t finished = 0;
-    while (finished < ids.size()) {
-      for (const Output& output : engine.poll(std::chrono::milliseconds(100))) {
-        auto& answer = answers[output.request_id];
-        answer.insert(answer.end(), output.token_ids.begin(), output.token_ids.end());
-        finished += output.finished;
-        failed |= output.finish_reason == FinishReason::kError;
-      }
-    }
     std::vector<std::vector<int32_t>> ordered;
-    for (const uint64_t id : ids) ordered.push_back(answers[id]);
+    for (const uint64_t id : ids) {
+      wait([&] { return ended.count(id) > 0; });
+      ordered.push_back(answers[id]);
+    }
     return ordered;
   }
 
+  // Reads outputs until it is so; fails if that takes too long.
+  void wait(const std::function<bool()>& is_so) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!is_so() && std::chrono::steady_clock::now() < deadline) {
+      for (const Output& output : engine.poll(std::chrono::milliseconds(1))) {
+        auto& answer = answers[output.request_id];
+        answer.insert(answer.end(), output.token_ids.begin(), output.token_ids.end());
+        if (output.finished) ended[output.request_id] = output.finish_reason;
+        failed |= output.finish_reason == FinishReason::kError;
+      }
+    }
+    EXPECT(is_so());
+  }
+
+  // Submits a picture and waits until its encode is held.
+  uint64_t submit_held(const Question& asked) {
+    null.hold("attention_dense");
+    const uint64_t id = submit(asked);
+    wait([&] { return engine.stats().media_encoded == 1; });
+    return id;
+  }
+
   Engine engine;
+  std::map<uint64_t, std::vector<int32_t>> answers;
+  std::map<uint64_t, FinishReason> ended;
   bool failed = false;
 };
 
@@ -163,6 +180,94 @@ TEST(a_fault_while_encoding_ends_only_its_step) {
     // What the failed step was to write is not taken for embeddings.
     EXPECT_TOKENS(fixture.ask(question(1)), expected);
   }
+}
+
+// Streams that run beside each other, on a device whose memory the host cannot reach.
+EngineOptions overlapped_options() {
+  return null_options({{"tokens", "context"}, {"asynchronous", "1"}, {"host_accessible", "0"}});
+}
+
+TEST(others_decode_while_a_picture_is_encoded) {
+  const std::vector<int32_t> expected = answer_alone(1);
+  VisionFixture fixture(overlapped_options());
+  const std::vector<int32_t> prompt = make_prompt(30, 7);
+  const uint64_t before = fixture.engine.submit(prompt, greedy(200), {});
+  fixture.wait([&] { return !fixture.answers[before].empty(); });
+  const uint64_t asked = fixture.submit_held(question(1));
+  // What comes meanwhile is not held up, either.
+  const uint64_t meanwhile = fixture.engine.submit(prompt, greedy(20), {});
+  EXPECT_TOKENS(fixture.finish({before, meanwhile})[0], predict(prompt, 200));
+  EXPECT_TOKENS(fixture.answers[meanwhile], predict(prompt, 20));
+  EXPECT_EQ(fixture.null.count("attention_dense"), 0);
+  EXPECT(fixture.answers[asked].empty());
+  fixture.null.release();
+  EXPECT_TOKENS(fixture.finish({asked})[0], expected);
+}
+
+TEST(a_request_can_be_cancelled_while_its_picture_is_encoded) {
+  const std::vector<int32_t> expected = answer_alone(1);
+  VisionFixture fixture(overlapped_options());
+  const uint64_t asked = fixture.submit_held(question(1));
+  fixture.engine.cancel(asked);
+  fixture.finish({asked});
+  EXPECT(fixture.ended[asked] == FinishReason::kCancelled);
+  fixture.null.release();
+  // The embeddings serve who asks next.
+  EXPECT_TOKENS(fixture.ask(question(1)), expected);
+  EXPECT_EQ(fixture.engine.stats().media_encoded, 1);
+}
+
+TEST(a_fault_of_the_encoder_ends_only_those_that_wait_for_it) {
+  const std::vector<int32_t> expected = answer_alone(1);
+  const std::vector<int32_t> prompt = make_prompt(30, 7);
+  for (const char* call : {"attention_dense", "layer_norm"}) {
+    VisionFixture fixture(overlapped_options());
+    const uint64_t talker = fixture.engine.submit(prompt, greedy(200), {});
+    fixture.wait([&] { return !fixture.answers[talker].empty(); });
+    const uint64_t asked = fixture.submit_held(question(1));
+    fixture.null.fail(call, 1, TM_DEVICE_ERROR);
+    fixture.null.release();
+    fixture.finish({asked});
+    EXPECT(fixture.ended[asked] == FinishReason::kError);
+    EXPECT_TOKENS(fixture.finish({talker})[0], predict(prompt, 200));
+    EXPECT_TOKENS(fixture.ask(question(1)), expected);
+    EXPECT_EQ(fixture.engine.stats().failed_steps, 0);
+  }
+}
+
+TEST(a_device_lost_by_the_encoder_is_opened_again) {
+  const std::vector<int32_t> expected = answer_alone(1);
+  VisionFixture fixture(overlapped_options());
+  const uint64_t asked = fixture.submit_held(question(1));
+  fixture.null.fail("attention_dense", 1, TM_DEVICE_LOST);
+  fixture.null.release();
+  fixture.finish({asked});
+  EXPECT(fixture.ended[asked] == FinishReason::kError);
+  EXPECT_TOKENS(fixture.ask(question(1)), expected);
+  EXPECT_EQ(fixture.engine.stats().device_recoveries, 1);
+}
+
+TEST(a_failed_step_takes_an_encode_on_its_way_along) {
+  const std::vector<int32_t> expected = answer_alone(1);
+  VisionFixture fixture(overlapped_options());
+  const uint64_t asked = fixture.submit_held(question(1));
+  fixture.null.fail("sample", 1, TM_DEVICE_ERROR);
+  const uint64_t text = fixture.engine.submit(make_prompt(30, 7), greedy(20), {});
+  fixture.wait([&] { return fixture.null.count("sample") == 1; });
+  fixture.null.release();
+  EXPECT_TOKENS(fixture.finish({text, asked})[1], expected);
+  EXPECT(fixture.ended[text] == FinishReason::kError);
+  EXPECT_EQ(fixture.engine.stats().media_encoded, 2);
+}
+
+TEST(an_engine_may_end_while_a_picture_is_encoded) {
+  VisionFixture fixture(overlapped_options());
+  const uint64_t asked = fixture.submit_held(question(1));
+  fixture.engine.cancel(asked);
+  fixture.finish({asked});
+  fixture.null.release();
+  fixture.engine.stop(Engine::StopMode::kDrain);
+  EXPECT_EQ(fixture.null.count("attention_dense"), 1);
 }
 
 TEST(a_picture_beyond_the_budget_is_refused_at_submission) {

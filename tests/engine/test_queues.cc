@@ -23,12 +23,14 @@ bool readable(int fd) {
   return ::poll(&entry, 1, 0) == 1;
 }
 
+constexpr std::chrono::microseconds kNoPatience(0);
+
 TEST(submit_queue_is_bounded) {
   SubmitQueue queue(2);
   queue.submit(std::make_shared<Request>());
   queue.submit(std::make_shared<Request>());
   EXPECT_ERROR(queue.submit(std::make_shared<Request>()), ErrorCode::kQueueFull, "max_queue_size = 2");
-  EXPECT_EQ(queue.take(false).requests.size(), 2U);
+  EXPECT_EQ(queue.take(kNoPatience).requests.size(), 2U);
   // Taken is not scheduled yet.
   EXPECT_ERROR(queue.submit(std::make_shared<Request>()), ErrorCode::kQueueFull, "found 2");
   queue.release_places(1);
@@ -40,15 +42,15 @@ TEST(closed_submit_queue_says_why) {
   queue.close(SubmitQueue::Closing::kDrain, ErrorCode::kCancelled, "stopped");
   queue.close(SubmitQueue::Closing::kCancel, ErrorCode::kDeviceLost, "lost");
   EXPECT_ERROR(queue.submit(std::make_shared<Request>()), ErrorCode::kCancelled, "stopped");
-  EXPECT(queue.take(true).closing == SubmitQueue::Closing::kCancel);
+  EXPECT(queue.take(std::nullopt).closing == SubmitQueue::Closing::kCancel);
   // The demand stays.
-  EXPECT(queue.take(false).closing == SubmitQueue::Closing::kCancel);
+  EXPECT(queue.take(kNoPatience).closing == SubmitQueue::Closing::kCancel);
 }
 
 TEST(submit_queue_wakes_the_engine) {
   SubmitQueue queue(2);
   std::thread caller([&] { queue.cancel(7); });
-  const SubmitQueue::Mail mail = queue.take(true);
+  const SubmitQueue::Mail mail = queue.take(std::nullopt);
   caller.join();
   EXPECT_EQ(mail.cancelled.size(), 1U);
 }

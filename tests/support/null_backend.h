@@ -25,6 +25,8 @@ class NullBackend {
   void fail(const char* call, int64_t nth, tm_status status) const {
     hook<void (*)(const char*, int64_t, int32_t)>("tm_null_fail")(call, nth, status);
   }
+  void hold(const char* op) const { hook<void (*)(const char*)>("tm_null_hold")(op); }
+  void release() const { hook<void (*)()>("tm_null_release")(); }
   int64_t count(const char* call) const { return hook<int64_t (*)(const char*)>("tm_null_count")(call); }
 
  private:

@@ -15,6 +15,8 @@ constexpr int64_t kMinLogitsRows = 32;
 
 // 3.2 million pixels in patches of 14 x 14.
 constexpr int64_t kDefaultEncoderPatches = 16384;
+// A tile of 448 x 448 pixels in such patches.
+constexpr int64_t kPatchesBesideDecodes = 1024;
 constexpr int64_t kDefaultCachedPictures = 4;  // of the largest size
 constexpr int64_t kDefaultEncoderCacheBytes = int64_t{256} << 20;
 
@@ -83,7 +85,7 @@ int32_t resolve_block_size(int32_t value, const tm_device_props& props) {
 }
 
 void resolve_encoder(const EngineOptions& options, const DecoderConfig& model, const EncoderConfig& encoder,
-                     ResolvedOptions& resolved) {
+                     const tm_device_props& props, ResolvedOptions& resolved) {
   const int64_t merge_size = encoder.projector.merge_size;
   int64_t rows = options.max_encoder_patches;
   if (rows == 0) {
@@ -100,7 +102,9 @@ void resolve_encoder(const EngineOptions& options, const DecoderConfig& model, c
   const int64_t cache_rows = options.encoder_cache_bytes ? options.encoder_cache_bytes / row_bytes : automatic;
   check(cache_rows > 0, ErrorCode::kInvalidArgument, "encoder_cache_bytes: expected room for an embedding of ",
         row_bytes, " bytes, found ", options.encoder_cache_bytes);
-  resolved.encoder_budget = {.rows = rows, .cache_rows = cache_rows};
+  resolved.encoder_budget = {.rows = rows, .cache_rows = cache_rows, .overlapped = props.asynchronous != 0};
+  // In line, what is encoded in a step adds to the time between the tokens of those that decode.
+  if (!props.asynchronous) resolved.encoder_budget.rows_beside_decodes = kPatchesBesideDecodes;
   if (!model.bidirectional_media) return;
   // What decoding sequences leave of a step at least, so that pictures always come in.
   const int64_t left = options.max_num_batched_tokens - options.max_num_seqs + 1;
@@ -140,7 +144,7 @@ ResolvedOptions resolve_options(const EngineOptions& options, const DecoderConfi
   resolved.decoder.max_seqs = options.max_num_seqs;
   resolved.decoder.max_logits_rows = std::max<int64_t>(options.max_num_seqs, kMinLogitsRows);
   resolved.decoder.max_context = session_len;
-  if (encoder) resolve_encoder(options, model, *encoder, resolved);
+  if (encoder) resolve_encoder(options, model, *encoder, props, resolved);
   return resolved;
 }
 

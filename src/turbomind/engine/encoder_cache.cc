@@ -10,32 +10,49 @@ EncoderCache::EncoderCache(int64_t num_rows) : num_rows_(num_rows), free_(static
   std::iota(free_.rbegin(), free_.rend(), 0);
 }
 
-const std::vector<int32_t>* EncoderCache::find(const std::string& digest, uint64_t step) {
+const EncoderCache::Entry* EncoderCache::find(const std::string& digest, uint64_t step) {
   const auto found = entries_.find(digest);
   if (found == entries_.end()) return nullptr;
   use(found, step);
-  return &found->second.rows;
+  return &found->second;
 }
 
-const std::vector<int32_t>* EncoderCache::reserve(const std::string& digest, int64_t num_rows, uint64_t step) {
+const EncoderCache::Entry* EncoderCache::reserve(const std::string& digest, int64_t num_rows, uint64_t step) {
+  std::vector<Entries::iterator> leaving;
   int64_t available = static_cast<int64_t>(free_.size());
   for (auto it = by_use_.begin(); it != by_use_.end() && available < num_rows; ++it) {
     const Entry& entry = it->second->second;
-    if (entry.last_used < step) available += static_cast<int64_t>(entry.rows.size());
+    if (entry.last_used == step || !entry.written) continue;
+    available += static_cast<int64_t>(entry.rows.size());
+    leaving.push_back(it->second);
   }
   if (available < num_rows) return nullptr;
-  // In order of use, what this step reads comes last.
-  while (static_cast<int64_t>(free_.size()) < num_rows) remove(by_use_.begin()->second);
+  for (const Entries::iterator entry : leaving) remove(entry);
   const auto entry = entries_.try_emplace(digest).first;
   entry->second.rows.assign(free_.end() - num_rows, free_.end());
   free_.resize(free_.size() - static_cast<size_t>(num_rows));
-  entry->second.written = step;
+  ++num_unwritten_;
   use(entry, step);
-  return &entry->second.rows;
+  return &entry->second;
 }
 
-void EncoderCache::discard(uint64_t step) {
-  for (auto it = entries_.begin(); it != entries_.end();) it = it->second.written == step ? remove(it) : std::next(it);
+void EncoderCache::settle() {
+  for (auto& [digest, entry] : entries_) entry.written = true;
+  num_unwritten_ = 0;
+}
+
+std::vector<std::string> EncoderCache::discard() {
+  std::vector<std::string> digests;
+  for (auto it = entries_.begin(); it != entries_.end();) {
+    if (it->second.written) {
+      ++it;
+      continue;
+    }
+    digests.push_back(it->first);
+    it = remove(it);
+  }
+  num_unwritten_ = 0;
+  return digests;
 }
 
 void EncoderCache::use(Entries::iterator entry, uint64_t step) {

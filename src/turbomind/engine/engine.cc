@@ -80,7 +80,9 @@ struct Engine::Impl {
 void Engine::Impl::make_decoders() {
   ranks->run([this](Rank& rank, int32_t) {
     rank.decoder = std::make_unique<Decoder>(model, resolved.decoder, rank.device, rank.stream, rank.comm.get());
-    if (vision) rank.encoder = std::make_unique<Encoder>(*vision, resolved.encoder, rank.device, rank.stream);
+    if (!vision) return;
+    rank.encoder_stream = std::make_unique<Stream>(rank.device);
+    rank.encoder = std::make_unique<Encoder>(*vision, resolved.encoder, rank.device, *rank.encoder_stream);
   });
 }
 
@@ -103,7 +105,7 @@ void Engine::Impl::prepare_ranks() {
     rank.decoder->finish_loading();
     if (rank.encoder) {
       rank.encoder->finish_loading();
-      rank.encoder_runner = std::make_unique<EncoderRunner>(*rank.encoder, rank.device, rank.stream,
+      rank.encoder_runner = std::make_unique<EncoderRunner>(*rank.encoder, rank.device, *rank.encoder_stream,
                                                             resolved.encoder_budget, resolved.decoder.max_tokens);
     }
     rank.runner =

@@ -2,6 +2,7 @@
 #include "turbomind/engine/engine_loop.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <new>
 #include <optional>
@@ -17,6 +18,8 @@ namespace {
 // Attempts to open a lost device again, without a step in between that worked.
 constexpr int kMaxRecoveries = 3;
 constexpr std::chrono::milliseconds kRecoveryPause(200);
+// Between looks at encoders while there is nothing else to do.
+constexpr std::chrono::microseconds kEncoderPause(200);
 constexpr const char* kOutOfMemory = "engine: out of host memory";
 
 double seconds_now() {
@@ -75,6 +78,7 @@ void EngineLoop::run() {
     }
   }
   outputs_.close();
+  await_encoders();
 }
 
 void EngineLoop::survive() {
@@ -98,7 +102,10 @@ bool EngineLoop::turn() {
   const bool idle = requests_.empty() && flights_.empty();
   // What a failure left unread comes first.
   if (num_received_ == mail_.requests.size()) {
-    mail_ = inbox_.take(idle && closing_ == SubmitQueue::Closing::kOpen);
+    std::optional<std::chrono::microseconds> patience(0);
+    if (has_nothing_but_encodes_) patience = kEncoderPause;
+    if (idle && closing_ == SubmitQueue::Closing::kOpen) patience.reset();
+    mail_ = inbox_.take(patience);
     num_received_ = 0;
   }
   receive();
@@ -150,15 +157,24 @@ void EngineLoop::expire_deadlines(double now) {
 void EngineLoop::step() {
   const double now = seconds_now();
   expire_deadlines(now);
+  poll_encoders();
   StepPlan plan;
   {
     const Stopwatch watch(counters_.schedule_seconds);
     plan = scheduler_->schedule(now);
   }
+  std::vector<EncodeJob> encodes;
+  if (config_.encoder && config_.encoder->overlapped) encodes = std::exchange(plan.encodes, {});
   const bool planned = !plan.sequences.empty();
-  if (!planned && flights_.empty()) return fail_unservable();
+  has_nothing_but_encodes_ = !planned && flights_.empty() && is_encoding();
+  if (!planned && flights_.empty() && !is_encoding()) return fail_unservable();
   try {
-    if (planned) issue(std::move(plan));
+    if (planned) {
+      issue(std::move(plan));
+    } else {
+      issue_copies(plan.copies);
+    }
+    start_encodes(encodes);
     if (flights_.size() > config_.look_ahead || (!planned && !flights_.empty())) resolve();
   } catch (...) {
     fail_flights(current_error());
@@ -197,6 +213,38 @@ void EngineLoop::issue(StepPlan plan) {
   if (!batch->sampling.guided.empty()) guide_draws(flight);
   const Stopwatch watch(counters_.execute_seconds);
   ranks_.run([&](Rank& rank, int32_t) { rank.runner->issue_sampling(batch->sampling); });
+}
+
+void EngineLoop::issue_copies(const std::vector<BlockCopy>& copies) {
+  if (copies.empty()) return;
+  try {
+    ranks_.run([&](Rank& rank, int32_t) { rank.runner->copy_blocks(copies); });
+  } catch (...) {
+    fail_everything(current_error());
+  }
+}
+
+void EngineLoop::start_encodes(const std::vector<EncodeJob>& jobs) {
+  if (jobs.empty()) return;
+  try {
+    const Stopwatch watch(counters_.execute_seconds);
+    ranks_.run([&](Rank& rank, int32_t) { rank.encoder_runner->encode(jobs); });
+  } catch (...) {
+    fail_encodes(current_error());
+  }
+}
+
+void EngineLoop::poll_encoders() {
+  if (!is_encoding()) return;
+  try {
+    std::atomic<bool> done = true;
+    ranks_.run([&](Rank& rank, int32_t) {
+      if (!rank.encoder_runner->is_done()) done = false;
+    });
+    if (done) encoder_stage_->settle();
+  } catch (...) {
+    fail_encodes(current_error());
+  }
 }
 
 void EngineLoop::issue_forward(const StepBatch& batch, Flight& flight) {
@@ -310,21 +358,51 @@ void EngineLoop::fail_flights(const Error& error) {
   for (const Flight& flight : flights) {
     for (const ScheduledSequence& scheduled : flight.plan.sequences) fail(scheduled.sequence, error);
   }
-  for (const Flight& flight : flights) {
-    kv_cache_->discard(flight.plan.id);
-    if (encoder_stage_) encoder_stage_->discard(flight.plan.id);
-  }
+  for (const Flight& flight : flights) kv_cache_->discard(flight.plan.id);
+  if (encoder_stage_) encoder_stage_->discard();
   if (error.code() == ErrorCode::kDeviceLost) return fail_everything(error);
   reset_runners();
 }
 
+void EngineLoop::fail_encodes(const Error& error) {
+  log(LogLevel::kError, "pictures could not be encoded, their requests end: ", error.what());
+  if (error.code() == ErrorCode::kDeviceLost) return fail_everything(error);
+  const std::vector<std::string> lost = encoder_stage_->discard();
+  const std::vector<SequencePtr> running = scheduler_->running();
+  for (const SequencePtr& sequence : running) {
+    const std::vector<MediaSpan>& spans = sequence->request->media.spans;
+    const bool waits = std::any_of(spans.begin(), spans.end(), [&](const MediaSpan& span) {
+      return span.end() > sequence->num_computed &&
+             std::find(lost.begin(), lost.end(), span.item->digest) != lost.end();
+    });
+    if (waits) fail(sequence, error);
+  }
+  reset_ranks([](Rank& rank) { rank.encoder_runner->reset(); });
+}
+
 void EngineLoop::reset_runners() {
   builder_.reset();
+  reset_ranks([](Rank& rank) {
+    rank.runner->reset();
+    if (rank.encoder_runner) rank.encoder_runner->reset();
+  });
+}
+
+void EngineLoop::reset_ranks(const std::function<void(Rank&)>& reset) {
   try {
-    ranks_.run([](Rank& rank, int32_t) { rank.runner->reset(); });
+    ranks_.run([&](Rank& rank, int32_t) { reset(rank); });
   } catch (...) {
     const Error error = current_error();
-    fail_everything({ErrorCode::kDeviceLost, std::string("after a failed step: ") + error.what()});
+    fail_everything({ErrorCode::kDeviceLost, std::string("after a failure: ") + error.what()});
+  }
+}
+
+void EngineLoop::await_encoders() {
+  if (!is_encoding()) return;
+  try {
+    ranks_.run([](Rank& rank, int32_t) { rank.encoder_runner->reset(); });
+  } catch (...) {
+    log(LogLevel::kWarning, "encoder: ", current_error().what());
   }
 }
 

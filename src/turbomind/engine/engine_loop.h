@@ -68,6 +68,15 @@ class EngineLoop {
 
   void step();
   void issue(StepPlan plan);
+  // For sequences that were admitted and wait for an encoder: copies do not wait for their first step.
+  void issue_copies(const std::vector<BlockCopy>& copies);
+  // Sets the encoders to work beside the steps.
+  void start_encodes(const std::vector<EncodeJob>& jobs);
+  // Pictures whose encoder is done may be read from here on.
+  void poll_encoders();
+  // The running sequences that wait for what was being encoded end with the error; steps go on.
+  void fail_encodes(const Error& error);
+  bool is_encoding() const { return encoder_stage_ && encoder_stage_->is_encoding(); }
   void issue_forward(const StepBatch& batch, Flight& flight);
   // Masks for the draws of the step being issued; first reads the step before it.
   void guide_draws(const Flight& flight);
@@ -88,6 +97,9 @@ class EngineLoop {
   bool recover_device();
   // Idle streams and no step on its way; the device counts as lost where that fails, too.
   void reset_runners();
+  void reset_ranks(const std::function<void(Rank&)>& reset);
+  // Until nothing uses the encoders' memory any more.
+  void await_encoders();
   void fail(const SequencePtr& sequence, const Error& error);
   // A sequence has ended; counter counts its request if it was the last.
   void settle(Sequence& sequence, int64_t EngineStats::* counter);
@@ -105,8 +117,9 @@ class EngineLoop {
   BatchBuilder builder_;
   OutputCollector collector_;
   RequestTable requests_;
-  SubmitQueue::Mail mail_;   // taken from the inbox
-  size_t num_received_ = 0;  // of its requests
+  SubmitQueue::Mail mail_;                // taken from the inbox
+  size_t num_received_ = 0;               // of its requests
+  bool has_nothing_but_encodes_ = false;  // to do until an encoder is done
   std::deque<Flight> flights_;
   SubmitQueue::Closing closing_ = SubmitQueue::Closing::kOpen;
   EngineStats counters_;

@@ -28,10 +28,13 @@ struct MediaInput {
 
 // What an item may be at most.
 struct EncoderBudget {
-  int64_t rows = 0;        // patches of one step, so of one item
+  int64_t rows = 0;        // patches encoded at once, so of one item
   int64_t cache_rows = 0;  // embeddings on the device at once
   // Tokens, where all of an item's are computed in one step, as they see each other; 0: steps may cut items.
   int64_t whole_tokens = 0;
+  bool overlapped = false;  // the encoder works beside the decoder; else in line with it
+  // Patches of a step in which sequences decode, where they would wait for them; one item at least is encoded.
+  int64_t rows_beside_decodes = INT64_MAX;
 };
 
 // What positions on axes are ahead of the number of a token that follows the prompt.

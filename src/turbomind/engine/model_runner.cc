@@ -52,9 +52,7 @@ std::vector<GroupRows> ModelRunner::issue_forward(const StepBatch& batch) {
   if (slot.issued) slot.done.synchronize();
   slot.issued = true;
   slot.samples = batch.sampling.rows() > 0;
-  if (!batch.copies.empty()) {
-    decoder_.copy_kv_blocks(&batch.copies.front().source, static_cast<int64_t>(batch.copies.size()));
-  }
+  copy_blocks(batch.copies);
   if (encoder_) encoder_->encode(batch.encodes);
   const int64_t padded = padded_size(batch);
   upload(batch, padded);
@@ -65,6 +63,10 @@ std::vector<GroupRows> ModelRunner::issue_forward(const StepBatch& batch) {
     run_eager(batch, rows);
   }
   return rows;
+}
+
+void ModelRunner::copy_blocks(const std::vector<BlockCopy>& copies) {
+  if (!copies.empty()) decoder_.copy_kv_blocks(&copies.front().source, static_cast<int64_t>(copies.size()));
 }
 
 void ModelRunner::issue_sampling(const SamplingBatch& batch) {
@@ -140,7 +142,7 @@ void ModelRunner::update_plan(const StepBatch& batch, int64_t padded) {
 void ModelRunner::run_eager(const StepBatch& batch, std::vector<GroupRows>& rows) {
   StepInput input = step_input();
   if (!batch.media_rows.empty()) {
-    input.embeddings = encoder_->gather(decoder_.ops(), media_rows_);
+    input.embeddings = encoder_->gather(decoder_.ops(), stream_, media_rows_);
     input.embedding_rows = media_tokens_;
   }
   hidden_ = decoder_.forward(input);
@@ -190,12 +192,7 @@ void ModelRunner::forward(CapturedStep& step) {
 void ModelRunner::reset() {
   issue_slot_ = collect_slot_ = 0;
   for (Slot& slot : slots_) slot.issued = false;
-  try {
-    stream_.synchronize();
-  } catch (const Error& error) {
-    if (error.code() == ErrorCode::kDeviceLost) throw;
-    log(LogLevel::kWarning, "after a failed step: ", error.what());
-  }
+  stream_.settle();
 }
 
 }  // namespace turbomind

@@ -24,6 +24,8 @@ class ModelRunner {
   // pictures.
   ModelRunner(Decoder& decoder, EncoderRunner* encoder, const Device& device, Stream& stream, bool fetches);
 
+  // The copies that a step begins with; by themselves where a plan has nothing else.
+  void copy_blocks(const std::vector<BlockCopy>& copies);
   // A step is issued in two parts: all up to the logits, then the draws. In between, a step issued earlier may be
   // collected, for masks that depend on its tokens. The batch may change once the second returns. At most two steps may
   // be issued and not collected.

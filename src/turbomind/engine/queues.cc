@@ -43,9 +43,14 @@ void SubmitQueue::close(Closing closing, ErrorCode code, const std::string& mess
   filled_.notify_one();
 }
 
-SubmitQueue::Mail SubmitQueue::take(bool wait) {
+SubmitQueue::Mail SubmitQueue::take(std::optional<std::chrono::microseconds> patience) {
   std::unique_lock lock(mutex_);
-  if (wait) filled_.wait(lock, [&] { return has_news_; });
+  const auto has_news = [&] { return has_news_; };
+  if (!patience) {
+    filled_.wait(lock, has_news);
+  } else if (patience->count() > 0) {
+    filled_.wait_for(lock, *patience, has_news);
+  }
   has_news_ = false;
   const Closing closing = mail_.closing;
   return std::exchange(mail_, Mail{.closing = closing});

@@ -38,8 +38,9 @@ class SubmitQueue {
   // No request is taken any more; submit() throws this. A second call may turn a drain into a cancel, not back.
   void close(Closing closing, ErrorCode code, const std::string& message);
 
-  // Engine thread: everything since the last call. wait: sleeps until there is something.
-  Mail take(bool wait);
+  // Engine thread: everything since the last call. Sleeps so long at most until there is something; none: for as long
+  // as that takes.
+  Mail take(std::optional<std::chrono::microseconds> patience);
   // Engine thread: so many requests no longer wait for their first step.
   void release_places(int64_t count);
 

@@ -27,7 +27,9 @@ struct Rank {
   Stream stream;
   std::unique_ptr<Comm> comm;  // null for one rank
   std::unique_ptr<Decoder> decoder;
-  std::unique_ptr<Encoder> encoder;               // null for a model that takes no pictures, as the next
+  // What works beside the decoder where the device allows; null for a model that takes no pictures, as the next two.
+  std::unique_ptr<Stream> encoder_stream;
+  std::unique_ptr<Encoder> encoder;
   std::unique_ptr<EncoderRunner> encoder_runner;  // from prepare on, as the next
   std::unique_ptr<ModelRunner> runner;
 };

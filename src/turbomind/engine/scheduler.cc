@@ -18,10 +18,11 @@ StepPlan Scheduler::schedule(double now) {
   StepPlan plan;
   plan.id = step_ + 1;
   budget_ = limits_.max_num_batched_tokens;
-  if (encoder_) encoder_->begin_step(plan.id);
+  if (encoder_) encoder_->begin_step();
   make_room_for_urgent();
   const int64_t preemptions = num_preemptions_;
   schedule_decodes(plan);
+  if (encoder_ && !plan.sequences.empty()) encoder_->spare_decodes();
   // Blocks are short: what was just given back is for the running ones.
   schedule_prompts(plan, num_preemptions_ == preemptions, now);
   plan.copies = kv_cache_.take_copies();

@@ -26,7 +26,7 @@ struct StepPlan {
   uint64_t id = 0;  // counted from 1
   std::vector<ScheduledSequence> sequences;
   std::vector<BlockCopy> copies;   // before the step
-  std::vector<EncodeJob> encodes;  // likewise
+  std::vector<EncodeJob> encodes;  // likewise, or beside it: see EncoderBudget::overlapped
   int64_t num_tokens = 0;
 };
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "turbomind/runtime/device.h"
 
+#include "turbomind/core/log.h"
+
 namespace turbomind {
 namespace {
 
@@ -84,6 +86,15 @@ void Stream::memset(void* dst, int value, size_t bytes) {
 
 void Stream::synchronize() {
   plugin().check_status(plugin().device().stream_synchronize(handle()), "stream_synchronize");
+}
+
+void Stream::settle() {
+  try {
+    synchronize();
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kDeviceLost) throw;
+    log(LogLevel::kWarning, "after a failure: ", error.what());
+  }
 }
 
 void Stream::capture_begin() {

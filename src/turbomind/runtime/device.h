@@ -110,6 +110,8 @@ class Stream {
   void memset(void* dst, int value, size_t bytes);
   // Also reports errors of earlier asynchronous work.
   void synchronize();
+  // After a failure: waits until nothing is on its way; what goes wrong meanwhile is logged. Throws kDeviceLost only.
+  void settle();
 
   // Ops issued between the two are recorded, not run. Throws kUnsupported where the backend cannot capture.
   void capture_begin();
