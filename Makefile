@@ -116,6 +116,6 @@ $(BUILD)/torch-npu/site/.ready: | $(BIN)/python
 	$(PIP) --no-deps --target $(BUILD)/torch-npu/site "$(TORCH_NPU)" pyyaml
 	touch $@
 
-$(VENV)/.reference-stack: | $(BIN)/python
-	$(PIP) "$(TORCH)" transformers sentencepiece protobuf
+$(VENV)/.reference-stack: requirements-reference.txt | $(BIN)/python
+	$(PIP) "$(TORCH)" -r requirements-reference.txt
 	touch $@

@@ -28,7 +28,7 @@ import reference_text as text_reference  # noqa: E402
 from make_embedding_golden import make_embeddings  # noqa: E402
 from make_tiny_checkpoints import VOCAB_SIZE, make_all  # noqa: E402
 from make_tiny_vlms import make_vlms  # noqa: E402
-from make_vision_golden import make_preprocessed, make_vlm_logits  # noqa: E402
+from make_vision_golden import make_preprocessed, make_videos, make_vlm_logits  # noqa: E402
 from reference import load_reference  # noqa: E402
 
 SEQUENCE_LENGTH = 48  # longer than the attention windows of the tiny models
@@ -41,6 +41,7 @@ def make_golden(folder: Path, models: dict[str, Path]) -> None:
     make_formats(folder)
     make_texts(folder, models)
     make_preprocessed(folder)
+    make_videos(folder)
     make_vlms(folder / "vision" / "tiny", (_GOLDEN / "text.txt").read_text(encoding="utf-8"))
     make_vlm_logits(folder)
     make_embeddings(folder, models["minilm"])

@@ -84,12 +84,14 @@ def chat_template(image: str, video: str = "") -> str:
 
 @dataclass(frozen=True)
 class TinyVlm:
-    """``config``: as transformers' configuration class ``config_class`` takes it."""
+    """``config``: as transformers' configuration class ``config_class`` takes it. ``video``: of the
+    video processor; None = as ``preprocessor``."""
 
     config_class: str
     config: dict[str, Any]
     preprocessor: dict[str, Any]
     template: str
+    video: dict[str, Any] | None = None
 
 
 _QWEN_TEMPLATE = chat_template(
@@ -127,7 +129,9 @@ _SIGLIP = {
 }
 
 
-def _idefics3(config_class: str, longest_edge: int, tied: bool) -> TinyVlm:
+def _idefics3(
+    config_class: str, longest_edge: int, tied: bool, video: dict[str, Any] | None = None
+) -> TinyVlm:
     text = {**_TEXT, "model_type": "llama", "tie_word_embeddings": tied}
     return TinyVlm(
         config_class,
@@ -145,7 +149,16 @@ def _idefics3(config_class: str, longest_edge: int, tied: bool) -> TinyVlm:
             **HALF,
         },
         chat_template("<image>"),
+        video,
     )
+
+
+_SMOLVLM_VIDEO = {
+    "do_sample_frames": True,
+    "max_image_size": {"longest_edge": 16},
+    "video_sampling": {"fps": 1, "max_frames": 4, "video_size": {"longest_edge": 24}},
+    **HALF,
+}
 
 
 def _internvl(
@@ -197,6 +210,7 @@ TINY_VLMS: dict[str, TinyVlm] = {
         },
         {**_QWEN_PREPROCESSOR, "min_pixels": 256, "max_pixels": 4096},
         _QWEN_TEMPLATE,
+        {**_QWEN_PREPROCESSOR, "min_pixels": 128, "max_pixels": 500},
     ),
     "qwen2_5_vl": TinyVlm(
         "Qwen2_5_VLConfig",
@@ -230,6 +244,7 @@ TINY_VLMS: dict[str, TinyVlm] = {
         },
         {**_QWEN_PREPROCESSOR, "size": {"shortest_edge": 256, "longest_edge": 4096}, **HALF},
         _QWEN_TEMPLATE,
+        {**_QWEN_PREPROCESSOR, "size": {"shortest_edge": 256, "longest_edge": 1500}, **HALF},
     ),
     "llava": TinyVlm(
         "LlavaConfig",
@@ -278,7 +293,7 @@ TINY_VLMS: dict[str, TinyVlm] = {
         {"size": {"height": 24, "width": 24}, **HALF},
         chat_template("<start_of_image>"),
     ),
-    "smolvlm": _idefics3("SmolVLMConfig", longest_edge=48, tied=False),
+    "smolvlm": _idefics3("SmolVLMConfig", 48, False, _SMOLVLM_VIDEO),
     "idefics3": _idefics3("Idefics3Config", longest_edge=32, tied=True),
     "internvl": _internvl(
         "qwen2", {"attention_bias": True, "layer_scale_init_value": 0.1}, 6, IMAGENET
@@ -337,6 +352,8 @@ def write_vlm(folder: Path, tiny: TinyVlm, tokenizer: Tokenizer) -> None:
     }
     _write_json(folder / "tokenizer_config.json", settings)
     _write_json(folder / "preprocessor_config.json", tiny.preprocessor)
+    if tiny.video is not None:
+        _write_json(folder / "video_preprocessor_config.json", tiny.video)
 
 
 def randomize(model: torch.nn.Module) -> None:

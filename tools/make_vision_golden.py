@@ -13,8 +13,10 @@ sys.path[:0] = [str(_ROOT / "tests" / name) for name in ("parity", "vision")]
 
 from pictures import golden_pictures, sample  # noqa: E402
 from preprocess_cases import CASES  # noqa: E402
+from reference_video import process_video, shown_pixels  # noqa: E402
 from reference_vision import process  # noqa: E402
 from reference_vlm import VlmReference  # noqa: E402
+from video_cases import CLIPS, VIDEO_CASES, clip_frames  # noqa: E402
 from vlm_cases import conversations, kept_rows  # noqa: E402
 
 ANSWER_LENGTH = 6
@@ -34,6 +36,20 @@ def make_preprocessed(folder: Path) -> None:
     target = folder / "vision" / "preprocess.npz"
     target.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(target, **values)
+
+
+def make_videos(folder: Path) -> None:
+    """vision/video.npz: "<case>/<clip>/samples" float32, and "/times" float32, of the frames that
+    are shown."""
+    values = {}
+    for name, case in VIDEO_CASES.items():
+        for index, clip in enumerate(CLIPS):
+            found = process_video(case.reference, case.config, clip_frames(*clip[:3]), clip[3])
+            pixels, (metadata,) = shown_pixels(found, case.merge), found["video_metadata"]
+            values[f"{name}/{index}/shape"] = np.array(pixels.shape)
+            values[f"{name}/{index}/samples"] = sample(pixels)
+            values[f"{name}/{index}/times"] = np.array(metadata.timestamps, np.float32)
+    np.savez_compressed(folder / "vision" / "video.npz", **values)
 
 
 def make_vlm_logits(folder: Path) -> None:

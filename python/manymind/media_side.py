@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from manymind.vision.types import PreparedMedia
 
 
+_EXTREME_RATES = (1e-3, 1e3)  # of animations: frames per second
+
+
 @dataclass(frozen=True)
 class VisionConfig:
     """How pictures are taken in.
@@ -200,15 +203,22 @@ class MediaSide:
             return open_video(source.data, source.fps, self.limits)
 
     def _charge(self, source: MediaSource, opened: LoadedImage | LoadedVideo) -> Charge:
-        frames = opened.frames if isinstance(opened, LoadedVideo) else [opened]
         with _located(source):
-            return sum(map(self._charge_of, frames), Charge())
+            if isinstance(opened, LoadedVideo):
+                return self._video_charge(opened)
+            rows = self._rules.rows(opened.height, opened.width)
+            return Charge(_source_bytes(opened), opened.height * opened.width, rows)
 
-    def _charge_of(self, image: LoadedImage | LoadedAnimation) -> Charge:
-        size = len(image.source) if isinstance(image.source, bytes) else 0
-        rows = self._rules.rows(image.height, image.width)
-        count = image.count
-        return Charge(size, count * image.height * image.width, count * rows)
+    def _video_charge(self, video: LoadedVideo) -> Charge:
+        frames = video.frames
+        size = sum(map(_source_bytes, frames))
+        pixels = sum(frame.count * frame.height * frame.width for frame in frames)
+        count = sum(frame.count for frame in frames)
+        # The rate of an animation shows when it is decoded: until then the dearer of two extremes.
+        rates = [video.fps] if video.fps else _EXTREME_RATES
+        shape = frames[0].height, frames[0].width
+        rows = max(self._rules.video_rows(count, *shape, fps) for fps in rates)
+        return Charge(size, pixels, rows)
 
     def _prepare(
         self, source: MediaSource, opened: LoadedImage | LoadedVideo, alone: bool
@@ -248,6 +258,10 @@ def _rgb(images: Sequence[Image]) -> list[RgbImage]:
 
     with decoding():
         return [to_rgb(image) for image in images]
+
+
+def _source_bytes(image: LoadedImage | LoadedAnimation) -> int:
+    return len(image.source) if isinstance(image.source, bytes) else 0
 
 
 def _pixel_bytes(media: PreparedMedia) -> int:

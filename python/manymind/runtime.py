@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextSide:
-    """What turns prompts into token ids and back; ``system`` is the default system message."""
+    """What turns prompts into token ids and back; ``system`` is the default system message,
+    ``video_template`` that of conversations with videos, where they have another."""
 
     tokenizer: Tokenizer
     template: ChatTemplate | None
     system: str | None
     media: MediaSide | None = None
+    video_template: ChatTemplate | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Runtime:
         self.memory_plan = memory_plan
         self.tokenizer = text.tokenizer
         self.template = text.template
+        self._video_template = text.video_template
         self.media = text.media  # None for a model that sees nothing
         self.dispatcher = OutputDispatcher(engine)
         self.guides = GuideCompiler(text.tokenizer, engine.vocab_size)
@@ -140,7 +143,9 @@ class Runtime:
             segments = self.template.render_segments(messages, **template_options)
             return self.tokenizer.encode_segments([*segments, *begun])
         messages, sources = as_media_messages(prompt, self._system)
-        segments = self.template.render_segments(messages, **template_options)
+        has_video = any(source.kind == "video" for source in sources)
+        template = self._video_template if has_video and self._video_template else self.template
+        segments = template.render_segments(messages, **template_options)
         return self.media.encode([*segments, *begun], sources, self.tokenizer)
 
     def sampling_params(self, config: GenerationConfig) -> _turbomind.SamplingParams:
@@ -180,7 +185,11 @@ def _load_text_side(
     config.validate()
     source = config.chat_template or checkpoint.chat_template
     template = load_chat_template(source, tokenizer)
-    return TextSide(tokenizer, template, config.system, _load_media(checkpoint, vision_config))
+    media = _load_media(checkpoint, vision_config)
+    # A caller's own template is his for videos, too.
+    source = media.prompt.video_template if media and not config.chat_template else ""
+    video_template = load_chat_template(source, tokenizer) if source else None
+    return TextSide(tokenizer, template, config.system, media, video_template)
 
 
 def _load_media(checkpoint: Checkpoint, config: VisionConfig | None) -> MediaSide | None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from PIL import Image
+from reference_video import process_video, resizing_as_pillow
 from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.llava.processing_llava import LlavaProcessor
@@ -27,7 +27,11 @@ from transformers.models.llava_onevision.processing_llava_onevision import (
 )
 from transformers.models.qwen2_vl.processing_qwen2_vl import Qwen2VLProcessor
 from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
-from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
+from transformers.models.smolvlm.processing_smolvlm import (
+    DEFAULT_CHAT_TEMPLATE,
+    SmolVLMProcessor,
+    get_image_prompt_string,
+)
 from vlm_cases import FPS, Conversation
 
 Array = np.ndarray[Any, Any]
@@ -45,7 +49,9 @@ class VlmReference:
         )
         self.template = json.loads((folder / "tokenizer_config.json").read_text())["chat_template"]
         settings = json.loads((folder / "preprocessor_config.json").read_text())
+        videos = folder / "video_preprocessor_config.json"
         self.side = _SIDES[self.model.config.model_type](self.model.config, settings)
+        self.side.video_settings = json.loads(videos.read_text()) if videos.exists() else settings
 
     @torch.inference_mode()
     def run(self, conversation: Conversation) -> tuple[list[int], Array]:
@@ -66,13 +72,15 @@ class VlmReference:
         return tokens
 
     def _inputs(self, conversation: Conversation) -> tuple[list[int], dict[str, Any]]:
+        own = getattr(self.side, "video_template", self.template)
         rendered = self.tokenizer.apply_chat_template(
             conversation.messages,
-            chat_template=self.template,
+            chat_template=own if conversation.videos else self.template,
             tokenize=False,
             add_generation_prompt=True,
         )
-        inputs, images, videos = self.side.process(conversation)
+        with resizing_as_pillow():
+            inputs, images, videos = self.side.process(conversation)
         waiting = {self.side.image_token: iter(images), self.side.video_token: iter(videos)}
         tokens = [re.escape(token) for token in (self.side.video_token, self.side.image_token)]
         pattern = "|".join(token for token in tokens if token)
@@ -121,37 +129,24 @@ class _QwenSide:
             count = range(len(conversation.images))
             images = [Qwen2VLProcessor.replace_image_token(stub, found, index) for index in count]
         for frames in conversation.videos:
-            pixels, grid = self.video_pixels(frames)
-            inputs |= {"pixel_values_videos": pixels, "video_grid_thw": torch.tensor([grid])}
+            name = "Qwen3VLVideoProcessor" if self.timestamps else "Qwen2VLVideoProcessor"
+            shown = process_video(name, self.video_settings, frames, FPS)
+            metadata = shown["video_metadata"][0]
+            names = ("pixel_values_videos", "video_grid_thw")
+            inputs |= {name: shown[name] for name in names}
             found = {"video_grid_thw": inputs["video_grid_thw"]}
             if self.timestamps:
                 stub._calculate_timestamps = MethodType(
                     Qwen3VLProcessor._calculate_timestamps, stub
                 )
-                metadata = SimpleNamespace(fps=FPS, frames_indices=list(range(len(frames))))
                 found["video_metadata"] = [metadata]
                 videos.append(Qwen3VLProcessor.replace_video_token(stub, found, 0))
             else:
                 videos.append(Qwen2VLProcessor.replace_video_token(stub, found, 0))
                 if self.config.model_type == "qwen2_5_vl":
                     step = self.settings["temporal_patch_size"]
-                    inputs["second_per_grid_ts"] = torch.tensor([step / FPS])
+                    inputs["second_per_grid_ts"] = torch.tensor([step / metadata.sampled_fps])
         return inputs, images, videos
-
-    def video_pixels(self, frames: list[Image.Image]) -> tuple[torch.Tensor, list[int]]:
-        """Two frames to a slice, the last repeated: each frame as the image processor gives it,
-        interleaved as [channel, frame, y, x]."""
-        found = [self.processor(frame) for frame in frames]
-        single = [np.asarray(one["pixel_values"]) for one in found]
-        if len(single) % 2:
-            single.append(single[-1])
-        _, y, x = (int(size) for size in found[0]["image_grid_thw"][0])
-        patch = self.settings["patch_size"]
-        slices = []
-        for first, second in zip(single[::2], single[1::2], strict=True):
-            a, b = (one.reshape(y * x, 3, 2, patch, patch)[:, :, 0] for one in (first, second))
-            slices.append(np.stack([a, b], 2).reshape(y * x, -1))
-        return torch.from_numpy(np.concatenate(slices)), [len(slices), y, x]
 
 
 class _LlavaSide:
@@ -226,6 +221,29 @@ class _Idefics3Side:
         return {name: found[name] for name in names}, texts, []
 
 
+class _SmolVlmSide(_Idefics3Side):
+    """Pictures as Idefics3, or one video."""
+
+    video_token = "<video>"
+    video_template = DEFAULT_CHAT_TEMPLATE
+
+    def process(self, conversation: Conversation) -> tuple[dict[str, Any], list[str], list[str]]:
+        if not conversation.videos:
+            return super().process(conversation)
+        assert not conversation.images
+        (frames,) = conversation.videos
+        found = process_video("SmolVLMVideoProcessor", self.video_settings, frames, FPS)
+        stub = SimpleNamespace(
+            image_seq_len=self.num_tokens,
+            image_token=self.image_token,
+            fake_image_token="<fake_token_around_image>",
+            global_image_token="<global-img>",
+        )
+        texts = [SmolVLMProcessor.replace_video_token(stub, found, 0)]
+        names = ("pixel_values", "pixel_attention_mask")
+        return {name: found[name] for name in names}, [], texts
+
+
 class _InternVlSide:
     image_token, video_token = "<IMG_CONTEXT>", "<video>"
 
@@ -248,10 +266,8 @@ class _InternVlSide:
                 InternVLProcessor.replace_image_token(self.stub, found, index) for index in count
             ]
         for frames in conversation.videos:
-            whole = [self.processor(frame, crop_to_patches=False) for frame in frames]
-            shown = np.stack([np.asarray(frame["pixel_values"])[0] for frame in whole])
-            pixels += list(shown)
-            inputs = {"pixel_values_videos": [shown]}
+            inputs = process_video("InternVLVideoProcessor", self.video_settings, frames, FPS)
+            pixels += list(inputs["pixel_values_videos"][0].numpy())
             videos.append(InternVLProcessor.replace_video_token(self.stub, inputs, 0))
         if not pixels:
             return {}, [], []
@@ -287,9 +303,9 @@ class _OnevisionSide:
             replace = LlavaOnevisionProcessor.replace_image_token
             images = [replace(self.stub, found, index) for index in count]
         for frames in conversation.videos:
-            # The video processor squeezes frames into the square, as the thumbnail of a picture.
-            shown = [np.asarray(self.processor(frame)["pixel_values"])[0, 0] for frame in frames]
-            pixels = torch.from_numpy(np.stack(shown))[None]
+            settings = {**self.video_settings, "image_grid_pinpoints": None}
+            shown = process_video("LlavaOnevisionVideoProcessor", settings, frames, FPS)
+            pixels = shown["pixel_values_videos"]
             inputs["pixel_values_videos"] = pixels
             found = {"pixel_values_videos": pixels}
             videos.append(LlavaOnevisionProcessor.replace_video_token(self.stub, found, 0))
@@ -305,7 +321,7 @@ _SIDES: dict[str, Any] = {
     "gemma3": _Gemma3Side,
     "llava": _LlavaSide,
     "idefics3": _Idefics3Side,
-    "smolvlm": _Idefics3Side,
+    "smolvlm": _SmolVlmSide,
     "internvl": _InternVlSide,
     "llava_onevision": _OnevisionSide,
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import reference_video  # noqa: F401  lets torchvision be imported
 import torch
 import transformers
 from score_tiny_vlm import ENGINE, answers_to
@@ -37,6 +38,8 @@ def expected(cases: list[Case]) -> list[str]:
 def _transformers_answers(cases: list[Case]) -> Iterator[str]:
     folder = resolve_model("tiny-vlm")
     processor = transformers.AutoProcessor.from_pretrained(folder)
+    # With pillow, as the engine's side resizes, whatever else is installed.
+    processor.image_processor = transformers.Idefics3ImageProcessorPil.from_pretrained(folder)
     model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     for case in cases:
         content = [{"type": "image"}, {"type": "text", "text": case.question}]

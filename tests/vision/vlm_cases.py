@@ -14,7 +14,7 @@ from PIL import Image
 
 GOLDEN_VLMS = Path(__file__).parents[1] / "golden" / "vision" / "tiny"
 VLMS = sorted(path.name for path in GOLDEN_VLMS.iterdir()) if GOLDEN_VLMS.is_dir() else []
-WITH_VIDEO = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl", "llava_onevision")
+WITH_VIDEO = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "smolvlm", "internvl", "llava_onevision")
 FPS = 2.0
 # Rows of the golden logits: some of the prompt's, and the last.
 ROW_STEP = 13

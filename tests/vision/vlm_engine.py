@@ -35,6 +35,8 @@ class VlmEngine:
         template = load_chat_template(checkpoint.chat_template, self.tokenizer)
         assert template is not None
         self.template = template
+        source = vision.prompt.video_template
+        self.video_template = load_chat_template(source, self.tokenizer) if source else template
 
     def prepare(self, conversation: Conversation) -> tuple[list[int], MediaInput]:
         alone = len(conversation.images) == 1 or not self.vision.prompt.alone_differs
@@ -59,7 +61,8 @@ class VlmEngine:
             }
             for message in conversation.messages
         ]
-        segments = self.template.render_segments(messages)
+        template = self.video_template if conversation.videos else self.template
+        segments = template.render_segments(messages)
         return assemble(segments, items, self.vision.prompt, self.tokenizer)
 
     def submit(self, ids: list[int], media: MediaInput | None, **fields: Any) -> int:

@@ -8,15 +8,23 @@ Source: Idefics3 (arXiv:2408.12637), SmolVLM (arXiv:2504.05299).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from manymind.checkpoint.fields import Fields
 from manymind.vision import settings
 from manymind.vision.rgb import RgbImage, resize, tiles
-from manymind.vision.tiles import TileLayout, tile_input
+from manymind.vision.tiles import TileLayout, tile_input, tile_video
 from manymind.vision.types import PreparedMedia
+from manymind.vision.video import FrameRate, ShownFrames, check_frames
 
 MAX_EDGE = 4096
 _DEFAULTS = settings.Defaults(settings.LANCZOS, settings.HALF, settings.HALF)
+
+
+_MAX_SAMPLED = 64  # frames of a video, where no setting says otherwise
+_SKIPPED = 1  # seconds at either end of a long video
 
 
 class Idefics3Preprocessor:
@@ -26,26 +34,15 @@ class Idefics3Preprocessor:
         self._layout = layout
         self._normalize = settings.normalizer(config, _DEFAULTS)
         self._resample = settings.resample(config, _DEFAULTS)
-        self._tile = settings.edge(config, "max_image_size", "longest_edge", 364)
-        if self._tile != layout.side * layout.patch_size:
-            expected = f"the encoder's {layout.side * layout.patch_size}"
-            raise config.error("max_image_size", expected, self._tile)
+        self._tile = layout.side * layout.patch_size
+        settings.require_edge(config, "max_image_size", self._tile)
         self._edge = settings.edge(config, "size", "longest_edge", 4 * 364)
         self._splits = config.boolean("do_image_splitting", True)
 
     def scaled_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width with the longer edge as configured, the shorter one rounded up to an
         even number, and none beyond 4096."""
-        ratio = width / height
-        if width >= height:
-            width = self._edge
-            height = int(width / ratio)
-            height += height % 2
-        else:
-            height = self._edge
-            width = int(height * ratio)
-            width += width % 2
-        height, width = max(height, 1), max(width, 1)
+        height, width = longest_edge_size(height, width, self._edge)
         ratio = width / height
         if width >= height and width > MAX_EDGE:
             width, height = MAX_EDGE, int(MAX_EDGE / ratio)
@@ -86,3 +83,70 @@ class Idefics3Preprocessor:
         squares.append(scaled)
         inputs = tuple(tile_input(square, self._layout, self._normalize) for square in squares)
         return PreparedMedia(inputs, (rows, columns))
+
+
+class SmolVlmPreprocessor(Idefics3Preprocessor):
+    """Idefics3's rules for pictures; each frame of a video is one tile."""
+
+    def __init__(self, config: Fields, layout: TileLayout, video: Fields) -> None:
+        """video: video_preprocessor_config.json."""
+        super().__init__(config, layout)
+        settings.require_edge(video, "max_image_size", self._tile)
+        sampling = video.nested("video_sampling")
+        size = video.nested("size") if "size" in video else sampling.nested("video_size")
+        self._frame_edge = min(
+            size.integer("longest_edge", 4 * 364, high=settings.MAX_SIDE), MAX_EDGE
+        )
+        self._video_normalize = settings.normalizer(video, _DEFAULTS)
+        self._video_resample = settings.resample(video, _DEFAULTS)
+        self._rate = FrameRate(
+            video.boolean("do_sample_frames", False),
+            sampling.integer("max_frames", video.integer("num_frames", _MAX_SAMPLED)),
+            sampling.positive("fps", video.number("fps", 1.0)),
+        )
+
+    def video_rows(self, count: int, height: int, width: int, fps: float) -> int:
+        """Patches of ``count`` frames."""
+        return len(self._indices(count, fps)) * self._layout.rows
+
+    def video(self, frames: Sequence[RgbImage], fps: float) -> PreparedMedia:
+        """Grid: (frames, 1)."""
+        check_frames(len(frames), fps)
+        shown = ShownFrames(self._indices(len(frames), fps), fps, len(frames))
+        resample = self._video_resample
+        images = shown.of(frames)
+        sizes = [
+            longest_edge_size(image.shape[0], image.shape[1], self._frame_edge) for image in images
+        ]
+        scaled = [resize(image, *size, resample) for image, size in zip(images, sizes, strict=True)]
+        return tile_video(scaled, shown, self._layout, resample, self._video_normalize)
+
+    def _indices(self, total: int, fps: float) -> list[int]:
+        """Evenly from the first to the last frame, or from a second behind the first to a second
+        before the last of a video that is long."""
+        if not self._rate.samples:
+            return list(range(total))
+        duration, most = total / fps, self._rate.count
+        wanted = max(1, min(round(self._rate.fps * duration), most))
+        first, last = 0, total - 1
+        if duration - 2 * _SKIPPED > most * self._rate.fps:
+            first, last = int(_SKIPPED * fps), min(int(total - _SKIPPED * fps), total - 1)
+            if first >= last:
+                first, last = 0, total - 1
+        places = np.linspace(first, last, wanted, dtype=int)
+        return [int(place) for place in np.unique(places)]
+
+
+def longest_edge_size(height: int, width: int, edge: int) -> tuple[int, int]:
+    """Height and width with the longer one ``edge`` and the same proportions, the shorter one
+    rounded up to an even number."""
+    ratio = width / height
+    if width >= height:
+        width = edge
+        height = int(width / ratio)
+        height += height % 2
+    else:
+        height = edge
+        width = int(height * ratio)
+        width += width % 2
+    return max(height, 1), max(width, 1)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from manymind.checkpoint.fields import Fields
-from manymind.errors import MediaError
 from manymind.vision import settings
 from manymind.vision.rgb import RgbImage, resize, tiles
-from manymind.vision.tiles import TileLayout, tile_input
+from manymind.vision.tiles import TileLayout, tile_input, tile_video
 from manymind.vision.types import PreparedMedia
+from manymind.vision.video import FrameRate, ShownFrames, check_frames, every
 
 _DEFAULTS = settings.Defaults(settings.BICUBIC, settings.CLIP_MEAN, settings.CLIP_STD)
 MAX_TILES = 64
@@ -23,14 +23,14 @@ MAX_TILES = 64
 class InternVlPreprocessor:
     """Grid: (rows, columns) of the canvas; the thumbnail, if there is one, is the last input."""
 
-    def __init__(self, config: Fields, layout: TileLayout) -> None:
+    def __init__(self, config: Fields, layout: TileLayout, video: Fields | None = None) -> None:
+        """video: video_preprocessor_config.json; None = the same as ``config``."""
         self._layout = layout
         self._normalize = settings.normalizer(config, _DEFAULTS)
         self._resample = settings.resample(config, _DEFAULTS)
         self._side = layout.side * layout.patch_size
-        size = settings.size(config, "size", self._side)
-        if size != (self._side, self._side):
-            raise config.error("size", f"the encoder's {self._side}", size)
+        settings.require_side(config, self._side)
+        self._add_video(config if video is None else video)
         cuts = config.boolean("crop_to_patches", True)
         high = config.integer("max_patches", 12, high=MAX_TILES) if cuts else 1
         low = config.integer("min_patches", 1, high=MAX_TILES) if cuts else 1
@@ -46,6 +46,18 @@ class InternVlPreprocessor:
         )
         if not self._canvases:
             raise config.error("max_patches", f"at least min_patches ({low})", high)
+
+    def _add_video(self, config: Fields) -> None:
+        settings.require_side(config, self._side)
+        self._video_normalize = settings.normalizer(config, _DEFAULTS)
+        self._video_resample = settings.resample(config, _DEFAULTS)
+        self._rate = FrameRate.of(config)
+        # true: half the distance of two frames; a number: where the first is.
+        shift = config.raw("initial_shift")
+        is_flag = shift is None or isinstance(shift, bool)
+        self._shift = (
+            None if shift in (None, True) else 0.0 if is_flag else config.number("initial_shift")
+        )
 
     def canvas(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of tiles. Of equally good canvases a larger one is taken while the
@@ -74,9 +86,18 @@ class InternVlPreprocessor:
 
     def video(self, frames: Sequence[RgbImage], fps: float) -> PreparedMedia:
         """Each frame is one tile; grid: (frames, 1)."""
-        if not frames:
-            raise MediaError("video: expected one or more frames, found none")
-        squares = [resize(frame, self._side, self._side, self._resample) for frame in frames]
-        inputs = tuple(tile_input(square, self._layout, self._normalize) for square in squares)
-        seconds = tuple(index / fps for index in range(len(frames)))
-        return PreparedMedia(inputs, (len(frames), 1), seconds, 1 / fps)
+        check_frames(len(frames), fps)
+        shown = ShownFrames(self._indices(len(frames), fps), fps, len(frames))
+        return tile_video(
+            shown.of(frames), shown, self._layout, self._video_resample, self._video_normalize
+        )
+
+    def video_rows(self, count: int, height: int, width: int, fps: float) -> int:
+        """Patches of ``count`` frames."""
+        return len(self._indices(count, fps)) * self._layout.rows
+
+    def _indices(self, total: int, fps: float) -> list[int]:
+        if not self._rate.samples:
+            return list(range(total))
+        count = self._rate.wanted(total, fps)
+        return every(total, count, total / count / 2 if self._shift is None else self._shift)

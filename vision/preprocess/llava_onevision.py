@@ -13,9 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from manymind.checkpoint.fields import Fields
-from manymind.errors import MediaError
 from manymind.vision import settings
-from manymind.vision.patches import cut_patches
+from manymind.vision.patches import Normalizer, cut_patches
 from manymind.vision.positions import bilinear_resize
 from manymind.vision.rgb import RgbImage, resize, tiles
 from manymind.vision.tiles import TileLayout, table_rows
@@ -27,6 +26,7 @@ from manymind.vision.types import (
     WeightedRows,
     content_digest,
 )
+from manymind.vision.video import FrameRate, ShownFrames, check_frames
 
 _DEFAULTS = settings.Defaults(settings.BICUBIC, settings.CLIP_MEAN, settings.CLIP_STD)
 _MAX_CANVASES = 1024
@@ -40,24 +40,33 @@ class LlavaOnevisionPreprocessor:
     Args:
         pinpoints: heights and widths of the canvases, in pixels.
         max_tiles: features of so many tiles are kept; more are scaled down.
+        video: video_preprocessor_config.json; None = the same as ``config``.
     """
 
     def __init__(
-        self, config: Fields, layout: TileLayout, pinpoints: Sequence[object], max_tiles: int
+        self,
+        config: Fields,
+        layout: TileLayout,
+        pinpoints: Sequence[object],
+        max_tiles: int,
+        video: Fields | None = None,
     ) -> None:
         self._layout = layout
         self._normalize = settings.normalizer(config, _DEFAULTS)
         self._resample = settings.resample(config, _DEFAULTS)
         self._mean = _mean_colour(config)
         self._side = layout.size
-        size = settings.size(config, "size", self._side)
-        if size != (self._side, self._side):
-            raise config.error("size", f"the encoder's {self._side}", size)
+        settings.require_side(config, self._side)
         self._canvases = [_canvas(config, pinpoint, self._side) for pinpoint in pinpoints]
         if not 0 < len(self._canvases) <= _MAX_CANVASES:
             expected = f"1 to {_MAX_CANVASES} pairs"
             raise config.error("image_grid_pinpoints", expected, len(self._canvases))
         self._max_tiles = max_tiles
+        video = config if video is None else video
+        settings.require_side(video, self._side)
+        self._video_normalize = settings.normalizer(video, _DEFAULTS)
+        self._video_resample = settings.resample(video, _DEFAULTS)
+        self._rate = FrameRate.of(video)
 
     def canvas(self, height: int, width: int) -> tuple[int, int]:
         """Height and width of the canvas that shows most of a picture and wastes least."""
@@ -85,25 +94,32 @@ class LlavaOnevisionPreprocessor:
         ]
         grid = canvas[0] // self._side, canvas[1] // self._side
         output = self._output(grid, height, width)
-        return PreparedMedia((self._input(squares, output),), grid)
+        return PreparedMedia((self._input(squares, output, self._normalize),), grid)
 
     def one_of_several(self, image: RgbImage) -> PreparedMedia:
         """A picture beside others: its square, and a newline."""
         square = resize(self._pad(image), self._side, self._side, self._resample)
         output = np.arange(self._layout.side**2 + 1, dtype=np.int32)[:, None]
-        return PreparedMedia((self._input([square], WeightedRows(output)),), (0, 0))
+        found = self._input([square], WeightedRows(output), self._normalize)
+        return PreparedMedia((found,), (0, 0))
 
     def video(self, frames: Sequence[RgbImage], fps: float) -> PreparedMedia:
         """Frames as squares whose features are halved in height and width, and a newline."""
-        if not frames:
-            raise MediaError("video: expected one or more frames, found none")
-        squares = [resize(frame, self._side, self._side, self._resample) for frame in frames]
+        check_frames(len(frames), fps)
+        shown = ShownFrames(self._rate.evenly(len(frames), fps), fps, len(frames))
+        size, count = (self._side, self._side), len(shown.indices)
+        squares = [resize(frame, *size, self._video_resample) for frame in shown.of(frames)]
         side = self._layout.side
         half = bilinear_resize((side, side), (math.ceil(side / 2), math.ceil(side / 2)))
-        blocks = [half.rows + np.int32(index * side**2) for index in range(len(frames))]
-        output = _with_newline(blocks, [_weights(half)] * len(frames), len(frames) * side**2)
-        seconds = tuple(index / fps for index in range(len(frames)))
-        return PreparedMedia((self._input(squares, output),), (len(frames), 1), seconds, 1 / fps)
+        blocks = [half.rows + np.int32(index * side**2) for index in range(count)]
+        output = _with_newline(blocks, [_weights(half)] * count, count * side**2)
+        found = self._input(squares, output, self._video_normalize)
+        interval = 1 / shown.shown_fps
+        return PreparedMedia((found,), (count, 1), shown.seconds, interval, shown.duration)
+
+    def video_rows(self, count: int, height: int, width: int, fps: float) -> int:
+        """Patches of ``count`` frames."""
+        return len(self._rate.evenly(count, fps)) * self._layout.rows
 
     def _fit(self, image: RgbImage, canvas: tuple[int, int]) -> RgbImage:
         """The picture as large as it fits, in the middle of a black canvas."""
@@ -129,16 +145,18 @@ class LlavaOnevisionPreprocessor:
         out[top : top + height, left : left + width] = image
         return out
 
-    def _input(self, squares: list[RgbImage], output: WeightedRows) -> EncoderInput:
+    def _input(
+        self, squares: list[RgbImage], output: WeightedRows, norm: Normalizer
+    ) -> EncoderInput:
         samples = np.concatenate(
             [cut_patches(square, self._layout.patch_size) for square in squares]
         )
         rows = self._layout.rows
         return EncoderInput(
-            pixels=self._normalize(samples, 1).reshape(len(samples), -1),
+            pixels=norm(samples, 1).reshape(len(samples), -1),
             num_tokens=len(output.rows),
             segments=np.full(len(squares), rows, np.int32),
-            digest=content_digest("llava_onevision", samples, output.rows),
+            digest=content_digest("llava_onevision", samples, output.rows, norm.key),
             table=WeightedRows(np.tile(table_rows(self._layout), len(squares))[:, None]),
             output=output,
         )

@@ -17,6 +17,9 @@ class Normalizer:
 
     The table holds what float32 arithmetic gives for each value, so that a picture costs one
     look-up per sample.
+
+    Attributes:
+        key: the settings, for digests: what is normalised otherwise is encoded otherwise.
     """
 
     def __init__(self, scale: float, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -24,6 +27,7 @@ class Normalizer:
         channels = zip(np.array(mean, np.float32), np.array(std, np.float32), strict=True)
         self._table = np.stack([(values - channel) / spread for channel, spread in channels])
         self.zero_pixel = self._table[:, 0]
+        self.key = (scale, *mean, *std)
 
     def __call__(self, samples: npt.NDArray[np.uint8], channel_axis: int) -> FloatArray:
         """``samples``, uint8 with three channels on ``channel_axis``, normalised."""

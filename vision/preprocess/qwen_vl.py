@@ -17,8 +17,9 @@ import numpy.typing as npt
 from manymind.checkpoint.fields import Fields
 from manymind.errors import MediaError
 from manymind.vision import settings
-from manymind.vision.patches import cut_merged_patches
+from manymind.vision.patches import Normalizer, cut_merged_patches
 from manymind.vision.positions import bilinear_table
+from manymind.vision.qwen_video import FrameBudget, PixelLimits, VideoBudget, fitted_size
 from manymind.vision.rgb import RgbImage, resize
 from manymind.vision.types import (
     EncoderInput,
@@ -26,9 +27,9 @@ from manymind.vision.types import (
     PreparedMedia,
     content_digest,
 )
+from manymind.vision.video import ShownFrames, check_frames
 
-MAX_ASPECT_RATIO = 200
-_DEFAULTS = settings.Defaults(settings.BICUBIC, settings.CLIP_MEAN, settings.CLIP_STD)
+_DEFAULTS = FrameBudget.defaults
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Layout:
     Attributes:
         window: pixels of a side of the attention windows; 0 = none.
         table_side: rows and columns of the learned position grid; 0 = none.
-        one_input_per_slice: a video's slices stand apart in the prompt.
+        one_input_per_slice: a video's slices stand apart in the prompt, and its limits of pixels
+            hold for all of it (Qwen3-VL).
     """
 
     window: int = 0
@@ -52,38 +54,34 @@ class QwenPreprocessor:
     Raises CheckpointError or UnsupportedModelError on settings that have no meaning here.
     """
 
-    def __init__(self, config: Fields, layout: Layout, patch_size: int = 14) -> None:
+    def __init__(
+        self, config: Fields, layout: Layout, patch_size: int = 14, video: Fields | None = None
+    ) -> None:
+        """video: video_preprocessor_config.json; None = the same as ``config``."""
         self._layout = layout
-        self._normalize = settings.normalizer(config, _DEFAULTS)
         self._resample = settings.resample(config, _DEFAULTS)
+        self._normalize = settings.normalizer(config, _DEFAULTS)
         self.patch_size = config.integer("patch_size", patch_size, high=1024)
         self.temporal_patch_size = config.integer("temporal_patch_size", 2, high=64)
         self.merge_size = config.integer("merge_size", 2, high=16)
-        self._min_pixels = _pixels(config, "min_pixels", "shortest_edge", 56 * 56)
-        self._max_pixels = _pixels(config, "max_pixels", "longest_edge", 28 * 28 * 1280)
+        self._factor = self.patch_size * self.merge_size
+        self._limits = _limits(config, PixelLimits(56 * 56, 28 * 28 * 1280))
+        self._add_video(config if video is None else video)
+
+    def _add_video(self, config: Fields) -> None:
+        for key in ("patch_size", "temporal_patch_size", "merge_size"):
+            expected = getattr(self, key)
+            if config.integer(key, expected) != expected:
+                raise config.error(key, f"that of pictures, {expected}", config.raw(key))
+        rules = VideoBudget if self._layout.one_input_per_slice else FrameBudget
+        limits = _limits(config, rules.default_limits)
+        self._frames = rules(config, limits, self._factor, self.temporal_patch_size)
+        self._video_resample = settings.resample(config, rules.defaults)
+        self._video_normalize = settings.normalizer(config, rules.defaults)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width after scaling. Raises MediaError beyond an aspect ratio of 200."""
-        if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
-            raise MediaError(
-                f"image: expected an aspect ratio of at most {MAX_ASPECT_RATIO}, "
-                f"found {width} x {height}"
-            )
-        factor = self.patch_size * self.merge_size
-        rounded = round(height / factor) * factor, round(width / factor) * factor
-        if rounded[0] * rounded[1] > self._max_pixels:
-            shrink = math.sqrt(height * width / self._max_pixels)
-            return (
-                max(factor, math.floor(height / shrink / factor) * factor),
-                max(factor, math.floor(width / shrink / factor) * factor),
-            )
-        if rounded[0] * rounded[1] < self._min_pixels:
-            grow = math.sqrt(self._min_pixels / (height * width))
-            return (
-                math.ceil(height * grow / factor) * factor,
-                math.ceil(width * grow / factor) * factor,
-            )
-        return rounded
+        return fitted_size(height, width, self._factor, self._limits)
 
     def rows(self, height: int, width: int) -> int:
         """Patches of a picture of this size."""
@@ -92,26 +90,44 @@ class QwenPreprocessor:
 
     def image(self, image: RgbImage) -> PreparedMedia:
         """A picture is a video of one frame, repeated to fill a slice; grid: (1, y, x)."""
-        return self._prepare([image] * self.temporal_patch_size)
+        frames = [image] * self.temporal_patch_size
+        return self._prepare(frames, self.size(*image.shape[:2]), self._resample, self._normalize)
+
+    def video_rows(self, count: int, height: int, width: int, fps: float) -> int:
+        """Patches of ``count`` frames of this size."""
+        shown = len(self._frames.indices(count, fps))
+        slices = math.ceil(shown / self.temporal_patch_size)
+        return slices * math.prod(self._frames.size(shown, height, width)) // self.patch_size**2
 
     def video(self, frames: Sequence[RgbImage], fps: float) -> PreparedMedia:
-        """Frames of equal size; the last is repeated to fill a slice; grid: (slices, y, x)."""
-        if not frames or any(frame.shape != frames[0].shape for frame in frames):
-            raise MediaError("video: expected one or more frames of equal size, found others")
-        if not (math.isfinite(fps) and fps > 0):
-            raise MediaError(f"fps: expected a positive number, found {fps!r}")
+        """Frames of equal size; the last shown is repeated to fill a slice; grid: (slices, y,
+        x)."""
+        check_frames(len(frames), fps)
+        if any(frame.shape != frames[0].shape for frame in frames):
+            raise MediaError("video: expected frames of equal size, found others")
+        shown = ShownFrames(self._frames.indices(len(frames), fps), fps, len(frames))
         step = self.temporal_patch_size
-        filled = [*frames, *[frames[-1]] * (-len(frames) % step)]
-        times = [min(index, len(frames) - 1) / fps for index in range(len(filled))]
+        missing = -len(shown.indices) % step
+        images, times = shown.of(frames), list(shown.seconds)
+        size = self._frames.size(len(images), *images[0].shape[:2])
+        images += images[-1:] * missing
+        times += times[-1:] * missing
         middles = tuple((times[i] + times[i + step - 1]) / 2 for i in range(0, len(times), step))
-        return replace(self._prepare(filled), seconds=middles, seconds_per_slice=step / fps)
+        return replace(
+            self._prepare(images, size, self._video_resample, self._video_normalize),
+            seconds=middles,
+            seconds_per_slice=step / shown.shown_fps,
+        )
 
-    def _prepare(self, frames: Sequence[RgbImage]) -> PreparedMedia:
-        height, width = self.size(*frames[0].shape[:2])
+    def _prepare(
+        self, frames: Sequence[RgbImage], size: tuple[int, int], resample: int, norm: Normalizer
+    ) -> PreparedMedia:
+        """Frames, of which any number may be one object."""
+        height, width = size
         cut: dict[int, npt.NDArray[np.uint8]] = {}
-        for frame in frames:  # a picture's frames are one object, cut once
+        for frame in frames:  # each object is cut once
             if id(frame) not in cut:
-                scaled = resize(frame, height, width, self._resample)
+                scaled = resize(frame, height, width, resample)
                 cut[id(frame)] = cut_merged_patches(scaled, self.patch_size, self.merge_size)
         slices = [
             np.stack(
@@ -121,21 +137,24 @@ class QwenPreprocessor:
         ]
         y, x = height // self.patch_size, width // self.patch_size
         if self._layout.one_input_per_slice:
-            inputs = tuple(self._input([patches], y, x) for patches in slices)
+            inputs = tuple(self._input([patches], y, x, norm) for patches in slices)
         else:
-            inputs = (self._input(slices, y, x),)
+            inputs = (self._input(slices, y, x, norm),)
         return PreparedMedia(inputs, (len(slices), y, x))
 
-    def _input(self, slices: list[npt.NDArray[np.uint8]], y: int, x: int) -> EncoderInput:
+    def _input(
+        self, slices: list[npt.NDArray[np.uint8]], y: int, x: int, norm: Normalizer
+    ) -> EncoderInput:
         """slices: uint8 [y * x, 3, frames, patch, patch] each."""
         samples = np.concatenate(slices) if len(slices) > 1 else slices[0]
-        digest = content_digest("qwen_vl", samples, len(slices), y, x)
+        # Equal samples differ where pictures and videos are normalised otherwise.
+        digest = content_digest("qwen_vl", samples, len(slices), y, x, norm.key)
         order, windows, merge = None, None, None
         if self._layout.window:
             order, windows = self._windows(len(slices), y, x)
             merge = np.argsort(order).astype(np.int32)
             samples = samples[order]
-        pixels = self._normalize(samples, 1).reshape(len(samples), -1)
+        pixels = norm(samples, 1).reshape(len(samples), -1)
         positions = np.tile(self._positions(y, x), len(slices))
         side = self._layout.table_side
         table = bilinear_table(positions, (y, x), side) if side else None
@@ -173,6 +192,13 @@ class QwenPreprocessor:
         rows = np.concatenate(blocks)[:, None] * merge**2 + np.arange(merge**2, dtype=np.int32)
         lengths = np.array([len(block) * merge**2 for block in blocks], np.int32)
         return rows.reshape(-1).astype(np.int32), lengths
+
+
+def _limits(config: Fields, default: PixelLimits) -> PixelLimits:
+    return PixelLimits(
+        _pixels(config, "min_pixels", "shortest_edge", default.low),
+        _pixels(config, "max_pixels", "longest_edge", default.high),
+    )
 
 
 def _pixels(config: Fields, key: str, name: str, default: int) -> int:

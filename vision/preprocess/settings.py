@@ -51,6 +51,20 @@ def size(config: Fields, key: str, default: int) -> tuple[int, int]:
     return nested.integer("height", high=MAX_SIDE), nested.integer("width", high=MAX_SIDE)
 
 
+def require_side(config: Fields, side: int) -> None:
+    """Raises CheckpointError unless "size" is the square that the encoder reads."""
+    found = size(config, "size", side)
+    if found != (side, side):
+        raise config.error("size", f"the encoder's {side}", found)
+
+
+def require_edge(config: Fields, key: str, side: int) -> None:
+    """The same of a longest edge under ``key``."""
+    found = edge(config, key, "longest_edge", 364)
+    if found != side:
+        raise config.error(key, f"the encoder's {side}", found)
+
+
 def edge(config: Fields, key: str, name: str, default: int, high: int = MAX_SIDE) -> int:
     """``config[key][name]``, or ``config[key]`` itself where it is a number."""
     value = config.raw(key)

@@ -3,13 +3,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from manymind.vision.patches import Normalizer, cut_merged_patches
-from manymind.vision.rgb import RgbImage
-from manymind.vision.types import EncoderInput, IndexArray, WeightedRows, content_digest
+from manymind.vision.rgb import RgbImage, resize
+from manymind.vision.types import (
+    EncoderInput,
+    IndexArray,
+    PreparedMedia,
+    WeightedRows,
+    content_digest,
+)
+from manymind.vision.video import ShownFrames
 
 
 @dataclass(frozen=True)
@@ -61,10 +69,24 @@ def tile_input(tile: RgbImage, layout: TileLayout, normalize: Normalizer) -> Enc
         pixels=pixels,
         num_tokens=layout.num_tokens,
         segments=np.array([len(pixels)], np.int32),
-        digest=content_digest("tile", samples),
+        digest=content_digest("tile", samples, normalize.key),
         table=WeightedRows(table_rows(layout)[:, None]),
         merge=np.arange(1, len(pixels), dtype=np.int32) if drops_class else None,
     )
+
+
+def tile_video(
+    frames: Sequence[RgbImage],
+    shown: ShownFrames,
+    layout: TileLayout,
+    resample: int,
+    normalize: Normalizer,
+) -> PreparedMedia:
+    """Each of ``frames``, those that are shown, squeezed into a tile; grid: (frames, 1)."""
+    squares = [resize(frame, layout.size, layout.size, resample) for frame in frames]
+    inputs = tuple(tile_input(square, layout, normalize) for square in squares)
+    grid = (len(squares), 1)
+    return PreparedMedia(inputs, grid, shown.seconds, 1 / shown.shown_fps, shown.duration)
 
 
 def table_rows(layout: TileLayout) -> IndexArray:

@@ -71,12 +71,14 @@ class PreparedMedia:
             patches.
         seconds: of a video: time of the middle of each of its slices; empty for a picture.
         seconds_per_slice: of a video: between its slices.
+        duration: of a video: seconds.
     """
 
     inputs: tuple[EncoderInput, ...]
     grid: tuple[int, ...]
     seconds: tuple[float, ...] = ()
     seconds_per_slice: float = 0.0
+    duration: float = 0.0
 
     @property
     def num_tokens(self) -> int:
@@ -100,7 +102,11 @@ class VideoPreprocessor(Preprocessor, Protocol):
     """A preprocessor of a model that takes videos."""
 
     def video(self, frames: Sequence[RgbImage], fps: float) -> PreparedMedia:
-        """Frames of equal size, taken ``fps`` per second. Raises MediaError."""
+        """Frames of equal size, taken ``fps`` per second; the model's rules may show some of them
+        only. Raises MediaError."""
+
+    def video_rows(self, count: int, height: int, width: int, fps: float) -> int:
+        """Patches that ``count`` frames of this size become, before they are decoded."""
 
 
 def content_digest(kind: str, *parts: Any) -> bytes:

@@ -39,6 +39,7 @@ def open_huggingface(folder: Path) -> Checkpoint:
                 read_json_object(generation_config) if generation_config.is_file() else {}
             ),
             preprocessor_config=_preprocessor_config(folder),
+            video_preprocessor_config=_video_preprocessor_config(folder),
             files=files,
         )
     except BaseException:
@@ -123,14 +124,28 @@ def _chat_templates(folder: Path) -> dict[str, str]:
 def _preprocessor_config(folder: Path) -> Mapping[str, Any]:
     """preprocessor_config.json, or the part of processor_config.json that newer exports have
     instead."""
-    path, combined = folder / "preprocessor_config.json", folder / "processor_config.json"
-    if path.is_file():
-        return read_json_object(path)
-    if not combined.is_file():
-        return {}
-    nested = read_json_object(combined).get("image_processor", {})
-    if not isinstance(nested, dict):
-        raise CheckpointError("image_processor", "an object", nested, combined)
+    path = folder / "preprocessor_config.json"
+    return read_json_object(path) if path.is_file() else _combined(folder, "image_processor") or {}
+
+
+def _video_preprocessor_config(folder: Path) -> Mapping[str, Any]:
+    """The part of processor_config.json, video_preprocessor_config.json of older exports, or what
+    the oldest have for pictures and videos alike."""
+    path = folder / "video_preprocessor_config.json"
+    combined = _combined(folder, "video_processor")
+    if combined is not None:
+        return combined
+    return read_json_object(path) if path.is_file() else _preprocessor_config(folder)
+
+
+def _combined(folder: Path, part: str) -> Mapping[str, Any] | None:
+    """A part of processor_config.json, if there is one."""
+    path = folder / "processor_config.json"
+    if not path.is_file():
+        return None
+    nested = read_json_object(path).get(part)
+    if nested is not None and not isinstance(nested, dict):
+        raise CheckpointError(part, "an object", nested, path)
     return nested
 
 

@@ -48,6 +48,8 @@ class Checkpoint:
         chat_templates: Jinja sources by name; the usual one is called "default".
         generation_config: generation_config.json of a folder, else empty.
         preprocessor_config: settings of a folder's image processor, else empty.
+        video_preprocessor_config: the same of its video processor; those of the image processor
+            where it has none.
         files: the mapped files that the tensors are views of.
     """
 
@@ -58,6 +60,7 @@ class Checkpoint:
     chat_templates: Mapping[str, str] = field(default_factory=dict)
     generation_config: Mapping[str, Any] = field(default_factory=dict)
     preprocessor_config: Mapping[str, Any] = field(default_factory=dict)
+    video_preprocessor_config: Mapping[str, Any] = field(default_factory=dict)
     files: list[MappedFile] = field(default_factory=list)
 
     @property

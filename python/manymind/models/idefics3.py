@@ -7,6 +7,8 @@ Source: Idefics3 (arXiv:2408.12637), SmolVLM (arXiv:2504.05299).
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from manymind.checkpoint import Checkpoint
 from manymind.checkpoint.fields import Fields
 from manymind.models import llama, vit
@@ -20,13 +22,34 @@ from manymind.models.vision_family import (
     preprocessor_config,
     text_checkpoint,
     text_names,
+    video_config,
 )
 from manymind.models.vision_weights import VisionWeights
-from manymind.vision.idefics3 import Idefics3Preprocessor
+from manymind.number_words import in_words
+from manymind.vision.idefics3 import Idefics3Preprocessor, SmolVlmPreprocessor
 from manymind.vision.tiles import TileLayout
-from manymind.vision.types import PreparedMedia
+from manymind.vision.types import PreparedMedia, Preprocessor
 
 _IMAGE_TOKEN, _AROUND, _WHOLE = "<image>", "<fake_token_around_image>", "<global-img>"
+_VIDEO_TOKEN = "<video>"
+# Templates of published SmolVLM checkpoints leave videos out; conversations with one have this
+# form.
+_VIDEO_TEMPLATE = """\
+{{- '<|im_start|>' -}}
+{%- for message in messages -%}
+  {{- message['role'] | capitalize ~ ':' -}}
+  {%- if message['content'] is string -%}
+    {{- ' ' ~ message['content'] -}}
+  {%- else -%}
+    {%- if message['content'][0]['type'] != 'image' %}{{ ' ' }}{% endif -%}
+    {%- for item in message['content'] -%}
+      {{- {'image': '<image>', 'video': '<video>'}.get(item['type']) or item['text'] -}}
+    {%- endfor -%}
+  {%- endif -%}
+  {{- '<end_of_utterance>\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}
+"""
 _TEXT_DEFAULTS = {"max_position_embeddings": 2048, "vocab_size": 32000}
 _PREFIXES = (("model.text_model.", "lm_head"),)
 
@@ -46,10 +69,40 @@ def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
     source = VisionSource(
         encoder,
         _weights(checkpoint, encoder, patch_size),
-        Idefics3Preprocessor(preprocessor_config(checkpoint), layout),
-        MediaPrompt(_IMAGE_TOKEN, (_IMAGE_TOKEN,), _expand),
+        *_rules(checkpoint, layout),
     )
     return ModelSource(text.config, names, source)
+
+
+def _rules(checkpoint: Checkpoint, layout: TileLayout) -> tuple[Preprocessor, MediaPrompt]:
+    """SmolVLM takes videos, too."""
+    pictures = preprocessor_config(checkpoint)
+    if Fields(checkpoint.config).string("model_type", "idefics3") != "smolvlm":
+        prompt = MediaPrompt(_IMAGE_TOKEN, (_IMAGE_TOKEN,), _expand)
+        return Idefics3Preprocessor(pictures, layout), prompt
+    prompt = MediaPrompt(
+        _IMAGE_TOKEN,
+        (_IMAGE_TOKEN,),
+        _expand,
+        _VIDEO_TOKEN,
+        _expand_video,
+        video_template=_VIDEO_TEMPLATE,
+    )
+    return SmolVlmPreprocessor(pictures, layout, video_config(checkpoint)), prompt
+
+
+def _expand_video(media: PreparedMedia) -> str:
+    """The number of frames and the video's length, then each frame behind its time."""
+    count, length = in_words(len(media.inputs)), timedelta(seconds=int(media.duration))
+    frames = (
+        f"\nFrame from {int(seconds // 60):02d}:{int(seconds % 60):02d}:"
+        f"{_AROUND}{_WHOLE}{_IMAGE_TOKEN * item.num_tokens}{_AROUND}"
+        for seconds, item in zip(media.seconds, media.inputs, strict=True)
+    )
+    intro = (
+        f"You are provided the following series of {count} frames from a {length} [H:MM:SS] video."
+    )
+    return f"{intro}\n{''.join(frames)}\n\n"
 
 
 def _expand(media: PreparedMedia) -> str:

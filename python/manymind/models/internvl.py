@@ -21,6 +21,7 @@ from manymind.models.vision_family import (
     preprocessor_config,
     text_checkpoint,
     text_names,
+    video_config,
 )
 from manymind.models.vision_weights import FloatArray, VisionWeights
 from manymind.vision.internvl import InternVlPreprocessor
@@ -46,7 +47,7 @@ def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
     source = VisionSource(
         encoder,
         _weights(checkpoint, encoder, layout.patch_size),
-        InternVlPreprocessor(preprocessor_config(checkpoint), layout),
+        InternVlPreprocessor(preprocessor_config(checkpoint), layout, video_config(checkpoint)),
         MediaPrompt(_IMAGE_TOKEN, (_IMAGE_TOKEN,), _expand, _VIDEO, _expand_video),
     )
     return ModelSource(text.config, names, source)

@@ -22,6 +22,7 @@ from manymind.models.vision_family import (
     preprocessor_config,
     text_checkpoint,
     text_names,
+    video_config,
 )
 from manymind.models.vision_weights import VisionWeights
 from manymind.vision.llava_onevision import LlavaOnevisionPreprocessor
@@ -54,6 +55,7 @@ def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
         layout,
         config.sequence("image_grid_pinpoints"),
         _max_tiles(config),
+        video_config(checkpoint),
     )
     prompt = MediaPrompt(
         image_token=_IMAGE_TOKEN,

@@ -34,6 +34,7 @@ class MediaPrompt:
     expand_image, expand_video: the text that replaces image_token or video_token.
     axes: set for decoders with positions on three axes.
     alone_differs: a picture that is alone in its prompt is prepared differently.
+    video_template: the chat template of conversations with videos; "" = the checkpoint's own.
     """
 
     image_token: str
@@ -43,6 +44,7 @@ class MediaPrompt:
     expand_video: Callable[[PreparedMedia], str] | None = None
     axes: AxisRule | None = None
     alone_differs: bool = False
+    video_template: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from manymind.models.vision_family import (
     preprocessor_config,
     text_checkpoint,
     text_names,
+    video_config,
 )
 from manymind.models.vision_weights import VisionWeights
 from manymind.vision.qwen_vl import Layout, QwenPreprocessor
@@ -32,7 +33,9 @@ def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
     vision = Fields(checkpoint.config).nested("vision_config")
     config = _encoder(vision, text.config.hidden_size)
     window = vision.integer("window_size", 112)
-    preprocessor = QwenPreprocessor(preprocessor_config(checkpoint), Layout(window=window))
+    preprocessor = QwenPreprocessor(
+        preprocessor_config(checkpoint), Layout(window=window), video=video_config(checkpoint)
+    )
     qwen2_vl.require_equal_patches(vision, preprocessor)
     side = preprocessor.patch_size * preprocessor.merge_size
     if window % side:

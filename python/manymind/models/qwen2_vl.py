@@ -21,6 +21,7 @@ from manymind.models.vision_family import (
     preprocessor_config,
     text_checkpoint,
     text_names,
+    video_config,
 )
 from manymind.models.vision_weights import VisionWeights
 from manymind.vision.qwen_vl import Layout, QwenPreprocessor
@@ -36,7 +37,9 @@ def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
     names = text_names(text.names, checkpoint, TEXT_PREFIXES)
     vision = Fields(checkpoint.config).nested("vision_config")
     config = _encoder(vision, text.config.hidden_size)
-    preprocessor = QwenPreprocessor(preprocessor_config(checkpoint), Layout())
+    preprocessor = QwenPreprocessor(
+        preprocessor_config(checkpoint), Layout(), video=video_config(checkpoint)
+    )
     require_equal_patches(vision, preprocessor)
     source = VisionSource(
         config, _weights(checkpoint, vision, config), preprocessor, prompt(preprocessor)

@@ -25,6 +25,7 @@ from manymind.models.vision_family import (
     preprocessor_config,
     text_checkpoint,
     text_names,
+    video_config,
 )
 from manymind.models.vision_weights import VisionWeights
 from manymind.vision.qwen_vl import Layout, QwenPreprocessor
@@ -45,7 +46,9 @@ def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
     if side**2 != config.table_rows:
         raise vision.error("num_position_embeddings", "a square number", config.table_rows)
     layout = Layout(table_side=side, one_input_per_slice=True)
-    preprocessor = QwenPreprocessor(preprocessor_config(checkpoint), layout, _PATCH_SIZE)
+    preprocessor = QwenPreprocessor(
+        preprocessor_config(checkpoint), layout, _PATCH_SIZE, video_config(checkpoint)
+    )
     qwen2_vl.require_equal_patches(vision, preprocessor)
     weights = _weights(checkpoint, vision, config)
     source = VisionSource(config, weights, preprocessor, _prompt(preprocessor))

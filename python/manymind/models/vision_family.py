@@ -118,3 +118,8 @@ def axial_rope(head_dim: int, theta: float = 10000.0) -> RopeConfig:
 def preprocessor_config(checkpoint: Checkpoint) -> Fields:
     """preprocessor_config.json, or the part of processor_config.json that took its place."""
     return Fields(checkpoint.preprocessor_config)
+
+
+def video_config(checkpoint: Checkpoint) -> Fields:
+    """The same of the video processor."""
+    return Fields(checkpoint.video_preprocessor_config)

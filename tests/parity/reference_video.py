@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What transformers' video processors make of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from PIL import Image
+from reference_vision import unfold
+
+# torchvision's operators are compiled for one build of torch; without these two it cannot even be
+# imported. Its resizing, all that video processors use, is torch's own.
+if not hasattr(torch.ops.torchvision, "nms"):
+    _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        _LIBRARY.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+import transformers
+
+
+def process_video(
+    processor_name: str, config: dict[str, Any], frames: list[Image.Image], fps: float
+) -> dict[str, Any]:
+    """Pixels as tensors, and the metadata that prompts are made of."""
+    processor = getattr(transformers, processor_name)(**deepcopy(config))  # it changes them
+    metadata = {
+        "total_num_frames": len(frames),
+        "fps": fps,
+        "duration": len(frames) / fps,
+        "frames_indices": list(range(len(frames))),
+    }
+    video = np.stack([np.asarray(frame.convert("RGB")) for frame in frames])
+    found: dict[str, Any] = processor(
+        videos=[video], video_metadata=[metadata], return_metadata=True, return_tensors="pt"
+    )
+    return found
+
+
+@contextmanager
+def resizing_as_pillow() -> Iterator[None]:
+    """Video processors resize as image processors do, to the bit, where rounding must not hide what
+    else may differ."""
+    from torchvision.transforms.v2 import functional
+
+    def resize(image: torch.Tensor, size: Any, interpolation: Any, **_: Any) -> torch.Tensor:
+        frames = image.reshape(-1, *image.shape[-3:]).permute(0, 2, 3, 1).numpy()
+        filter_number = Image.Resampling[interpolation.name]
+        scaled = [
+            Image.fromarray(frame).resize((size[1], size[0]), filter_number) for frame in frames
+        ]
+        out = torch.from_numpy(np.stack([np.asarray(frame) for frame in scaled]))
+        return out.permute(0, 3, 1, 2).reshape(*image.shape[:-2], *size)
+
+    with patch.object(functional, "resize", resize):
+        yield
+
+
+def shown_pixels(found: dict[str, Any], merge: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """float32 [rows, patch_dim] in the order in which the engine's encoder reads them; patches of 4
+    x 4."""
+    pixels = found.get("pixel_values_videos", found.get("pixel_values"))
+    array = np.asarray(pixels[0] if isinstance(pixels, list) else pixels)
+    if "video_grid_thw" in found:
+        return array
+    return unfold(array.reshape(-1, *array.shape[-3:]), 4, merge)
