@@ -13,7 +13,7 @@ from num2words import num2words
 from reference_video import process_video, shown_pixels
 from video_cases import CLIPS, VIDEO_CASES, clip_frames, make_video_rules
 
-from manymind.number_words import in_words
+from manymind.models.number_words import in_words
 from manymind.vision.rgb import to_rgb
 
 # One of 255 before normalisation, of the least std: pillow and torchvision, which video processors

@@ -12,7 +12,7 @@ from video_cases import CLIPS, VIDEO_CASES, clip_frames, make_video_rules
 
 from manymind.checkpoint.fields import Fields
 from manymind.errors import CheckpointError, MediaError
-from manymind.number_words import in_words
+from manymind.models.number_words import in_words
 from manymind.vision.qwen_vl import Layout, QwenPreprocessor
 from manymind.vision.rgb import to_rgb
 

@@ -14,6 +14,7 @@ from manymind.checkpoint.fields import Fields
 from manymind.models import llama, vit
 from manymind.models.family import ModelSource
 from manymind.models.media_prompt import MediaPrompt
+from manymind.models.number_words import in_words
 from manymind.models.vision_config import EncoderConfig, ProjectorConfig
 from manymind.models.vision_family import (
     VisionSource,
@@ -25,7 +26,6 @@ from manymind.models.vision_family import (
     video_config,
 )
 from manymind.models.vision_weights import VisionWeights
-from manymind.number_words import in_words
 from manymind.vision.idefics3 import Idefics3Preprocessor, SmolVlmPreprocessor
 from manymind.vision.tiles import TileLayout
 from manymind.vision.types import PreparedMedia, Preprocessor
