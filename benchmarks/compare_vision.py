@@ -5,10 +5,15 @@ preprocessing.
     python benchmarks/vision/make_model.py FOLDER      # once; needs torch and transformers
     python benchmarks/compare_vision.py --model FOLDER --json out.json
 
-Engines take turns within every workload, each run is its own process, the median of the counted
-rounds is reported. Workloads: 1, 8 and 32 requests at once, each with a picture of its own and 32
-tokens of answer; "repeated": a new picture, the same again, and a further question about it;
-"preprocess": pictures of 1080 x 1920 per second, without decoding.
+    python benchmarks/compare_vision.py --model FOLDER \\
+        --llama-server build/bin/llama-server --llama-text text.gguf --llama-mmproj mmproj.gguf
+
+The second form adds llama.cpp, on GGUF files of the same folder (its convert_hf_to_gguf.py, once
+without and once with --mmproj). Engines take turns within every workload, each run is its own
+process, the median of the counted rounds is reported. Workloads: 1, 8 and 32 requests at once, each
+with a picture of its own and 32 tokens of answer; "repeated": a new picture, the same again, and a
+further question about it; "preprocess": pictures of 1080 x 1920 per second, without decoding, in
+one thread and in ``--threads`` at once.
 """
 
 from __future__ import annotations
@@ -29,12 +34,15 @@ WORKLOADS = ("repeated", "1", "8", "32", "preprocess")
 ENGINES = {
     "manymind": ["manymind_worker.py"],
     "transformers": ["transformers_worker.py", "bfloat16"],
+    "llama.cpp": ["llama_cpp_worker.py"],
 }
 
 
 def run(engine: str, arguments: argparse.Namespace, workload: str) -> dict[str, float]:
     """One process; its last line of output is the result."""
     script, *options = ENGINES[engine]
+    if engine == "llama.cpp":
+        options = [arguments.llama_server, arguments.llama_text, arguments.llama_mmproj]
     command = [sys.executable, script, arguments.model, workload, str(arguments.threads), *options]
     finished = subprocess.run(command, cwd=_FOLDER, capture_output=True, text=True, check=False)
     if finished.returncode:
@@ -46,9 +54,15 @@ def run(engine: str, arguments: argparse.Namespace, workload: str) -> dict[str, 
 def measure(arguments: argparse.Namespace, workload: str) -> dict[str, dict[str, list[float]]]:
     """Engine -> quantity -> one value per round; "interference": share of the CPUs that others
     took meanwhile."""
-    found: dict[str, dict[str, list[float]]] = {engine: {} for engine in arguments.engines}
+    # llama.cpp's preprocessing cannot be called by itself.
+    engines = [
+        engine
+        for engine in arguments.engines
+        if engine != "llama.cpp" or (arguments.llama_server and workload != "preprocess")
+    ]
+    found: dict[str, dict[str, list[float]]] = {engine: {} for engine in engines}
     for _ in range(arguments.repeats):
-        for engine in arguments.engines:
+        for engine in engines:
             wait_until_quiet(arguments.max_interference, arguments.patience)
             with Interference() as interference:
                 values = run(engine, arguments, workload)
@@ -78,6 +92,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, help="a folder that make_model.py wrote")
+    for name in ("server", "text", "mmproj"):
+        parser.add_argument(f"--llama-{name}", metavar="FILE")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))

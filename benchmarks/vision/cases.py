@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -39,3 +42,17 @@ def turns(image: Any, follow_up: bool = False) -> list[dict[str, Any]]:
         messages.append({"role": "assistant", "content": [answer]})
         messages.append({"role": "user", "content": [{"type": "text", "text": FOLLOW_UP}]})
     return messages
+
+
+def rates(process: Callable[[Image.Image], Any], threads: int) -> dict[str, float]:
+    """Pictures of 1080 x 1920 processed per second, in one thread and in so many at once."""
+    images = [picture(seed, 1080, 1920) for seed in range(4)]
+    process(images[0])  # warm
+
+    def rate(workers: int) -> float:
+        with ThreadPoolExecutor(workers) as pool:
+            start = time.perf_counter()
+            list(pool.map(process, images * workers))
+            return len(images) * workers / (time.perf_counter() - start)
+
+    return {"images_per_s": rate(1), f"images_per_s_{threads}_threads": rate(threads)}

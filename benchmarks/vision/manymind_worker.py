@@ -9,7 +9,7 @@ import threading
 import time
 from typing import Any
 
-from cases import ANSWER_TOKENS, jpeg, picture, turns
+from cases import ANSWER_TOKENS, jpeg, picture, rates, turns
 
 from manymind import EngineConfig, GenerationConfig, MediaLimits, VisionConfig, pipeline
 
@@ -46,8 +46,8 @@ def concurrent(pipe: Any, count: int, seed: int) -> dict[str, float]:
     return {"ttft": sum(firsts) / count, "tokens_per_s": count * ANSWER_TOKENS / wall, "wall": wall}
 
 
-def preprocess(folder: str) -> dict[str, float]:
-    """Pictures per second, in one thread."""
+def preprocess(folder: str, threads: int) -> dict[str, float]:
+    """Pictures per second, in one thread and in some."""
     from manymind.checkpoint import open_checkpoint
     from manymind.models import load_model
     from manymind.vision.rgb import to_rgb
@@ -55,17 +55,14 @@ def preprocess(folder: str) -> dict[str, float]:
     with open_checkpoint(folder) as checkpoint:
         vision = load_model(checkpoint).vision
         assert vision is not None
-        images = [picture(seed, 1080, 1920) for seed in range(4)]
-        start = time.perf_counter()
-        for image in images:
-            vision.preprocessor.image(to_rgb(image))
-        return {"images_per_s": len(images) / (time.perf_counter() - start)}
+        rules = vision.preprocessor
+        return rates(lambda image: rules.image(to_rgb(image)), threads)
 
 
 def main() -> None:
     folder, workload, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
     if workload == "preprocess":
-        print(json.dumps(preprocess(folder)))
+        print(json.dumps(preprocess(folder, threads)))
         return
     engine = EngineConfig(max_batch_size=32, session_len=2048, num_threads=threads)
     vision = VisionConfig(limits=MediaLimits(), num_threads=threads)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import transformers
-from cases import ANSWER_TOKENS, jpeg, picture, turns
+from cases import ANSWER_TOKENS, jpeg, picture, rates, turns
 from PIL import Image
 from transformers.models.smolvlm.processing_smolvlm import get_image_prompt_string
 
@@ -92,22 +92,20 @@ class Model:
         return firsts[0], time.perf_counter() - start
 
 
-def preprocess(folder: Path) -> dict[str, float]:
-    """Pictures per second of the pillow processor."""
+def preprocess(folder: Path, threads: int) -> dict[str, float]:
+    """Pictures per second of the pillow processor, in one thread and in some."""
     settings = json.loads((folder / "preprocessor_config.json").read_text())
     processor = transformers.Idefics3ImageProcessorPil(**settings)
-    images = [picture(seed, 1080, 1920) for seed in range(4)]
-    start = time.perf_counter()
-    for image in images:
-        processor([[image]], return_tensors="pt", return_row_col_info=True)
-    return {"images_per_s": len(images) / (time.perf_counter() - start)}
+    return rates(
+        lambda image: processor([[image]], return_tensors="pt", return_row_col_info=True), threads
+    )
 
 
 def main() -> None:
     folder, workload, threads, dtype = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4]
     torch.set_num_threads(threads)
     if workload == "preprocess":
-        print(json.dumps(preprocess(folder)))
+        print(json.dumps(preprocess(folder, threads)))
         return
     model = Model(folder, dtype)
     model.generate([turns(jpeg(picture(1000)))], 2)  # warm
