@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pictures import encoded, rgb
 from PIL import Image, TiffImagePlugin
-from vlm_cases import FPS, GOLDEN_VLMS, conversations
+from vlm_cases import FPS, GOLDEN_VLMS, WITH_VIDEO, conversations
 
 from manymind import (
     EngineConfig,
@@ -272,7 +272,7 @@ def animation(frames: list[Any], **options: Any) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "internvl"])
+@pytest.mark.parametrize("name", WITH_VIDEO)
 def test_every_form_of_a_video(name: str, tmp_path: Path) -> None:
     """Frames at the rate of transformers' golden answer, as objects, arrays, files and URLs."""
     golden = np.load(GOLDEN_VLMS / name / "logits.npz")
@@ -352,3 +352,16 @@ def test_frames_are_charged_before_they_are_decoded(monkeypatch: pytest.MonkeyPa
         pytest.raises(MediaTooLargeError, match="pixels"),
     ):
         running([{"role": "user", "content": [{"type": "video", "video": clip}]}], GREEDY)
+
+
+@pytest.mark.parametrize(("patches", "fits"), [(32, True), (31, False)])
+def test_patches_are_charged_of_frames_that_are_shown(patches: int, fits: bool) -> None:
+    """This model is shown one frame per second, two of these five, each a tile of 16 patches."""
+    frames = [rgb(20, 30, seed) for seed in range(5)]
+    content = [{"type": "video", "video": frames, "fps": FPS}]
+    with start(GOLDEN_VLMS / "smolvlm", max_pending_patches=patches) as running:
+        if fits:
+            assert running([{"role": "user", "content": content}], GREEDY).token_ids
+            return
+        with pytest.raises(MediaTooLargeError, match="patches"):
+            running([{"role": "user", "content": content}], GREEDY)
