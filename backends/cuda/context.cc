@@ -94,6 +94,7 @@ void Context::props(tm_device_props* out) const {
   props.can_capture = 1;
   props.asynchronous = 1;
   props.num_compute_units = num_sms();
+  props.attention_spans = 1;
   std::memcpy(out, &props, props.struct_size);
 }
 

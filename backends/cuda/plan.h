@@ -27,6 +27,7 @@ class Plan {
   const AttentionSchedule& schedule() const { return schedule_; }
   const StepView& view() const { return view_; }
   bool has_blocks() const { return has_blocks_; }
+  bool has_spans() const { return view_.row_end != nullptr; }
   int64_t num_seqs() const { return num_seqs_; }
   int64_t num_tokens() const { return num_tokens_; }
 
@@ -53,15 +54,17 @@ class Plan {
   void check(const tm_step_meta& meta) const;
   void allocate();
   void fill_rows(const tm_step_meta& meta, int32_t* row_seq, int32_t* row_slot) const;
+  void fill_row_ends(const tm_step_meta& meta, int64_t num_spans, int32_t* row_end) const;
   Staging& next_staging();
 
   tm_plan_limits limits_;
   AttentionSchedule schedule_;
   StepView view_{};
-  Counts* counts_ = nullptr;  // device, as the next four
+  Counts* counts_ = nullptr;  // device, as the next five
   AttentionItem* short_items_ = nullptr;
   AttentionItem* tiles_[kTilePositions.size()] = {};
   MergeItem* merges_ = nullptr;
+  int32_t* row_ends_ = nullptr;
   DeviceMemory device_data_;
   std::vector<Staging> staging_;
   size_t staging_bytes_ = 0;
@@ -73,6 +76,7 @@ class Plan {
   int64_t padded_seqs_ = 0;
   int64_t max_q_len_ = 0;
   bool has_blocks_ = false;
+  bool knows_spans_ = false;  // from the first step that has some: its capture may be replayed without
 };
 
 }  // namespace turbomind::cuda

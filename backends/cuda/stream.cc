@@ -2,6 +2,7 @@
 #include "stream.h"
 
 #include "cuda_check.h"
+#include "plan.h"
 
 namespace turbomind::cuda {
 namespace {
@@ -40,16 +41,17 @@ void Stream::synchronize() {
 void Stream::capture_begin() {
   check_cuda(cudaStreamBeginCapture(handle_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
   capturing_ = true;
+  captures_spans_ = false;
 }
 
 std::unique_ptr<Graph> Stream::capture_end() {
   cudaGraph_t graph = nullptr;
   capturing_ = false;
   check_cuda(cudaStreamEndCapture(handle_, &graph), "cudaStreamEndCapture");
-  return std::make_unique<Graph>(graph);
+  return std::make_unique<Graph>(graph, captures_spans_);
 }
 
-Graph::Graph(cudaGraph_t graph) : graph_(graph) {
+Graph::Graph(cudaGraph_t graph, bool takes_spans) : graph_(graph), takes_spans_(takes_spans) {
   const cudaError_t error = cudaGraphInstantiate(&executable_, graph_, 0);
   if (error == cudaSuccess) return;
   cudaGraphDestroy(graph_);
@@ -61,7 +63,11 @@ Graph::~Graph() {
   cudaGraphDestroy(graph_);
 }
 
-void Graph::launch(Stream& stream, tm_plan* const*, int32_t) {
+void Graph::launch(Stream& stream, tm_plan* const* plans, int32_t num_plans) {
+  for (int32_t i = 0; i < num_plans; ++i) {
+    if (takes_spans_ || !abi::as<Plan>(plans[i])->has_spans()) continue;
+    throw abi::Error(TM_UNSUPPORTED, "graph: expected plans without spans, as when it was captured");
+  }
   check_cuda(cudaGraphLaunch(executable_, stream.handle()), "cudaGraphLaunch");
 }
 

@@ -23,6 +23,8 @@ class Stream {
   Context& context() const { return context_; }
   cudaStream_t handle() const { return handle_; }
   bool capturing() const { return capturing_; }
+  // What is being captured looks for spans of positions that see each other.
+  void note_spans() { captures_spans_ = capturing_; }
 
   void copy_async(void* dst, const void* src, size_t bytes, tm_copy_kind kind);
   void memset_async(void* dst, int value, size_t bytes);
@@ -41,22 +43,25 @@ class Stream {
   Context& context_;
   cudaStream_t handle_ = nullptr;
   bool capturing_ = false;
+  bool captures_spans_ = false;
   std::shared_ptr<const AbortFlag> aborted_;
 };
 
 // A captured step. What changes between replays lies in the plans' device memory.
 class Graph {
  public:
-  explicit Graph(cudaGraph_t graph);  // takes the graph
+  Graph(cudaGraph_t graph, bool takes_spans);  // takes the graph
   ~Graph();
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
+  // Throws abi::Error (TM_UNSUPPORTED) if a plan has spans and what was captured does not look for them.
   void launch(Stream& stream, tm_plan* const* plans, int32_t num_plans);
 
  private:
   cudaGraph_t graph_;
   cudaGraphExec_t executable_ = nullptr;
+  bool takes_spans_;
 };
 
 class Event {

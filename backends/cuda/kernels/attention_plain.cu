@@ -160,7 +160,8 @@ __global__ void __launch_bounds__(kWarps* kWarp)
     const int position = step.context_lens[seq] - step.cu_seqlens_q[seq + 1] + static_cast<int>(row);
     const int begin = rows.window > 0 ? max(0, position - rows.window + 1) : 0;
     const PagedContext<KV> context(kv, step, seq, kv_head);
-    attend<T>(rows, context, row, head, begin, position + 1, shared[warp]);
+    const int past = step.row_end ? step.row_end[row] : position + 1;
+    attend<T>(rows, context, row, head, begin, past, shared[warp]);
   } else {
     const DenseContext<T> context(kv, step, seq, kv_head, rows.dim_k, rows.dim_v);
     attend<T>(rows, context, row, head, 0, step.cu_seqlens_q[seq + 1] - step.cu_seqlens_q[seq], shared[warp]);

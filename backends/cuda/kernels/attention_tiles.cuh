@@ -39,9 +39,15 @@ struct Tile {
   int end;    // past the last one
   int partial_row;
   bool causal;
+  const int32_t* row_end;  // of the first query position, as StepView's
 
   __device__ int rows() const { return positions * heads; }
   __device__ int row_position(int row) const { return position + row / heads; }
+  // The last position that the row sees.
+  __device__ int last_position(int row) const {
+    if (!causal) return end - 1;
+    return min(row_end ? row_end[row / heads] - 1 : row_position(row), end - 1);
+  }
 };
 
 // Elements from the begin of q or out to a row of the tile.
@@ -185,7 +191,7 @@ class TileAttention {
       const int row = tile_row(i);
       const bool inside = row < tile.rows();
       const int position = tile.row_position(row);
-      last_[i] = !inside ? -1 : (tile.causal ? min(position, tile.end - 1) : tile.end - 1);
+      last_[i] = inside ? tile.last_position(row) : -1;
       first_[i] = max(tile.begin, rows.window > 0 ? position - rows.window + 1 : 0);
     }
   }

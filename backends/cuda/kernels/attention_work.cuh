@@ -29,12 +29,15 @@ __device__ __forceinline__ bool make_tile(const AttentionRows& rows, const StepV
   tile.head = kv_head * group + part * heads;
   tile.heads = min(heads, group - part * heads);
   tile.partial_row = item.partial_row;
+  tile.row_end = step.row_end ? step.row_end + tile.token : nullptr;
   if constexpr (std::is_same_v<Kv, PagedKv>) {
     tile.causal = true;
     tile.position = step.context_lens[item.seq] - (end - begin) + item.first;
     const int visible = rows.window > 0 ? max(0, tile.position - rows.window + 1) : 0;
     tile.begin = max(visible, item.kv_begin);
-    tile.end = min(tile.position + item.positions, item.kv_end);
+    // No row sees farther than the last one.
+    const int end_of_last = tile.row_end ? tile.row_end[item.positions - 1] : tile.position + item.positions;
+    tile.end = min(end_of_last, item.kv_end);
   } else {
     tile.causal = false;
     tile.position = item.first;

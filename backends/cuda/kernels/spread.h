@@ -16,7 +16,7 @@ struct SpreadPart {
   int64_t to_stride;
 };
 
-inline constexpr int kMaxSpreadParts = 12;
+inline constexpr int kMaxSpreadParts = 13;
 
 struct Spread {
   SpreadPart parts[kMaxSpreadParts];

@@ -15,6 +15,7 @@ struct StepView {
   const int32_t* block_table;   // [num_seqs, block_table_stride]
   const int32_t* row_seq;       // [max_tokens]: the row's sequence; -1: padding
   const int32_t* row_slot;      // [max_tokens]: block * block_size + place of the row in a pool; -1: padding
+  const int32_t* row_end;       // [max_tokens]: past the last position that the row sees; nullptr: past its own
   int64_t block_table_stride;
 };
 

@@ -61,7 +61,7 @@ void attend_short(Stream& stream, const TileCall& step, const PagedKv& kv, const
   call.positions = plan.max_short_rows(stream);
   call.zero_padding = true;
   const int group = call.rows.q_heads / call.rows.kv_heads;
-  call.splits_keys = !stream.context().deterministic() && call.positions * group <= kTileRows / 4;
+  call.splits_keys = !stream.context().deterministic() && !plan.has_spans() && call.positions * group <= kTileRows / 4;
   if (call.splits_keys && stream_takes(call.rows, kv, stream.context().architecture())) {
     launch_attention_stream(stream.handle(), call, kv, partials);
   } else {
@@ -71,11 +71,12 @@ void attend_short(Stream& stream, const TileCall& step, const PagedKv& kv, const
   if (merges.capacity > 0) launch_attention_merge(stream.handle(), call.rows, merges, partials);
 }
 
-// Longer sequences. The warpgroups' sums depend on a row's place in its tile, which deterministic contexts rule out.
+// Longer sequences. The warpgroups' sums depend on a row's place in its tile, which deterministic contexts rule out;
+// like the kernels of decode they know no spans.
 void attend_long(Stream& stream, const TileCall& step, const PagedKv& kv, const Plan& plan) {
   TileCall call = step;
-  const bool warpgroups =
-      !stream.context().deterministic() && warpgroups_take(call.rows, kv.dtype, stream.context().architecture());
+  const bool warpgroups = !stream.context().deterministic() && !plan.has_spans() &&
+                          warpgroups_take(call.rows, kv.dtype, stream.context().architecture());
   const bool shares_keys = call.rows.q_heads >= 3 * call.rows.kv_heads;
   call.positions = warpgroups    ? kTilePositions.back() / warpgroup_heads(call.rows)
                    : shares_keys ? kTileRows / 4
@@ -98,6 +99,7 @@ void CudaOps::attention(Stream& stream, const tm_attention_args& args, const tm_
   const Plan& plan = paged_plan_arg(args.plan, args.kv.spec);
   const AttentionRows rows = paged_rows(args, plan);
   if (rows.rows == 0) return;
+  if (plan.has_spans()) stream.note_spans();
   const PagedKv kv{static_cast<const std::byte*>(args.kv.data), make_kv_layout(args.kv.spec), args.kv.spec.dtype};
   if (!tiles_take(rows, kv.dtype)) return launch_attention_plain(stream.handle(), rows, kv, plan.view());
   WorkspaceArena arena(workspace);
