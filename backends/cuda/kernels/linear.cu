@@ -14,14 +14,28 @@ __device__ __forceinline__ float finish(float sum, const Epilogue& epilogue, int
 
 constexpr int kEpilogueThreads = 256;
 
-template <class T>
-__global__ void linear_epilogue(T* out, int64_t rows, int64_t n, int64_t stride, Epilogue epilogue) {
-  const int64_t column = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+// kCount columns per thread.
+template <class T, int kCount>
+__global__ void __launch_bounds__(kEpilogueThreads)
+    linear_epilogue(T* out, int64_t rows, int64_t n, int64_t stride, Epilogue epilogue) {
+  const int64_t column = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) * kCount;
   if (column >= n) return;
   for (int64_t row = blockIdx.y; row < rows; row += gridDim.y) {
-    T& value = out[row * stride + column];
-    value = from_float<T>(finish(to_float(value), epilogue, column));
+    auto& values = *reinterpret_cast<Pack<T, kCount>*>(out + row * stride + column);
+    Pack<T, kCount> pack = values;
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) pack.v[i] = from_float<T>(finish(to_float(pack.v[i]), epilogue, column + i));
+    values = pack;
   }
+}
+
+template <class T, int kCount>
+void launch_epilogue(cudaStream_t stream, T* out, int64_t rows, int64_t n, int64_t stride, const Epilogue& epilogue) {
+  const int64_t chunks = n / kCount;
+  const int64_t threads = std::min<int64_t>(ceil_div<int64_t>(chunks, kWarp) * kWarp, kEpilogueThreads);
+  const dim3 grid(static_cast<unsigned>(ceil_div(chunks, threads)), grid_y(rows));
+  linear_epilogue<T, kCount>
+      <<<grid, static_cast<unsigned>(threads), 0, stream>>>(out, rows, n, stride, epilogue);
 }
 
 constexpr int kGroupedColumns = 64;
@@ -66,10 +80,13 @@ __global__ void grouped_linear(const T* x, const T* w, T* out, LinearShape shape
 void launch_linear_epilogue(cudaStream_t stream, void* out, tm_dtype dtype, int64_t rows, int64_t n, int64_t stride,
                             const Epilogue& epilogue) {
   if (rows == 0) return;
-  const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(n, kEpilogueThreads)), grid_y(rows));
   dispatch_float(dtype, "out", [&](auto type) {
-    linear_epilogue<<<grid, kEpilogueThreads, 0, stream>>>(static_cast<decltype(type)*>(out), rows, n, stride,
-                                                           epilogue);
+    using T = decltype(type);
+    if (aligned_to_vector(out) && n % kPerVector<T> == 0 && stride % kPerVector<T> == 0) {
+      launch_epilogue<T, kPerVector<T>>(stream, static_cast<T*>(out), rows, n, stride, epilogue);
+    } else {
+      launch_epilogue<T, 1>(stream, static_cast<T*>(out), rows, n, stride, epilogue);
+    }
   });
   check_launch("linear_epilogue");
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Norms: rows in turn over blocks that keep the weights in registers, as they do a row's elements between the reduction
-// and the store. Which thread sums what depends on the width only, so a row's bits do not depend on its place, its
-// alignment or the other rows.
+// and the store; the next row is on its way meanwhile. Which thread sums what depends on the width only, so a row's bits
+// do not depend on its place, its alignment or the other rows.
 #include <algorithm>
 
 #include "kernels/launch.cuh"
@@ -27,49 +27,52 @@ struct NormArgs {
   int64_t parts;  // of all rows
   int64_t dim;
   float eps;
-  bool vectors;  // every row starts and ends on 16 bytes
+  bool vectors;  // every row, the weights and the bias start and end on 16 bytes
 };
 
 // kPerVector<T> elements from `index` on; those past the end are zero.
 template <class T>
-__device__ __forceinline__ void load_group(const T* row, int64_t index, int64_t dim, bool vectors,
-                                           float (&x)[kPerVector<T>]) {
+__device__ __forceinline__ Pack<T, kPerVector<T>> load_group(const T* row, int64_t index, int64_t dim, bool vectors) {
   constexpr int kCount = kPerVector<T>;
-  if (vectors) {
-    if (index < dim) {
-      const auto pack = *reinterpret_cast<const Pack<T, kCount>*>(row + index);
+  if (vectors && index < dim) return *reinterpret_cast<const Pack<T, kCount>*>(row + index);
+  Pack<T, kCount> pack;
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) x[i] = to_float(pack.v[i]);
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) x[i] = 0.0f;
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) x[i] = index + i < dim ? to_float(row[index + i]) : 0.0f;
+  for (int i = 0; i < kCount; ++i) pack.v[i] = index + i < dim ? row[index + i] : from_float<T>(0.0f);
+  return pack;
 }
 
 template <class T>
 __device__ __forceinline__ void store_group(T* row, int64_t index, int64_t dim, bool vectors,
                                             const float (&x)[kPerVector<T>]) {
   constexpr int kCount = kPerVector<T>;
-  if (vectors) {
-    if (index >= dim) return;
-    Pack<T, kCount> pack;
+  Pack<T, kCount> pack;
 #pragma unroll
-    for (int i = 0; i < kCount; ++i) pack.v[i] = from_float<T>(x[i]);
-    *reinterpret_cast<Pack<T, kCount>*>(row + index) = pack;
+  for (int i = 0; i < kCount; ++i) pack.v[i] = from_float<T>(x[i]);
+  if (vectors) {
+    if (index < dim) *reinterpret_cast<Pack<T, kCount>*>(row + index) = pack;
     return;
   }
 #pragma unroll
   for (int i = 0; i < kCount; ++i) {
-    if (index + i < dim) row[index + i] = from_float<T>(x[i]);
+    if (index + i < dim) row[index + i] = pack.v[i];
+  }
+}
+
+// As many floats of a weight or bias.
+template <int kCount>
+__device__ __forceinline__ void load_floats(const float* from, int64_t index, int64_t dim, bool vectors,
+                                            float (&x)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; i += 4) {
+    const Pack<float, 4> pack = load_group(from, index + i, dim, vectors);
+#pragma unroll
+    for (int j = 0; j < 4; ++j) x[i + j] = pack.v[j];
   }
 }
 
 template <class T>
 __device__ __forceinline__ T* row_of(void* data, int64_t stride, const NormArgs& args, int64_t part) {
+  if (args.heads == 1) return static_cast<T*>(data) + part * stride;  // a division costs as much as all the rest
   return static_cast<T*>(data) + part / args.heads * stride + part % args.heads * args.dim;
 }
 
@@ -82,17 +85,27 @@ class RowNorm {
   __device__ RowNorm(const NormArgs& args, float* shared) : args_(args), shared_(shared) {
     if constexpr (kKeepWeights) {
 #pragma unroll
-      for (int g = 0; g < kGroups; ++g) {
-#pragma unroll
-        for (int i = 0; i < kCount; ++i) {
-          weights_[g][i] = index(g) + i < args.dim ? args.weight[index(g) + i] : 0.0f;
-        }
-      }
+      for (int g = 0; g < kGroups; ++g) load_floats(args.weight, index(g), args.dim, args.vectors, weights_[g]);
     }
   }
 
-  __device__ void run(int64_t part) {
-    load(part);
+  // Sends for a row; nothing behind the last one.
+  __device__ void fetch(int64_t part) {
+    if (part >= args_.parts) return;
+    const T* in = row_of<const T>(const_cast<void*>(args_.x), args_.x_stride, args_, part);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) fetched_[g] = load_group(in, index(g), args_.dim, args_.vectors);
+    if constexpr (kAdds) {
+      const T* residual = row_of<const T>(args_.residual, args_.residual_stride, args_, part);
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) residual_[g] = load_group(residual, index(g), args_.dim, args_.vectors);
+    }
+  }
+
+  // The row that was fetched; then `next` is on its way.
+  __device__ void run(int64_t part, int64_t next) {
+    take(part);
+    fetch(next);
     float sum = 0.0f;
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
@@ -108,26 +121,25 @@ class RowNorm {
  private:
   static constexpr int kCount = kPerVector<T>;
   static constexpr bool kKeepWeights = kGroups * kCount <= 16;  // more would not fit the registers
+  static constexpr bool kAdds = kKind == NormKind::kAddRms;
 
   __device__ static int64_t index(int group) {
     return (group * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kCount;
   }
 
-  __device__ void load(int64_t part) {
-    const T* in = row_of<const T>(const_cast<void*>(args_.x), args_.x_stride, args_, part);
+  __device__ void take(int64_t part) {
 #pragma unroll
-    for (int g = 0; g < kGroups; ++g) load_group(in, index(g), args_.dim, args_.vectors, x_[g]);
-    if constexpr (kKind == NormKind::kAddRms) {
-      T* residual = row_of<T>(args_.residual, args_.residual_stride, args_, part);
-      float r[kGroups][kCount];
+    for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
-      for (int g = 0; g < kGroups; ++g) load_group<T>(residual, index(g), args_.dim, args_.vectors, r[g]);
-#pragma unroll
-      for (int g = 0; g < kGroups; ++g) {
-#pragma unroll
-        for (int i = 0; i < kCount; ++i) x_[g][i] = to_float(from_float<T>(x_[g][i] + r[g][i]));
-        store_group(residual, index(g), args_.dim, args_.vectors, x_[g]);
+      for (int i = 0; i < kCount; ++i) {
+        x_[g][i] = to_float(fetched_[g].v[i]);
+        if constexpr (kAdds) x_[g][i] = to_float(from_float<T>(x_[g][i] + to_float(residual_[g].v[i])));
       }
+    }
+    if constexpr (kAdds) {
+      T* residual = row_of<T>(args_.residual, args_.residual_stride, args_, part);
+#pragma unroll
+      for (int g = 0; g < kGroups; ++g) store_group(residual, index(g), args_.dim, args_.vectors, x_[g]);
     }
   }
 
@@ -148,19 +160,20 @@ class RowNorm {
     T* out = row_of<T>(args_.out, args_.out_stride, args_, part);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      if (index(g) >= args_.dim) continue;
+      float (&weights)[kCount] = weights_[kKeepWeights ? g : 0];
+      if constexpr (!kKeepWeights) load_floats(args_.weight, index(g), args_.dim, args_.vectors, weights);
+      float bias[kCount] = {};
+      if (kKind == NormKind::kLayer && args_.bias) load_floats(args_.bias, index(g), args_.dim, args_.vectors, bias);
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) {
-        const int64_t at = index(g) + i < args_.dim ? index(g) + i : index(g);
-        x_[g][i] = (x_[g][i] - mean) * factor * (kKeepWeights ? weights_[kKeepWeights ? g : 0][i] : args_.weight[at]);
-        if (kKind == NormKind::kLayer && args_.bias) x_[g][i] += args_.bias[at];
-      }
+      for (int i = 0; i < kCount; ++i) x_[g][i] = (x_[g][i] - mean) * factor * weights[i] + bias[i];
       store_group(out, index(g), args_.dim, args_.vectors, x_[g]);
     }
   }
 
   const NormArgs& args_;
   float* shared_;
+  Pack<T, kCount> fetched_[kGroups];
+  Pack<T, kCount> residual_[kAdds ? kGroups : 1];
   float x_[kGroups][kCount];
   float weights_[kKeepWeights ? kGroups : 1][kCount];
 };
@@ -169,7 +182,8 @@ template <class T, NormKind kKind, int kGroups>
 __global__ void __launch_bounds__(kMaxThreads) norm_rows(const NormArgs args) {
   __shared__ float shared[kMaxThreads / kWarp];
   RowNorm<T, kKind, kGroups> norm(args, shared);
-  for (int64_t part = blockIdx.x; part < args.parts; part += gridDim.x) norm.run(part);
+  norm.fetch(blockIdx.x);
+  for (int64_t part = blockIdx.x; part < args.parts; part += gridDim.x) norm.run(part, part + gridDim.x);
 }
 
 bool vectors_fit(const tm_tensor& tensor, int64_t dim, int64_t per_vector) {
@@ -215,7 +229,8 @@ void launch_norm(cudaStream_t stream, NormArgs args, const tm_tensor& x, const t
     const auto aligned = [&](const tm_tensor& tensor) { return vectors_fit(tensor, args.dim, kPerVector<T>); };
     const bool residual_aligned =
         !args.residual || (aligned_to_vector(args.residual) && args.residual_stride % kPerVector<T> == 0);
-    args.vectors = aligned(x) && aligned(out) && residual_aligned;
+    args.vectors = aligned(x) && aligned(out) && residual_aligned && aligned_to_vector(args.weight) &&
+                   aligned_to_vector(args.bias);
     launch_row<T, kKind>(stream, args);
   });
 }

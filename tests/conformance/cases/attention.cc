@@ -334,6 +334,7 @@ void add_attention_cases(Suite& suite, const Session& session) {
     add("ragged", {{7, 1, 50, 33}, 3, 3, 64, 64});
     add("gqa", {{20, 9}, 4, 2, 64, 64});
     add("head_dim_72", {{17, 16}, 2, 2, 72, 72});
+    add("head_dim_12", {{40, 16, 64, 3}, 2, 2, 12, 12, 24});
     add("head_dim_80_strided", {{17, 5}, 2, 2, 80, 80, 320});
     add("head_dims_64_32", {{12}, 2, 2, 64, 32});
   }

@@ -119,6 +119,8 @@ void add_fused_cases(Suite& suite, const Session& session) {
     suite.add("add_rms_norm", name, "no_rows", [=](Case& c) { build_add_rms_norm(c, dtype, 0, 64, 0); });
     suite.add("add_rms_norm", name, "rows5x100", [=](Case& c) { build_add_rms_norm(c, dtype, 5, 100, 0); });
     suite.add("add_rms_norm", name, "rows3x576_gap64", [=](Case& c) { build_add_rms_norm(c, dtype, 3, 576, 64); });
+    suite.add("add_rms_norm", name, "rows2x8200", [=](Case& c) { build_add_rms_norm(c, dtype, 2, 8200, 0); });
+    suite.add("add_rms_norm", name, "rows1100x64", [=](Case& c) { build_add_rms_norm(c, dtype, 1100, 64, 0); });
     const auto add_gated = [&](const std::string& what, tm_weight_format gate, tm_weight_format up, int64_t rows,
                                bool bias) {
       suite.add("linear_gated_activation", name, what,

@@ -24,6 +24,8 @@ constexpr NormCase kCases[] = {
     {5, 0, 100, 4},
     {33, 0, 640, 0},
     {2, 0, 2048, 64},
+    {2, 0, 8200, 0},
+    {1100, 0, 64, 0},  // more rows than a GPU works on at once
     {3, 4, 64, 0},
     {7, 3, 80, 240},
     {2, 0, 64, 0, 1e-6, 1e-4},
@@ -97,9 +99,10 @@ void add_norm_cases(Suite& suite, const Session& session) {
       if (p.heads || p.width == 1) continue;
       suite.add("layer_norm", name, label(p), [=](Case& c) { build_layer_norm(c, dtype, p, true, false, 0); });
     }
-    const NormCase odd = kCases[4];
+    const NormCase odd{.rows = 5, .heads = 0, .width = 100, .gap = 4};
+    const NormCase heads{.rows = 7, .heads = 3, .width = 80, .gap = 240};
     suite.add("rms_norm", name, "in_place", [=](Case& c) { build_rms_norm(c, dtype, odd, true, false); });
-    suite.add("rms_norm", name, "in_place_heads", [=](Case& c) { build_rms_norm(c, dtype, kCases[8], true, false); });
+    suite.add("rms_norm", name, "in_place_heads", [=](Case& c) { build_rms_norm(c, dtype, heads, true, false); });
     suite.add("rms_norm", name, "nan_stays_in_its_row", [=](Case& c) { build_rms_norm(c, dtype, odd, false, true); });
     suite.add("layer_norm", name, "without_bias", [=](Case& c) { build_layer_norm(c, dtype, odd, false, false, 0); });
     suite.add("layer_norm", name, "in_place", [=](Case& c) { build_layer_norm(c, dtype, odd, true, true, 0); });

@@ -34,7 +34,7 @@ void fill_table(TestTensor& table, int64_t rotary_dim) {
 }
 
 void build_rope(Case& c, DType dtype, const RopeCase& p) {
-  const bool mrope = p.section[0] > 0;
+  const bool mrope = p.section[0] + p.section[1] + p.section[2] > 0;
   TestTensor& q = c.in_out("q", dtype, {p.tokens, p.q_heads, p.dim}, p.gap);
   TestTensor& k = c.in_out("k", dtype, {p.tokens, std::max<int64_t>(p.kv_heads, 1), p.dim}, p.gap);
   TestTensor& positions =
@@ -97,6 +97,8 @@ void add_rope_cases(Suite& suite, const Session& session) {
     add("interleaved_partial", {5, 4, 2, 64, 24, TM_ROPE_INTERLEAVED});
     add("without_k", {5, 4, 0, 64, 64});
     add("mrope_sections", {6, 2, 1, 64, 64, TM_ROPE_NEOX, {8, 12, 12}});
+    add("mrope_rows_and_columns", {9, 2, 2, 72, 72, TM_ROPE_NEOX, {0, 18, 18}});  // encoders of pictures
+    add("mrope_odd_head", {6, 4, 2, 12, 12, TM_ROPE_NEOX, {2, 2, 2}});
     add("mrope_interleaved_axes", {6, 2, 1, 64, 64, TM_ROPE_NEOX, {12, 10, 10}, true});
   }
 }
