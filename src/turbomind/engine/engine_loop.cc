@@ -21,6 +21,7 @@ constexpr std::chrono::milliseconds kRecoveryPause(200);
 // Between looks at encoders while there is nothing else to do.
 constexpr std::chrono::microseconds kEncoderPause(200);
 constexpr const char* kOutOfMemory = "engine: out of host memory";
+constexpr const char* kNotReopened = "; the device could not be opened again: start the engine in a new process";
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -417,8 +418,8 @@ void EngineLoop::fail_everything(const Error& error) {
   rebuild();
   if (error.code() != ErrorCode::kDeviceLost) return reset_runners();
   if (recover_device()) return;
-  loss_ = error;
-  inbox_.close(SubmitQueue::Closing::kCancel, ErrorCode::kDeviceLost, error.what());
+  loss_.emplace(ErrorCode::kDeviceLost, std::string(error.what()) + kNotReopened);
+  inbox_.close(SubmitQueue::Closing::kCancel, ErrorCode::kDeviceLost, loss_->what());
 }
 
 bool EngineLoop::recover_device() {
