@@ -102,7 +102,7 @@ class Workloads:
     def throughput(self) -> None:
         """Many requests of 1024 input and 256 output tokens."""
         requests, length, new_tokens = self._sizes.throughput_requests, 1024, 256
-        self._server.seconds(self._prompts(64, length), 32)
+        self._server.seconds(self._prompts(requests, length), new_tokens)
         for _ in range(max(1, self._sizes.repeats - 1)):
             seconds = self._server.seconds(self._prompts(requests, length), new_tokens)
             self.emit(
@@ -117,7 +117,7 @@ class Workloads:
         """Milliseconds per step: the difference between 128 and 1 output tokens after 512."""
         length, new_tokens = 512, 128
         for batch in self._sizes.decode_batches:
-            self._server.seconds(self._prompts(batch, length), 8)
+            self._server.seconds(self._prompts(batch, length), new_tokens)
             first, full = [], []
             for _ in range(self._sizes.repeats):
                 first.append(self._server.seconds(self._prompts(batch, length), 1))
@@ -153,7 +153,7 @@ class Workloads:
     def shared_prefix(self) -> None:
         """256 requests of 2048 common and 64 own tokens, 64 output tokens, twice per prefix."""
         requests, common, own, new_tokens = 256, 2048, 64, 64
-        self._server.seconds(self._prompts(64, own, self._ids(common)), 16)
+        self._server.seconds(self._prompts(requests, own, self._ids(common)), new_tokens)
         for _ in range(self._sizes.repeats):
             prefix = self._ids(common)
             cold = self._server.seconds(self._prompts(requests, own, prefix), new_tokens)
