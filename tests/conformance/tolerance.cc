@@ -18,10 +18,11 @@ struct Row {
 
 // Half a unit in the last place: 2^-24 (f32), 2^-11 (f16), 2^-8 (bf16, of 8 significant bits: 2^-9). One rounding costs
 // an NMSE of about a third of its square; the rest is what the arithmetic itself may lose.
-constexpr std::array<Row, 5> kTable{{
+constexpr std::array<Row, 6> kTable{{
     {Arithmetic::kExact, {0, 0, 0}, {0, 0, 0}, {0, 0, 0}},
     {Arithmetic::kFloat32, {1e-11, 2e-5, 5e-6}, {3e-7, 1.1e-3, 5e-5}, {6e-6, 8.5e-3, 5e-5}},
     {Arithmetic::kHalf, {2e-5, 2e-2, 2e-2}, {2e-5, 2e-2, 2e-2}, {4e-5, 2e-2, 2e-2}},
+    {Arithmetic::kBf16Products, {3e-5, 2e-2, 4e-2}, {3e-5, 2e-2, 4e-2}, {4e-5, 2e-2, 4e-2}},
     {Arithmetic::kQuantized, {3e-4, 0, 0.1}, {3e-4, 0, 0.1}, {3e-4, 0, 0.1}},
     {Arithmetic::kKvInt8, {5e-4, 0, 0.15}, {5e-4, 0, 0.15}, {5e-4, 0, 0.15}},
 }};

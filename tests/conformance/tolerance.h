@@ -17,11 +17,12 @@ struct Tolerance {
 
 // What rounds besides the output: decides the row of the table.
 enum class Arithmetic {
-  kExact,      // copies, permutations, integers: bit for bit
-  kFloat32,    // float32 sums of float inputs, one rounding at the store
-  kHalf,       // products of 16-bit operands: an attention or linear may round its second operand to 16 bits
-  kQuantized,  // integer dot products on activations quantised to 8 bits
-  kKvInt8,     // keys and values rounded to 8 bits
+  kExact,         // copies, permutations, integers: bit for bit
+  kFloat32,       // float32 sums of float inputs, one rounding at the store
+  kHalf,          // products of 16-bit operands: an attention or linear may round its second operand to 16 bits
+  kBf16Products,  // float32 operands, all of them rounded to bfloat16 before they are multiplied
+  kQuantized,     // integer dot products on activations quantised to 8 bits
+  kKvInt8,        // keys and values rounded to 8 bits
 };
 
 // The one table of the suite.

@@ -81,7 +81,8 @@ void EncoderLayer::attend(const StepContext& step, const Tensor& x) const {
                             .v = heads(2),
                             .plan = step.plan.handle(),
                             .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim))),
-                            .out = out});
+                            .out = out,
+                            .product_dtype = qkv_proj_.product_dtype()});
   o_proj_.forward(step.ops, reshape(out, {num_rows, hidden_size_}), x);
 }
 

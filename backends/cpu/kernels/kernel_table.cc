@@ -21,6 +21,7 @@ TM_CPU_DECLARE_ISA(avx512)
 namespace isa_amx {
 void fill(LinearAmxKernels&);
 void fill(LinearBf16Kernels&);
+void fill(AttentionBf16Kernels&);
 }  // namespace isa_amx
 #endif
 
@@ -73,6 +74,7 @@ KernelTable make_kernel_table(Isa isa) {
     case Isa::kAmx:
       isa_amx::fill(table.linear_amx);
       isa_amx::fill(table.linear_bf16);
+      isa_amx::fill(table.attention_bf16);
       [[fallthrough]];
 #endif
 #ifdef TM_CPU_HAS_AVX512

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
+#include "kernels/attention_bf16.h"
 #include "kernels/elementwise.h"
 #include "kernels/kv.h"
 #include "kernels/linear_amx.h"
@@ -42,8 +43,9 @@ struct KernelTable {
 #define TM_CPU_FAMILY_MEMBER(type, member) type member;
   TM_CPU_KERNEL_FAMILIES(TM_CPU_FAMILY_MEMBER)
 #undef TM_CPU_FAMILY_MEMBER
-  LinearAmxKernels linear_amx;    // empty below Isa::kAmx, whose other kernels are those of AVX-512
-  LinearBf16Kernels linear_bf16;  // likewise
+  LinearAmxKernels linear_amx;          // empty below Isa::kAmx, whose other kernels are those of AVX-512
+  LinearBf16Kernels linear_bf16;        // likewise
+  AttentionBf16Kernels attention_bf16;  // likewise
 };
 
 std::string_view isa_name(Isa isa);

@@ -12,8 +12,8 @@ namespace turbomind::cpu {
 inline constexpr int kBf16TileTokens = 32;
 inline constexpr int kBf16StepK = 32;  // one tile of weights
 
-// Activations of a tile: [tokens][bf16_stride(cols)], zero past cols.
-constexpr int64_t bf16_stride(int64_t cols) { return round_up(cols, kBf16StepK); }
+// Activations of a tile: [bf16_cols(cols) / kBf16StepK][tokens][kBf16StepK], zero past cols.
+constexpr int64_t bf16_cols(int64_t cols) { return round_up(cols, kBf16StepK); }
 
 struct LinearBf16Kernels {
   LinearFn run;  // nullptr: no matrix unit

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Non-causal attention inside each sequence. Keys are transposed once per call into the layout of the paged cache, so
-// that the same kernel serves both.
+// Non-causal attention inside each sequence: on the matrix unit where there is one and products may be rounded to
+// bfloat16. Else keys are transposed once per call into the layout of the paged cache, whose kernel serves both.
 #include <algorithm>
 
 #include "kernels/attention.h"
+#include "kernels/attention_bf16.h"
 #include "ops.h"
 #include "ops/heads.h"
 #include "ops/row_ranges.h"
@@ -22,6 +23,29 @@ struct Scratch {
   float* threads;  // [num_threads][thread_floats]
   int64_t thread_floats;
 };
+
+struct Bf16Scratch {
+  std::byte* threads;  // [num_threads][thread_bytes]
+  int64_t thread_bytes;
+};
+
+// Rows of a sequence in a task of the matrix unit.
+constexpr int64_t kMinBf16Rows = 128;
+constexpr int64_t kBf16TasksPerThread = 4;
+int64_t most_bf16_rows(int64_t group) { return std::max(kBf16AttentionStep, kBf16TaskRows / group); }
+
+bool uses_bf16(const Context& context, const tm_attention_dense_args& args) {
+  return args.product_dtype == TM_BF16 && context.kernels().attention_bf16.run != nullptr;
+}
+
+Bf16Scratch take_bf16_scratch(WorkspaceArena& arena, int num_threads, int64_t tokens, int64_t group, int64_t dim,
+                              int64_t dim_v) {
+  const int64_t rows = std::min(tokens, most_bf16_rows(group));
+  Bf16Scratch scratch{};
+  scratch.thread_bytes = attention_bf16_shape(rows, group, tokens, dim, dim_v).bytes();
+  scratch.threads = arena.take<std::byte>(num_threads * scratch.thread_bytes);
+  return scratch;
+}
 
 Scratch take_scratch(WorkspaceArena& arena, int num_threads, int64_t tokens, int64_t group, int64_t kv_heads,
                      int64_t dim, int64_t dim_v) {
@@ -118,13 +142,49 @@ Call make_call(const tm_attention_dense_args& args) {
   return call;
 }
 
+void run_bf16(Stream& stream, const Call& call, const Bf16Scratch& scratch) {
+  ThreadPool& pool = stream.pool();
+  int64_t rows = most_bf16_rows(call.group());
+  while (rows > kMinBf16Rows &&
+         count_tiles(call.plan, rows) * call.k.heads < kBf16TasksPerThread * pool.num_threads()) {
+    rows /= 2;
+  }
+  pool.parallel_for(count_tiles(call.plan, rows) * call.k.heads, [&](int64_t index, int thread) {
+    const Tile tile = find_tile(call.plan, index / call.k.heads, rows);
+    const int64_t head = index % call.k.heads;
+    const int64_t begin = call.plan.cu_seqlens_q()[tile.seq];
+    AttentionBf16Task task{};
+    task.q = call.q.head(begin + tile.first, head * call.group());
+    task.k = call.k.head(begin, head);
+    task.v = call.v.head(begin, head);
+    task.out = call.out.head(begin + tile.first, head * call.group());
+    task.q_stride = call.q.stride;
+    task.k_stride = call.k.stride;
+    task.v_stride = call.v.stride;
+    task.out_stride = call.out.stride;
+    task.rows = tile.positions;
+    task.length = call.plan.cu_seqlens_q()[tile.seq + 1] - begin;
+    task.group = static_cast<int>(call.group());
+    task.dim_k = static_cast<int>(call.q.dim);
+    task.dim_v = static_cast<int>(call.v.dim);
+    task.scale = call.scale;
+    task.scratch = scratch.threads + thread * scratch.thread_bytes;
+    stream.kernels().attention_bf16.run(task);
+  });
+}
+
 }  // namespace
 
 size_t CpuOps::attention_dense_workspace(Context& context, const tm_attention_dense_args& args) {
   WorkspaceArena arena;
+  const int num_threads = context.pool().num_threads();
   const int64_t kv_heads = std::max<int64_t>(1, args.k.shape[1]);
-  take_scratch(arena, context.pool().num_threads(), args.q.shape[0], args.q.shape[1] / kv_heads, kv_heads,
-               args.q.shape[2], args.v.shape[2]);
+  const int64_t group = args.q.shape[1] / kv_heads;
+  if (uses_bf16(context, args)) {
+    take_bf16_scratch(arena, num_threads, args.q.shape[0], group, args.q.shape[2], args.v.shape[2]);
+  } else {
+    take_scratch(arena, num_threads, args.q.shape[0], group, kv_heads, args.q.shape[2], args.v.shape[2]);
+  }
   return arena.used();
 }
 
@@ -135,8 +195,13 @@ void CpuOps::attention_dense(Stream& stream, const tm_attention_dense_args& args
   }
   if (call.plan.num_tokens() == 0) return;
   WorkspaceArena arena(workspace);
+  const int num_threads = stream.pool().num_threads();
+  if (uses_bf16(stream.context(), args)) {
+    return run_bf16(stream, call,
+                    take_bf16_scratch(arena, num_threads, call.q.rows, call.group(), call.q.dim, call.v.dim));
+  }
   const Scratch scratch =
-      take_scratch(arena, stream.pool().num_threads(), call.q.rows, call.group(), call.k.heads, call.k.dim, call.v.dim);
+      take_scratch(arena, num_threads, call.q.rows, call.group(), call.k.heads, call.k.dim, call.v.dim);
   transpose_keys(stream.pool(), call.k, scratch);
   const int64_t tile_positions = std::max<int64_t>(1, kAttentionTileRows / call.group());
   const int64_t tiles = count_tiles(call.plan, tile_positions);

@@ -62,7 +62,7 @@ struct Forms {
 
 Scratch take_scratch(WorkspaceArena& arena, Context& context, int64_t rows, int64_t cols, const Forms& forms) {
   Scratch scratch{};
-  if (forms.bf16) scratch.halves = arena.take<uint16_t>(rows * bf16_stride(cols));
+  if (forms.bf16) scratch.halves = arena.take<uint16_t>(rows * bf16_cols(cols));
   if (forms.int8) {
     scratch.words = arena.take<int32_t>(rows * activation_words_per_token(cols));
     scratch.outliers = arena.take<int32_t>(rows * outlier_words_per_token(cols));
@@ -115,7 +115,7 @@ void prepare_tile(const KernelTable& kernels, const Matrix<float>& x, const Segm
   if (scratch.halves && tile < segment.bf16_tiles.count) {
     const int64_t row = segment.bf16_tiles.begin(tile);
     kernels.linear_bf16.round_tile(x.row(row), x.stride, segment.bf16_tiles.tokens(tile), x.cols,
-                                   scratch.halves + row * bf16_stride(x.cols));
+                                   scratch.halves + row * bf16_cols(x.cols));
   }
 }
 

@@ -148,6 +148,9 @@ typedef struct tm_attention_dense_args {
   const tm_plan* plan; /* cu_seqlens_q only */
   float scale;
   tm_tensor out; /* float [T, heads, dim_v] */
+  /* TM_BF16: q, k, v and the softmax's weights may be rounded to it before they are multiplied; TM_F32: not below the
+   * activations' dtype */
+  tm_dtype product_dtype;
 } tm_attention_dense_args;
 
 /* Copies whole blocks inside one pool: block pairs[2i] -> pairs[2i + 1]. Outside captured steps. */

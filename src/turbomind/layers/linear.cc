@@ -57,6 +57,9 @@ void Linear::pack() {
     begin = end;
   }
   weights_ = std::move(packed);
+  const auto is_bf16 = [](const WeightSource& source) { return source.format == TM_WEIGHT_BF16; };
+  const bool rounds = context_.compute == TM_COMPUTE_DEFAULT && std::all_of(sources_.begin(), sources_.end(), is_bf16);
+  product_dtype_ = rounds ? TM_BF16 : TM_F32;
   sources_.clear();
 }
 

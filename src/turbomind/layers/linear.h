@@ -35,6 +35,9 @@ class Linear {
 
   int64_t in_features() const { return my_cols_.count; }
   int64_t out_features() const { return out_features_; }
+  // What the operands of its products may be rounded to, whoever else multiplies what comes out: TM_BF16 if all weights
+  // are bfloat16 and may be computed with as the backend likes best, else TM_F32.
+  DType product_dtype() const { return product_dtype_; }
   // The packed weight; for linears of one part.
   const tm_weight* weight() const { return weights_.front().handle(); }
   // f32 [out_features()], or not given.
@@ -51,6 +54,7 @@ class Linear {
   Range my_cols_;
   bool is_embedding_;
   int64_t out_features_ = 0;
+  DType product_dtype_ = TM_F32;
   std::vector<WeightSource> sources_;  // until all parts are there
   std::vector<PackedWeight> weights_;
   std::optional<FloatVector> bias_;

@@ -58,7 +58,8 @@ void TextEncoderLayer::attend(const StepContext& step, const Tensor& x, const Te
                             .v = heads(2),
                             .plan = step.plan.handle(),
                             .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(head_dim))),
-                            .out = attended});
+                            .out = attended,
+                            .product_dtype = qkv_proj_.product_dtype()});
   o_proj_.forward(step.ops, reshape(attended, {num_rows, hidden_size_}), out);
 }
 

@@ -81,6 +81,8 @@ void Ops::attention_dense(tm_attention_dense_args args) {
               "a multiple of the kv heads as query heads", args.q.shape[1]);
   arg.handle("plan", args.plan);
   arg.tensor("out", args.out, args.q.dtype, {args.q.shape[0], args.q.shape[1], args.v.shape[2]});
+  arg.require(args.product_dtype == TM_F32 || args.product_dtype == TM_BF16, "product_dtype", "f32 or bf16",
+              args.product_dtype);
   run(TM_OP_attention_dense, device_.plugin().op().attention_dense, args);
 }
 

@@ -205,6 +205,7 @@ struct DenseCase {
   int64_t dim;
   int64_t dim_v;
   int64_t gap = 0;
+  DType product_dtype = TM_F32;
 };
 
 reference::Values dense_attention(const DenseCase& p, const reference::Values& q, const reference::Values& k,
@@ -242,7 +243,8 @@ void build_dense(Case& c, DType dtype, const DenseCase& p) {
                            .max_blocks_per_seq = 0,
                            .block_size = 0});
   plan.set(p.lengths, {}, {});
-  c.arithmetic = dtype == TM_F32 ? Arithmetic::kFloat32 : Arithmetic::kHalf;
+  const Arithmetic f32 = p.product_dtype == TM_BF16 ? Arithmetic::kBf16Products : Arithmetic::kFloat32;
+  c.arithmetic = dtype == TM_F32 ? f32 : Arithmetic::kHalf;
   c.issue = [&c, &q, &k, &v, &out, &plan, p](RowRange) {
     c.call(TM_OP_attention_dense, c.op().attention_dense,
            tm_attention_dense_args{.q = q.view(),
@@ -250,7 +252,8 @@ void build_dense(Case& c, DType dtype, const DenseCase& p) {
                                    .v = v.view(),
                                    .plan = plan.plan.handle(),
                                    .scale = static_cast<float>(1 / std::sqrt(static_cast<double>(p.dim))),
-                                   .out = out.view()});
+                                   .out = out.view(),
+                                   .product_dtype = p.product_dtype});
   };
   c.reference = [&q, &k, &v, &out, p, num_tokens] {
     out.expected = dense_attention(p, q.values(), k.values(), v.values(), num_tokens);
@@ -337,6 +340,9 @@ void add_attention_cases(Suite& suite, const Session& session) {
     add("head_dim_12", {{40, 16, 64, 3}, 2, 2, 12, 12, 24});
     add("head_dim_80_strided", {{17, 5}, 2, 2, 80, 80, 320});
     add("head_dims_64_32", {{12}, 2, 2, 64, 32});
+    add("bf16_products", {{7, 1, 50, 33, 300}, 3, 3, 64, 64, 0, TM_BF16});
+    add("bf16_products_gqa_strided", {{70, 9}, 4, 2, 80, 40, 320, TM_BF16});
+    add("bf16_products_long", {{1061}, 1, 1, 32, 32, 0, TM_BF16});
   }
 }
 
