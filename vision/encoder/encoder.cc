@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "turbomind/layers/embedding.h"
+#include "turbomind/layers/step_memory.h"
 #include "vision/encoder/encoder_batch.h"
 #include "vision/encoder/encoder_layer.h"
 #include "vision/encoder/projector.h"
@@ -57,13 +58,9 @@ struct Encoder::Impl {
   std::optional<Projector> projector;
   std::vector<std::unique_ptr<Projector>> deepstack;
   std::optional<Embedding> newline;
-  Workspace workspace;
-  Ops ops;
-  InputBuffer inputs;
-  std::optional<Plan> segments;  // from finish_loading() on, as the next two
+  StepMemory memory;
+  std::optional<Plan> segments;  // from finish_loading() on, as the next
   std::optional<Plan> windows;
-  std::optional<Arena> arena;
-  size_t arena_bytes = 0;
 };
 
 Encoder::Impl::Impl(EncoderConfig encoder_config, EncoderOptions encoder_options, const Device& on_device,
@@ -73,20 +70,10 @@ Encoder::Impl::Impl(EncoderConfig encoder_config, EncoderOptions encoder_options
       device(on_device),
       stream(on_stream),
       weights(device, stream),
-      // Every rank encodes by itself: towers are small beside decoders, and their heads rarely divide.
-      context{.device = device,
-              .stream = stream,
-              .comm = nullptr,
-              .activation_dtype = options.activation_dtype,
-              .compute = options.compute,
-              .kv_dtype = options.activation_dtype,
-              .kv_block_size = 0,
-              .weights = weights},
+      context(encoder_context(device, stream, weights, options.activation_dtype, options.compute)),
       patch_proj(context, {{"vision.patch_proj", config.hidden_size, whole(config.hidden_size)}}, config.patch_dim,
                  whole(config.patch_dim), config.patch_bias),
-      workspace(device, stream),
-      ops(device, stream, workspace),
-      inputs(device, stream) {
+      memory(device, stream) {
   check(options.max_rows >= config.projector.merge_size, ErrorCode::kInvalidArgument,
         "vision.max_rows: expected at least ", config.projector.merge_size, ", found ", options.max_rows);
   if (config.table_rows > 0) table.emplace(context, "vision.table", config.table_rows, config.hidden_size);
@@ -124,14 +111,11 @@ void Encoder::Impl::finish_loading() {
   weights.check_complete();
   segments.emplace(make_plan());
   if (config.has_windows()) windows.emplace(make_plan());
-  Ops measured_ops(device, stream, workspace, Ops::Mode::kMeasure);
-  Arena measured_inputs;
-  Arena measured;
-  forward(measured_ops, measured, largest_batch(config, {.max_rows = options.max_rows}, measured_inputs));
-  arena.emplace(device, measured.peak());
-  arena_bytes = measured.peak();
-  workspace.require(measured_ops.peak_workspace_bytes());
-  inputs.begin(measured_inputs.peak());
+  memory.reserve([this](Ops& ops, Arena& arena) {
+    Arena inputs;
+    forward(ops, arena, largest_batch(config, {.max_rows = options.max_rows}, inputs));
+    return inputs.peak();
+  });
 }
 
 Tensor Encoder::Impl::forward(Ops& step_ops, Arena& step_arena, const EncoderBatch& batch) const {
@@ -225,20 +209,19 @@ void Encoder::load_weight(const WeightSource& source) { impl_->weights.load(sour
 void Encoder::finish_loading() { impl_->finish_loading(); }
 
 Tensor Encoder::encode(std::span<const EncoderItem* const> items) {
-  check(impl_->arena.has_value(), ErrorCode::kInternal, "encode: expected after finish_loading()");
-  const EncoderBatch batch = build_batch(items, impl_->config, impl_->inputs);
+  StepMemory& memory = impl_->memory;
+  check(memory.is_reserved(), ErrorCode::kInternal, "encode: expected after finish_loading()");
+  const EncoderBatch batch = build_batch(items, impl_->config, memory.inputs());
   check(batch.num_rows <= impl_->options.max_rows, ErrorCode::kInvalidArgument, "encode: expected at most ",
         impl_->options.max_rows, " rows, found ", batch.num_rows);
   impl_->update(*impl_->segments, batch.cu_segments);
   if (impl_->windows) impl_->update(*impl_->windows, batch.cu_windows);
-  return impl_->forward(impl_->ops, *impl_->arena, batch);
+  return impl_->forward(memory.ops(), memory.arena(), batch);
 }
 
 size_t Encoder::weight_bytes() const { return impl_->weights.device_bytes(); }
 
-size_t Encoder::activation_bytes() const {
-  return impl_->arena_bytes + impl_->workspace.bytes() + impl_->inputs.device_bytes();
-}
+size_t Encoder::activation_bytes() const { return impl_->memory.bytes(); }
 
 const EncoderConfig& Encoder::config() const { return impl_->config; }
 const EncoderOptions& Encoder::options() const { return impl_->options; }

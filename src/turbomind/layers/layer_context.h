@@ -21,6 +21,20 @@ struct LayerContext {
   int world_size() const { return comm ? comm->size() : 1; }
 };
 
+// That of an encoder: no cache, and every rank computes for itself, as encoders are small beside decoders and their
+// heads rarely divide.
+inline LayerContext encoder_context(const Device& device, Stream& stream, WeightStore& weights, tm_dtype activation,
+                                    tm_compute compute) {
+  return {.device = device,
+          .stream = stream,
+          .comm = nullptr,
+          .activation_dtype = activation,
+          .compute = compute,
+          .kv_dtype = activation,
+          .kv_block_size = 0,
+          .weights = weights};
+}
+
 // What layers run with, given anew each step. "float" tensors carry the activation dtype.
 struct StepContext {
   Ops& ops;

@@ -4,12 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <optional>
 #include <utility>
 
 #include "turbomind/layers/embedding.h"
+#include "turbomind/layers/step_memory.h"
 #include "turbomind/models/text_encoder_layer.h"
-#include "turbomind/runtime/input_buffer.h"
 
 namespace turbomind {
 namespace {
@@ -66,12 +65,9 @@ struct TextEncoder::Impl {
   Embedding positions;
   Norm norm;
   std::vector<std::unique_ptr<TextEncoderLayer>> layers;
-  Workspace workspace;
-  Ops ops;
-  InputBuffer inputs;
+  StepMemory memory;
   Plan plan;
-  std::optional<Arena> arena;  // from finish_loading() on
-  Buffer rows;                 // host f32 [max_tokens, hidden]
+  Buffer rows;  // host f32 [max_tokens, hidden]; from finish_loading() on
 };
 
 TextEncoder::Impl::Impl(TextEncoderConfig encoder_config, TextEncoderOptions encoder_options, const Device& on_device,
@@ -81,20 +77,11 @@ TextEncoder::Impl::Impl(TextEncoderConfig encoder_config, TextEncoderOptions enc
       device(on_device),
       stream(on_stream),
       weights(device, stream),
-      context{.device = device,
-              .stream = stream,
-              .comm = nullptr,
-              .activation_dtype = options.activation_dtype,
-              .compute = options.compute,
-              .kv_dtype = options.activation_dtype,
-              .kv_block_size = 0,
-              .weights = weights},
+      context(encoder_context(device, stream, weights, options.activation_dtype, options.compute)),
       tokens(context, "encoder.embed_tokens", config.vocab_size, config.hidden_size),
       positions(context, "encoder.embed_positions", config.max_positions, config.hidden_size),
       norm(context, "encoder.embed_norm", NormKind::kLayerNorm, config.hidden_size, config.norm_eps),
-      workspace(device, stream),
-      ops(device, stream, workspace),
-      inputs(device, stream),
+      memory(device, stream),
       plan(device, {.max_tokens = options.max_tokens, .max_seqs = options.max_tokens}) {
   for (int32_t i = 0; i < config.num_layers; ++i) {
     const std::string prefix = "encoder.layers." + std::to_string(i) + ".";
@@ -104,13 +91,13 @@ TextEncoder::Impl::Impl(TextEncoderConfig encoder_config, TextEncoderOptions enc
 
 void TextEncoder::Impl::finish_loading() {
   weights.check_complete();
-  Ops measured_ops(device, stream, workspace, Ops::Mode::kMeasure);
-  Arena measured;
-  const Tensor shape = measured.allocate("encoder_ids", TM_I32, {options.max_tokens});
-  forward(measured_ops, measured, shape, shape);
-  arena.emplace(device, measured.peak());
-  workspace.require(measured_ops.peak_workspace_bytes());
-  inputs.begin(2 * align_up(static_cast<size_t>(options.max_tokens) * sizeof(int32_t)));
+  memory.reserve([this](Ops& ops, Arena& arena) {
+    Arena inputs;
+    const Tensor ids = inputs.allocate("encoder_ids", TM_I32, {options.max_tokens});
+    const Tensor places = inputs.allocate("encoder_places", TM_I32, {options.max_tokens});
+    forward(ops, arena, ids, places);
+    return inputs.peak();
+  });
   rows = Buffer(device, static_cast<size_t>(options.max_tokens * config.hidden_size) * sizeof(float),
                 TM_MEMORY_PINNED_HOST);
 }
@@ -148,7 +135,8 @@ void TextEncoder::load_weight(const WeightSource& source) { impl_->weights.load(
 void TextEncoder::finish_loading() { impl_->finish_loading(); }
 
 void TextEncoder::encode(std::span<const Text> texts, float* out) {
-  check(impl_->arena.has_value(), ErrorCode::kInternal, "encode: expected after finish_loading()");
+  StepMemory& memory = impl_->memory;
+  check(memory.is_reserved(), ErrorCode::kInternal, "encode: expected after finish_loading()");
   if (texts.empty()) return;
   std::vector<int32_t> ends{0};
   int32_t longest = 0;
@@ -160,21 +148,21 @@ void TextEncoder::encode(std::span<const Text> texts, float* out) {
   const int64_t num_tokens = ends.back();
   check(num_tokens <= impl_->options.max_tokens, ErrorCode::kInternal, "encode: expected at most ",
         impl_->options.max_tokens, " tokens, found ", num_tokens);
-  impl_->inputs.begin(2 * align_up(static_cast<size_t>(num_tokens) * sizeof(int32_t)));
-  auto [ids, device_ids] = impl_->inputs.reserve<int32_t>(TM_I32, {num_tokens});
-  auto [places, device_places] = impl_->inputs.reserve<int32_t>(TM_I32, {num_tokens});
+  memory.inputs().begin(2 * align_up(static_cast<size_t>(num_tokens) * sizeof(int32_t)));
+  auto [ids, device_ids] = memory.inputs().reserve<int32_t>(TM_I32, {num_tokens});
+  auto [places, device_places] = memory.inputs().reserve<int32_t>(TM_I32, {num_tokens});
   for (const Text& text : texts) {
     ids = std::copy(text.begin(), text.end(), ids);
     std::iota(places, places + text.size(), 0);
     places += text.size();
   }
-  impl_->inputs.send();
+  memory.inputs().send();
   impl_->plan.update(impl_->stream, {.num_seqs = static_cast<int64_t>(texts.size()),
                                      .num_tokens = num_tokens,
                                      .cu_seqlens_q = ends.data(),
                                      .max_q_len = longest});
-  impl_->arena->reset();
-  const Tensor hidden = impl_->forward(impl_->ops, *impl_->arena, device_ids, device_places);
+  memory.arena().reset();
+  const Tensor hidden = impl_->forward(memory.ops(), memory.arena(), device_ids, device_places);
   impl_->stream.copy(impl_->rows.data(), hidden.data, nbytes(hidden), TM_DEVICE_TO_HOST);
   impl_->stream.synchronize();
   const auto* rows = static_cast<const float*>(impl_->rows.data());
@@ -187,9 +175,7 @@ void TextEncoder::encode(std::span<const Text> texts, float* out) {
 
 size_t TextEncoder::weight_bytes() const { return impl_->weights.device_bytes(); }
 
-size_t TextEncoder::activation_bytes() const {
-  return (impl_->arena ? impl_->arena->peak() : 0) + impl_->workspace.bytes() + impl_->inputs.device_bytes();
-}
+size_t TextEncoder::activation_bytes() const { return impl_->memory.bytes(); }
 
 const TextEncoderConfig& TextEncoder::config() const { return impl_->config; }
 const TextEncoderOptions& TextEncoder::options() const { return impl_->options; }
