@@ -169,9 +169,11 @@ void EngineLoop::step() {
   const bool planned = !plan.sequences.empty();
   has_nothing_but_encodes_ = !planned && flights_.empty() && is_encoding();
   if (!planned && flights_.empty() && !is_encoding()) return fail_unservable();
+  // Outside of what ends the steps on their way: where there is no memory for it, this one is not among them.
+  if (planned) flights_.emplace_back().plan = std::move(plan);
   try {
     if (planned) {
-      issue(std::move(plan));
+      issue(flights_.back());
     } else {
       issue_copies(plan.copies);
     }
@@ -182,9 +184,7 @@ void EngineLoop::step() {
   }
 }
 
-void EngineLoop::issue(StepPlan plan) {
-  Flight& flight = flights_.emplace_back();
-  flight.plan = std::move(plan);
+void EngineLoop::issue(Flight& flight) {
   int64_t places = 0;
   for (const ScheduledSequence& scheduled : flight.plan.sequences) {
     if (!requests_.mark_scheduled(scheduled.sequence->request->id)) continue;

@@ -67,7 +67,7 @@ class EngineLoop {
   void expire_deadlines(double now);
 
   void step();
-  void issue(StepPlan plan);
+  void issue(Flight& flight);
   // For sequences that were admitted and wait for an encoder: copies do not wait for their first step.
   void issue_copies(const std::vector<BlockCopy>& copies);
   // Sets the encoders to work beside the steps.
