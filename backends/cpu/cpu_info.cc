@@ -100,11 +100,11 @@ void apply_limit(MemoryInfo& info, std::optional<uint64_t> limit, std::optional<
 constexpr int kArchRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
 constexpr int kTileData = 18;                   // XFEATURE_XTILEDATA
 
-// AMX-BF16, AMX-TILE and AMX-INT8, and the AVX512_BF16 of all processors that have those: the kernels use all four.
+// AMX-BF16, AMX-TILE, and the AVX512_BF16 of all processors that have those: the kernels use all three.
 bool processor_has_amx() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-  constexpr unsigned kAmx = 1u << 22 | 1u << 24 | 1u << 25;
+  constexpr unsigned kAmx = 1u << 22 | 1u << 24;
   if ((d & kAmx) != kAmx || !__get_cpuid_count(7, 1, &a, &b, &c, &d)) return false;
   constexpr unsigned kAvx512Bf16 = 1u << 5;
   return (a & kAvx512Bf16) != 0;

@@ -20,7 +20,7 @@ int usable_physical_cores();
 
 MemoryInfo memory_info();
 
-// Whether the processor has AMX (int8 and bf16, and AVX512_BF16 beside it) and the system lets this process use it.
+// Whether the processor has AMX (for bf16, and AVX512_BF16 beside it) and the system lets this process use it.
 // Asks Linux for that on the first call, as it gives the tile registers only to processes that do.
 bool may_use_amx();
 

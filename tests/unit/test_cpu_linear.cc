@@ -128,29 +128,6 @@ TEST(cpu_linear_is_the_same_for_every_batch_and_thread_count) {
   }
 }
 
-// The matrix unit adds the same integers in the same order as the vectors: every number of tokens, every format that is
-// computed in integers, outliers among the activations.
-TEST(cpu_linear_gives_the_same_bits_on_amx_as_on_avx512) {
-  const std::vector<std::string> isas = instruction_sets();
-  if (isas.back() != "amx") return;  // the processor has no matrix unit, so there is no second result
-  constexpr int64_t kBatch = 70;
-  const std::vector<float> x = random_rows(kBatch);
-  Session vectors("avx512", "1");
-  Session matrices("amx", "2");
-  for (const tm_weight_format format :
-       {TM_WEIGHT_GGUF_Q4_0, TM_WEIGHT_GGUF_Q4_1, TM_WEIGHT_GGUF_Q5_0, TM_WEIGHT_GGUF_Q5_1, TM_WEIGHT_GGUF_Q8_0,
-        TM_WEIGHT_GGUF_Q4_K, TM_WEIGHT_GGUF_Q5_K, TM_WEIGHT_GGUF_Q6_K, TM_WEIGHT_INT4_GROUP, TM_WEIGHT_INT8_GROUP,
-        TM_WEIGHT_INT8_CHANNEL}) {
-    const RawWeight raw = random_weight(format);
-    const PackedWeight packed = matrices.pack(raw);
-    const std::vector<float> expected = vectors.linear(vectors.pack(raw), x.data(), kBatch);
-    for (int64_t rows = 1; rows <= kBatch; ++rows) {
-      const std::vector<float> found = matrices.linear(packed, x.data(), rows);
-      EXPECT(same_bits(found.data(), expected.data(), rows * kRows));
-    }
-  }
-}
-
 // Elements far beyond the rest of the row are multiplied in float32. In a row of one such element nothing is rounded.
 TEST(cpu_linear_keeps_outliers_exact) {
   std::vector<float> x(kCols);

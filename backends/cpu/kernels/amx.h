@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The instructions of AMX-INT8 (and what bf16 shares with it), as assembler: GCC's intrinsics tell the compiler neither
-// that a tile load reads memory nor that a configuration is 64 bytes long (so GCC 12 drops the stores to it).
+// Tiles of Intel AMX: shapes, loads and stores, as assembler, since GCC's intrinsics tell the compiler neither that a
+// tile load reads memory nor that a configuration is 64 bytes long (so GCC 12 drops the stores to it).
 #pragma once
 
 #include <cstddef>
@@ -39,16 +39,6 @@ TM_INLINE void load_tile(const void* data, ptrdiff_t stride) {
 template <int kTile>
 TM_INLINE void store_tile_rows(void* data, ptrdiff_t stride) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(data), "r"(stride), "i"(kTile) : "memory");
-}
-// Adds, for each row of A (signed bytes) and each column of B (4 k of 16 columns in a row, signed or unsigned bytes),
-// the dot product to an int32 of the sums. Exact.
-template <int kSums, int kA, int kB, bool kUnsignedB>
-TM_INLINE void multiply_tiles() {
-  if constexpr (kUnsignedB) {
-    asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kA), "i"(kB));
-  } else {
-    asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kA), "i"(kB));
-  }
 }
 
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE

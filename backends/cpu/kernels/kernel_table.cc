@@ -19,7 +19,6 @@ TM_CPU_DECLARE_ISA(avx512)
 #endif
 #ifdef TM_CPU_HAS_AMX
 namespace isa_amx {
-void fill(LinearAmxKernels&);
 void fill(LinearBf16Kernels&);
 void fill(AttentionBf16Kernels&);
 }  // namespace isa_amx
@@ -72,7 +71,6 @@ KernelTable make_kernel_table(Isa isa) {
   switch (isa) {
 #ifdef TM_CPU_HAS_AMX
     case Isa::kAmx:
-      isa_amx::fill(table.linear_amx);
       isa_amx::fill(table.linear_bf16);
       isa_amx::fill(table.attention_bf16);
       [[fallthrough]];

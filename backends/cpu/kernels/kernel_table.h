@@ -11,7 +11,6 @@
 #include "kernels/attention_bf16.h"
 #include "kernels/elementwise.h"
 #include "kernels/kv.h"
-#include "kernels/linear_amx.h"
 #include "kernels/linear_bf16.h"
 #include "kernels/linear_expanded.h"
 #include "kernels/linear_float.h"
@@ -43,8 +42,7 @@ struct KernelTable {
 #define TM_CPU_FAMILY_MEMBER(type, member) type member;
   TM_CPU_KERNEL_FAMILIES(TM_CPU_FAMILY_MEMBER)
 #undef TM_CPU_FAMILY_MEMBER
-  LinearAmxKernels linear_amx;          // empty below Isa::kAmx, whose other kernels are those of AVX-512
-  LinearBf16Kernels linear_bf16;        // likewise
+  LinearBf16Kernels linear_bf16;        // empty below Isa::kAmx, whose other kernels are those of AVX-512
   AttentionBf16Kernels attention_bf16;  // likewise
 };
 

@@ -45,8 +45,6 @@ struct Scratch {
   int64_t thread_floats;
 };
 
-bool has_amx(const KernelTable& kernels) { return kernels.linear_amx.max_tile_tokens > 0; }
-
 // The forms of activations that the weights of a call want.
 struct Forms {
   bool int8 = false;
@@ -67,9 +65,6 @@ Scratch take_scratch(WorkspaceArena& arena, Context& context, int64_t rows, int6
     scratch.words = arena.take<int32_t>(rows * activation_words_per_token(cols));
     scratch.outliers = arena.take<int32_t>(rows * outlier_words_per_token(cols));
     scratch.thread_floats = outlier_scratch_floats(cols);
-    if (has_amx(context.kernels())) {
-      scratch.thread_floats = std::max(scratch.thread_floats, amx_scratch_floats(cols));
-    }
   }
   if (forms.f32) {
     scratch.floats = arena.take<float>(rows * cols);
@@ -85,16 +80,13 @@ TokenTiles make_tiles(int64_t first_row, int64_t rows, int max_tokens) {
 
 // Token rows that meet the same matrix.
 struct Segment {
-  bool amx;  // int8 tiles are for linear_amx
   TokenTiles int8_tiles;
   TokenTiles f32_tiles;
   TokenTiles bf16_tiles;
 };
 
 Segment make_segment(const KernelTable& kernels, int64_t first_row, int64_t rows) {
-  const bool amx = has_amx(kernels) && rows >= kAmxMinTokens;
-  const int int8_tokens = amx ? kernels.linear_amx.max_tile_tokens : kernels.linear_int8.max_tile_tokens;
-  return {amx, make_tiles(first_row, rows, int8_tokens),
+  return {make_tiles(first_row, rows, kernels.linear_int8.max_tile_tokens),
           make_tiles(first_row, rows, kernels.linear_expanded.max_tile_tokens),
           make_tiles(first_row, rows, kBf16TileTokens)};
 }
@@ -157,10 +149,10 @@ Cut make_cut(int num_threads, const Output* outputs, int num_outputs, int64_t ro
   return {std::max<int64_t>(1, std::max(for_cache, std::min(for_threads, rows / 64))), chunk_panels};
 }
 
-LinearFn linear_kernel(const KernelTable& kernels, const Stage& stage, bool amx) {
+LinearFn linear_kernel(const KernelTable& kernels, const Stage& stage) {
   const int format = static_cast<int>(stage.panels.format);
   if (stage.bf16) return kernels.linear_bf16.run;
-  if (stage.int8) return amx ? kernels.linear_amx.run[format] : kernels.linear_int8.run[format];
+  if (stage.int8) return kernels.linear_int8.run[format];
   return is_quantized(stage.panels.format) ? kernels.linear_expanded.run[format] : kernels.linear_float.run[format];
 }
 
@@ -186,7 +178,7 @@ void run_task(const KernelTable& kernels, const Output& output, const Segment& s
     task.activation = stage.activation;
     task.multiply = stage.multiply;
     task.scratch = scratch.threads + thread * scratch.thread_floats;
-    linear_kernel(kernels, stage, segment.amx)(task);
+    linear_kernel(kernels, stage)(task);
   }
 }
 
