@@ -134,27 +134,42 @@ def _measure(
 
             load(_WARM_UP, seed + 500)
             result = results[clients] = load(number, seed)
-            expected = number * options.output_len
-            if result["completed"] != number or result["output_tokens"] != expected:
+            # What was answered must be whole, or rates would compare different work; requests that
+            # were not answered are counted in the table.
+            expected = result["completed"] * options.output_len
+            if result["output_tokens"] != expected:
                 raise SystemExit(f"{peer.name}: expected {expected} tokens, found {result}")
     return results
 
 
 def _table(results: dict[str, dict[int, list[dict[str, Any]]]]) -> str:
-    """Medians over the rounds, with half the range."""
+    """Medians over the rounds, with half the range; the requests without an answer of all rounds
+    together.
+    """
     names = list(results)
     lines = [f"| clients | | {' | '.join(names)} |", "| --- | --- |" + " --- |" * len(names)]
     for clients in results[names[0]]:
         for title, key, part in _COLUMNS:
-            cells = []
-            for name in names:
-                rows = [row[key] for row in results[name][clients]]
-                values = [row if part is None else row[part] for row in rows]
-                middle = statistics.median(values)
-                half = (max(values) - min(values)) / 2 / middle
-                cells.append(f"{middle:,.1f} ± {half:.0%}")
+            cells = [_cell(results[name][clients], key, part) for name in names]
             lines.append(f"| {clients} | {title} | {' | '.join(cells)} |")
+        cells = [_unanswered(results[name][clients]) for name in names]
+        lines.append(f"| {clients} | without an answer | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(rounds: Sequence[dict[str, Any]], key: str, part: str | None) -> str:
+    found = [result[key] for result in rounds if result["completed"]]
+    values = [value if part is None else value[part] for value in found if value is not None]
+    if not values:
+        return "none"
+    middle = statistics.median(values)
+    half = (max(values) - min(values)) / 2 / middle
+    return f"{middle:,.1f} ± {half:.0%}"
+
+
+def _unanswered(rounds: Sequence[dict[str, Any]]) -> str:
+    count = sum(result["requests"] - result["completed"] for result in rounds)
+    return f"{count} of {sum(result['requests'] for result in rounds)}"
 
 
 if __name__ == "__main__":

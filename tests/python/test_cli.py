@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -13,11 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import pytest
+
+from manymind import GenerationConfig, Pipeline
+from manymind.cli import chat
+from manymind.config import RequestTimes, Response
 
 COMMAND = [sys.executable, "-m", "manymind"]
 QUESTION = "What is the capital of Japan?"
@@ -46,6 +51,31 @@ def test_chat_answers_once(model: str) -> None:
     assert re.fullmatch(
         r"\[\d+ tokens, first after \d+\.\d{3} s, then \d+\.\d tokens/s\]", done.stderr.strip()
     )
+
+
+@pytest.mark.parametrize(
+    ("reason", "tokens", "expected"),
+    [
+        ("length", 11, "[11 tokens, first after 0.500 s, then 20.0 tokens/s]"),
+        ("stop", 10, "[10 tokens, first after 0.500 s, then 20.0 tokens/s]"),
+        ("length", 1, "[1 tokens, first after 0.500 s]"),
+    ],
+)
+def test_rates_come_from_the_engine_however_few_pieces(
+    reason: str, tokens: int, expected: str
+) -> None:
+    """One piece with the tokens of half a second."""
+
+    class OnePiece:
+        def stream_infer(self, *_: object) -> Iterator[Response]:
+            first = time.monotonic() + 0.5
+            times = RequestTimes(first - 0.4, first - 0.3, first, first + 0.5)
+            yield Response("text", tokens, 5, reason, times=times)
+
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        chat._answer(cast(Pipeline, OnePiece()), "?", GenerationConfig())
+    assert (out.getvalue(), err.getvalue()) == ("text\n", expected + "\n")
 
 
 def test_answer_and_figures_in_one_file(model: str) -> None:

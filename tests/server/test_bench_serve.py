@@ -98,19 +98,18 @@ def test_refusals_and_failures_are_told_apart(smollm2: Pipeline) -> None:
     assert "Connect" in gone[0].error
 
 
-@pytest.mark.parametrize(
-    "head", [b"HTTP/1.1\r\n\r\n", b"200 OK\r\n\r\n", b"HTTP/1.1 x\r\n\r\n", b"a" * (3 << 20)]
-)
-def test_a_head_that_is_none_fails_its_request_only(head: bytes) -> None:
+def failures(answer: bytes) -> list[Trace]:
+    """Two requests, one after the other, to a server that says this and closes."""
+
     async def serve() -> list[Trace]:
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
-            writer.write(head)
+            writer.write(answer)
             with suppress(OSError):
                 await writer.drain()
             writer.close()
 
-        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        async with await asyncio.start_server(reply, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
             target = Target(f"http://127.0.0.1:{port}", "x", timeout=20)
             data = conversations(DataConfig(num_requests=2))
@@ -118,6 +117,45 @@ def test_a_head_that_is_none_fails_its_request_only(head: bytes) -> None:
 
     traces = asyncio.run(serve())
     assert [trace.outcome for trace in traces] == ["failed", "failed"]
+    return traces
+
+
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1\r\n\r\n", b"200 OK\r\n\r\n", b"HTTP/1.1 x\r\n\r\n", b"a" * (3 << 20)]
+)
+def test_a_head_that_is_none_fails_its_request_only(head: bytes) -> None:
+    traces = failures(head)
+    assert all(trace.error.startswith("LoadError") for trace in traces), traces[0].error
+
+
+CONTENT = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+BAD_STREAMS = {
+    "no object": b"data: 7\n\n",
+    "no JSON": b"data: {\n\n",
+    "no UTF-8": b'data: "\xff"\n\n',
+    "choices are no list": b'data: {"choices": 3}\n\n',
+    "choice is no object": b'data: {"choices": ["x"]}\n\n',
+    "content is no text": b'data: {"choices": [{"delta": {"content": 5}}]}\n\n',
+    "usage is no object": b'data: {"choices": [], "usage": [1]}\n\n',
+    "count is no number": b'data: {"usage": {"completion_tokens": "x"}}\n\n',
+    "error event": b'data: {"error": {"message": "sorry"}}\n\n',
+    "nested too deep": b"data: " + b"[" * 100_000 + b"\n\n",
+    "broken off": CONTENT,
+}
+
+
+@pytest.mark.parametrize("stream", BAD_STREAMS.values(), ids=BAD_STREAMS)
+@pytest.mark.parametrize("after", [b"", CONTENT])
+def test_a_stream_that_goes_wrong_fails_its_request_only(after: bytes, stream: bytes) -> None:
+    traces = failures(b"HTTP/1.1 200 OK\r\n\r\n" + after + stream)
+    assert all(trace.error for trace in traces)
+
+
+@pytest.mark.parametrize("end", [b"", b"zz\r\n", b"-5\r\nabcde\r\n"])
+def test_chunks_that_break_off_fail_their_request_only(end: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    chunk = b"%x\r\n%s\r\n" % (len(CONTENT), CONTENT)
+    traces = failures(head + chunk + end)
     assert all(trace.error.startswith("LoadError") for trace in traces), traces[0].error
 
 

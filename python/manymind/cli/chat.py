@@ -15,6 +15,7 @@ from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig
 from manymind.errors import ManymindError
 
 if TYPE_CHECKING:
+    from manymind.config import Response
     from manymind.prompts import Prompt
 
 _HELP = "/new starts a new conversation, /exit or Ctrl-D ends it, Ctrl-C stops an answer."
@@ -125,22 +126,27 @@ def _answer(
     pipe: Pipeline, prompt: Prompt, config: GenerationConfig, shown: list[str] | None = None
 ) -> None:
     """Streams an answer to stdout, then one line of figures to stderr."""
-    start = first = time.perf_counter()
-    tokens = 0
+    asked = time.monotonic()
     for piece in pipe.stream_infer(prompt, config):
-        if tokens == 0:
-            first = time.perf_counter()
-        tokens = piece.generate_token_len
         sys.stdout.write(piece.text)
         sys.stdout.flush()
         if shown is not None:
             shown.append(piece.text)
     print(flush=True)  # before the figures where both streams end in one file
-    print(_figures(tokens, first - start, time.perf_counter() - first), file=sys.stderr)
+    print(_figures(piece, asked), file=sys.stderr)
 
 
-def _figures(tokens: int, to_first: float, after_first: float) -> str:
-    text = f"[{tokens} tokens, first after {to_first:.3f} s"
-    if tokens > 1 and after_first > 0:
-        text += f", then {(tokens - 1) / after_first:.1f} tokens/s"
+def _figures(last: Response, asked: float) -> str:
+    """By the engine's clock, as one piece may hold the tokens of many steps. ``last`` piece of the
+    answer; ``asked``: when, in seconds of ``time.monotonic()``.
+    """
+    tokens, times = last.generate_token_len, last.times
+    assert times is not None
+    if times.first_token == 0:
+        return f"[{tokens} tokens]"
+    text = f"[{tokens} tokens, first after {times.first_token - asked:.3f} s"
+    # The token that ended the answer was drawn, too, but is not counted as one of it.
+    later = tokens if last.finish_reason == "stop" else tokens - 1
+    if later > 0 and times.finish > times.first_token:
+        text += f", then {later / (times.finish - times.first_token):.1f} tokens/s"
     return text + "]"

@@ -195,20 +195,30 @@ async def _read_stream(reply: Reply, trace: Trace, start: float) -> None:
         if data == b"[DONE]":
             done = True
             continue
-        event = json.loads(data)
-        if "error" in event:
-            trace.error = json.dumps(event["error"])[:300]
-        if text := _text_of(event):
+        try:
+            text = _take_event(json.loads(data), trace)
+        except (AttributeError, RecursionError, TypeError, ValueError):
+            raise LoadError(f"expected an event of OpenAI's, found {data[:100]!r}") from None
+        if text:
             trace.pieces.append(now)
             texts.append(text)
-        if usage := event.get("usage"):
-            trace.prompt_tokens = usage.get("prompt_tokens", 0)
-            trace.output_tokens = usage.get("completion_tokens", 0)
-            details = usage.get("prompt_tokens_details") or {}
-            trace.cached_tokens = details.get("cached_tokens") or 0
     trace.text = "".join(texts)
     if not done and not trace.error:
         trace.error = "the stream ended without [DONE]"
+
+
+def _take_event(event: dict[str, Any], trace: Trace) -> str:
+    """Notes errors and counts; returns the event's text. Raises AttributeError, TypeError or
+    ValueError for what is no event.
+    """
+    if "error" in event:
+        trace.error = json.dumps(event["error"])[:300]
+    if usage := event.get("usage"):
+        trace.prompt_tokens = int(usage.get("prompt_tokens") or 0)
+        trace.output_tokens = int(usage.get("completion_tokens") or 0)
+        details = usage.get("prompt_tokens_details") or {}
+        trace.cached_tokens = int(details.get("cached_tokens") or 0)
+    return _text_of(event)
 
 
 def _text_of(event: dict[str, Any]) -> str:

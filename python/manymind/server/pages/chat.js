@@ -81,16 +81,20 @@ class Speed {
   constructor() {
     this.sent = performance.now();
     this.first = 0;
-    this.tokens = 0;
+    this.last = 0;
+    this.pieces = 0;
   }
   count() {
-    this.first ||= performance.now();
-    this.tokens += 1;
-    this.show(this.tokens);
+    this.last = performance.now();
+    this.first ||= this.last;
+    this.pieces += 1;
+    this.show(this.pieces);
   }
   show(tokens) {
-    const seconds = (performance.now() - this.first) / 1000;
-    const rate = tokens > 1 && seconds > 0 ? `${((tokens - 1) / seconds).toFixed(1)} tokens/s, ` : "";
+    const seconds = (this.last - this.first) / 1000;
+    // A piece may hold several tokens, the first one, too, which took no part of this time.
+    const later = tokens - tokens / this.pieces;
+    const rate = seconds > 0 ? `${(later / seconds).toFixed(1)} tokens/s, ` : "";
     $("speed").textContent = `${rate}${tokens} tokens, first after ${Math.round(this.first - this.sent)} ms`;
   }
 }
