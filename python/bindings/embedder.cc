@@ -50,6 +50,14 @@ py::array_t<float> embed(Embedder& embedder, const std::vector<std::vector<int32
   return out;
 }
 
+py::dict start(Embedder& embedder) {
+  const EmbedderMemory memory = [&] {
+    const py::gil_scoped_release release;
+    return embedder.start();
+  }();
+  return py::dict("weight_bytes"_a = memory.weight_bytes, "activation_bytes"_a = memory.activation_bytes);
+}
+
 }  // namespace
 
 void bind_embedder(py::module_& module) {
@@ -61,12 +69,12 @@ void bind_embedder(py::module_& module) {
            }),
            "model"_a, "options"_a)
       .def("load_weight", &load_weight, "name"_a, "format"_a, "shape"_a, "data"_a)
-      .def("start", &Embedder::start, py::call_guard<py::gil_scoped_release>())
+      .def("start", &start)
       .def("embed", &embed, "texts"_a)
       .def_property_readonly("max_text_len", &Embedder::max_text_len)
       .def_property_readonly("max_tokens", &Embedder::max_tokens)
-      .def_property_readonly("weight_bytes", &Embedder::weight_bytes)
-      .def_property_readonly("activation_bytes", &Embedder::activation_bytes);
+      .def_property_readonly("num_recoveries", &Embedder::num_recoveries)
+      .def_property_readonly("is_lost", &Embedder::is_lost);
 }
 
 }  // namespace turbomind::bindings

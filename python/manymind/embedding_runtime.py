@@ -44,7 +44,6 @@ _OF_SEQUENCES = (
     "generated_tokens",
     "preemptions",
     "failed_steps",
-    "device_recoveries",
 )
 
 
@@ -67,15 +66,19 @@ class EmbeddingRuntime:
     """Embeds texts on a thread of its own, those of several callers together. Made by ``load``."""
 
     def __init__(
-        self, checkpoint: Checkpoint, embedder: _turbomind.Embedder, tokenizer: Tokenizer
+        self,
+        checkpoint: Checkpoint,
+        embedder: _turbomind.Embedder,
+        memory: dict[str, int],
+        tokenizer: Tokenizer,
     ) -> None:
         self.tokenizer = tokenizer
         self.template = None
         self.description = describe(checkpoint)
         self.engine = EmbeddingEngine(embedder)
         lines = [
-            {"name": "weights", "bytes": embedder.weight_bytes, "detail": ""},
-            {"name": "activations", "bytes": embedder.activation_bytes, "detail": ""},
+            {"name": "weights", "bytes": memory["weight_bytes"], "detail": ""},
+            {"name": "activations", "bytes": memory["activation_bytes"], "detail": ""},
         ]
         self.memory_plan: dict[str, Any] = {
             "lines": lines,
@@ -95,8 +98,8 @@ class EmbeddingRuntime:
         with contextlib.ExitStack() as on_failure:
             checkpoint = on_failure.enter_context(open_checkpoint(resolve_model(model)))
             tokenizer = load_tokenizer(checkpoint)
-            embedder = start_embedder(checkpoint, config, log_level)
-            runtime = cls(checkpoint, embedder, tokenizer)
+            embedder, memory = start_embedder(checkpoint, config, log_level)
+            runtime = cls(checkpoint, embedder, memory, tokenizer)
             on_failure.pop_all()
         return runtime
 
@@ -131,12 +134,18 @@ class EmbeddingEngine:
             self._waiting.put(_Request(ids, time.monotonic(), future))
         return future
 
+    @property
+    def device_lost(self) -> bool:
+        """For good: it could not be opened again."""
+        return self._embedder.is_lost
+
     def stats(self) -> dict[str, Any]:
         """The counters of ``Engine.stats()``; those of sequences are 0."""
         with self._lock:
             known = dict(self._counts)
         known["computed_tokens"] = known["prompt_tokens"]
         known["waiting"] = self._waiting.qsize()
+        known["device_recoveries"] = self._embedder.num_recoveries
         return {**dict.fromkeys(_OF_SEQUENCES, 0), **known}
 
     def stop(self) -> None:

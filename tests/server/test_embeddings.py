@@ -131,17 +131,26 @@ def test_a_request_ends_in_time(encoder: RunningServer, monkeypatch: pytest.Monk
     assert waiting.cancelled()
 
 
-def test_a_lost_device_is_noticed(encoder: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("for_good", [False, True])
+def test_a_lost_device_is_noticed(
+    encoder: RunningServer, monkeypatch: pytest.MonkeyPatch, for_good: bool
+) -> None:
+    """One that could be opened again serves the next request."""
     runtime = runtime_of(encoder)
     failed: Future[Embedded] = Future()
     failed.set_exception(BackendError("the device is lost"))
-    monkeypatch.setattr(runtime.engine, "submit", lambda _: failed)
     with running_server(runtime, ServerConfig("minilm", port=0)) as server:
         body = {"model": "minilm", "input": "a"}
         assert server.get("/health").status_code == 200
-        assert server.post("/v1/embeddings", body).status_code == 500
-        assert server.post("/v1/embeddings", body).json()["error"]["code"] == "device_lost"
-        assert server.get("/health").status_code == 503
+        with monkeypatch.context() as patch:
+            patch.setattr(runtime.engine, "submit", lambda _: failed)
+            patch.setattr(type(runtime.engine), "device_lost", for_good)
+            answer = server.post("/v1/embeddings", body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "engine_error")
+        after = server.post("/v1/embeddings", body)
+        assert after.status_code == (503 if for_good else 200)
+        assert for_good == ("device_lost" in after.text)
+        assert server.get("/health").status_code == after.status_code
 
 
 def test_tokens(encoder: RunningServer) -> None:

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <atomic>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "support/test.h"
@@ -7,6 +9,7 @@
 #include "turbomind/core/error.h"
 #include "turbomind/core/log.h"
 #include "turbomind/core/tensor.h"
+#include "turbomind/core/worker_pool.h"
 
 namespace turbomind {
 namespace {
@@ -88,6 +91,43 @@ TEST(logger_filters_by_level_and_uses_the_sink) {
   logger.set_sink({});
   EXPECT_EQ(lines.size(), 1u);
   EXPECT_EQ(lines.at(0), "warning: kept 1");
+}
+
+TEST(workers_run_every_task_once) {
+  for (const size_t num_threads : {0, 1, 2, 5}) {
+    WorkerPool pool(num_threads);
+    for (size_t job = 0; job < 300; ++job) {
+      const size_t count = job % 37;
+      std::vector<std::atomic<int>> runs(count);
+      pool.for_each(count, [&](size_t i) { runs[i].fetch_add(1); });
+      for (const std::atomic<int>& run : runs) EXPECT_EQ(run.load(), 1);
+    }
+  }
+}
+
+TEST(workers_work_side_by_side) {
+  WorkerPool pool(3);
+  // Each task waits for the others: they end only if as many threads run them.
+  std::atomic<int> arrived{0};
+  pool.for_each(3, [&](size_t) {
+    arrived.fetch_add(1);
+    while (arrived.load() < 3) std::this_thread::yield();
+  });
+  EXPECT_EQ(arrived.load(), 3);
+}
+
+TEST(workers_hand_on_what_a_task_throws) {
+  WorkerPool pool(3);
+  for (int job = 0; job < 50; ++job) {
+    std::atomic<int> runs{0};
+    const auto task = [&](size_t i) {
+      runs.fetch_add(1);
+      if (i == 2) fail(ErrorCode::kInternal, "task 2");
+    };
+    EXPECT_ERROR(pool.for_each(100, task), ErrorCode::kInternal, "task 2");
+    EXPECT(runs.load() >= 3);
+  }
+  pool.for_each(2, [](size_t) {});
 }
 
 }  // namespace

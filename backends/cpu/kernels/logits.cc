@@ -76,6 +76,24 @@ int64_t count_above(const float* x, float bound, int64_t n) {
   return total;
 }
 
+void forbid(float* x, const uint32_t* allowed, int64_t n) {
+  constexpr int64_t kWordBits = 32;
+  static_assert(kWordBits % kLanes == 0);
+  const Vec forbidden = set(-kInfinity);
+  int64_t begin = 0;
+  for (; begin + kWordBits <= n; begin += kWordBits) {
+    const uint32_t word = allowed[begin / kWordBits];
+    if (word == ~uint32_t{0}) continue;
+    for (int64_t i = 0; i < kWordBits; i += kLanes) {
+      float* lanes = x + begin + i;
+      store(lanes, select(lanes_of(word >> i), load(lanes), forbidden));
+    }
+  }
+  for (int64_t i = begin; i < n; ++i) {
+    if ((allowed[i / kWordBits] >> i % kWordBits & 1) == 0) x[i] = -kInfinity;
+  }
+}
+
 }  // namespace
 
 void fill(LogitsKernels& kernels) {
@@ -83,6 +101,7 @@ void fill(LogitsKernels& kernels) {
   kernels.exponentials = exponentials;
   kernels.exponential_sum = exponential_sum;
   kernels.count_above = count_above;
+  kernels.forbid = forbid;
 }
 
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE

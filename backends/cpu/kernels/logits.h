@@ -19,6 +19,8 @@ struct LogitsKernels {
   double (*exponential_sum)(const float* x, float max, float scale, int64_t n, float* block_sums);
   // Number of values greater than bound.
   int64_t (*count_above)(const float* x, float bound, int64_t n);
+  // x[i] = -infinity where bit i % 32 of allowed[i / 32] is 0.
+  void (*forbid)(float* x, const uint32_t* allowed, int64_t n);
 };
 
 }  // namespace turbomind::cpu

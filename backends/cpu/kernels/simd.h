@@ -14,6 +14,7 @@
 //   + - * / and unary -                 fma(a, b, c) = a * b + c, one rounding where the hardware has it
 //   min max abs sqrt round (half to even)
 //   less(a, b) equal(a, b) -> Mask      select(mask, if_true, if_false) all(mask) mask_bits(mask): bit i = lane i
+//   lanes_of(bits): the inverse of mask_bits, for the lowest kLanes bits
 //   scale_by_power(x, n) = x * 2^n      n whole, |n| <= 252
 //   sum(v) max_lane(v)                  fixed order: neighbours at distance kLanes/2, then /4, and so on
 #pragma once

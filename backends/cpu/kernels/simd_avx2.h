@@ -92,6 +92,11 @@ TM_INLINE Mask equal(Vec a, Vec b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)
 TM_INLINE Vec select(Mask mask, Vec if_true, Vec if_false) { return {_mm256_blendv_ps(if_false.v, if_true.v, mask.v)}; }
 
 TM_INLINE uint32_t mask_bits(Mask mask) { return static_cast<uint32_t>(_mm256_movemask_ps(mask.v)); }
+TM_INLINE Mask lanes_of(uint32_t bits) {
+  const __m256i bit = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+  const __m256i set_bits = _mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), bit);
+  return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(set_bits, bit))};
+}
 TM_INLINE bool all(Mask mask) { return _mm256_movemask_ps(mask.v) == 0xff; }
 
 // Two factors, so that n down to the subnormals and up to overflow is in range of each.

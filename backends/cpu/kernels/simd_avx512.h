@@ -87,6 +87,7 @@ TM_INLINE Vec select(Mask mask, Vec if_true, Vec if_false) {
   return {_mm512_mask_blend_ps(mask.v, if_false.v, if_true.v)};
 }
 TM_INLINE uint32_t mask_bits(Mask mask) { return mask.v; }
+TM_INLINE Mask lanes_of(uint32_t bits) { return {static_cast<__mmask16>(bits)}; }
 TM_INLINE bool all(Mask mask) { return mask.v == 0xffff; }
 
 TM_INLINE Vec scale_by_power(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }

@@ -82,6 +82,10 @@ TM_INLINE Mask equal(Vec a, Vec b) { return {a.v == b.v}; }
 TM_INLINE uint32_t mask_bits(Mask mask) {
   return static_cast<uint32_t>((mask.v[0] & 1) | (mask.v[1] & 2) | (mask.v[2] & 4) | (mask.v[3] & 8));
 }
+TM_INLINE Mask lanes_of(uint32_t bits) {
+  const IntLanes bit = {1, 2, 4, 8};
+  return {(static_cast<int32_t>(bits) & bit) == bit};
+}
 TM_INLINE bool all(Mask mask) { return (mask.v[0] & mask.v[1] & mask.v[2] & mask.v[3]) != 0; }
 TM_INLINE Vec min(Vec a, Vec b) { return select(less(a, b), a, b); }
 TM_INLINE Vec max(Vec a, Vec b) { return select(less(b, a), a, b); }

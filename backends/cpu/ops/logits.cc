@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <bit>
-#include <limits>
 
 #include "ops.h"
 #include "ops/row_ranges.h"
@@ -10,7 +8,6 @@
 namespace turbomind::cpu {
 namespace {
 
-constexpr float kForbidden = -std::numeric_limits<float>::infinity();
 constexpr int64_t kMaskWordBits = 32;
 
 // A list of token ids per row.
@@ -29,8 +26,9 @@ int32_t count_of(int32_t id, const int32_t* ids, int64_t count) {
 // The op's arguments as typed views.
 class LogitsProcessor {
  public:
-  explicit LogitsProcessor(const tm_logits_process_args& args)
-      : logits_(matrix_arg<float>(args.logits, "logits")),
+  LogitsProcessor(const LogitsKernels& kernels, const tm_logits_process_args& args)
+      : kernels_(kernels),
+        logits_(matrix_arg<float>(args.logits, "logits")),
         repetition_(vector_arg<float>(args.repetition_penalty, "repetition_penalty")),
         presence_(vector_arg<float>(args.presence_penalty, "presence_penalty")),
         frequency_(vector_arg<float>(args.frequency_penalty, "frequency_penalty")),
@@ -53,7 +51,7 @@ class LogitsProcessor {
       penalize_pending(row);
     }
     add_bias(row);
-    if (bitmask_.data) forbid(row);
+    if (bitmask_.data) kernels_.forbid(logits_.row(row), bitmask_.row(row), logits_.cols);
   }
 
  private:
@@ -94,20 +92,7 @@ class LogitsProcessor {
     }
   }
 
-  void forbid(int64_t row) const {
-    float* x = logits_.row(row);
-    for (int64_t begin = 0; begin < logits_.cols; begin += kMaskWordBits) {
-      const int64_t count = std::min(kMaskWordBits, logits_.cols - begin);
-      const uint32_t there = count < kMaskWordBits ? (uint32_t{1} << count) - 1 : ~uint32_t{0};
-      uint32_t forbidden = ~bitmask_.row(row)[begin / kMaskWordBits] & there;
-      if (forbidden == ~uint32_t{0}) {
-        std::fill_n(x + begin, kMaskWordBits, kForbidden);
-        continue;
-      }
-      for (; forbidden != 0; forbidden &= forbidden - 1) x[begin + std::countr_zero(forbidden)] = kForbidden;
-    }
-  }
-
+  const LogitsKernels& kernels_;
   Matrix<float> logits_;
   const float* repetition_;
   const float* presence_;
@@ -123,7 +108,7 @@ class LogitsProcessor {
 }  // namespace
 
 void CpuOps::logits_process(Stream& stream, const tm_logits_process_args& args, const tm_workspace&) {
-  const LogitsProcessor processor(args);
+  const LogitsProcessor processor(stream.kernels().logits, args);
   for_row_ranges(stream.pool(), processor.rows(), processor.row_cost(), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) processor.run(row);
   });

@@ -180,7 +180,7 @@ class Service:
             message = f"timeout: expected the request to end within {limit} s"
             raise RequestTimeoutError(message) from None
         except BackendError:
-            self.device_lost = True
+            self.device_lost = self.embedding_engine.device_lost
             raise
         finally:
             # What left before its turn, or failed, costs nothing.

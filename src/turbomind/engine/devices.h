@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <memory>
 
 #include "turbomind/engine/options.h"
@@ -9,6 +10,10 @@
 #include "turbomind/models/text_encoder.h"
 
 namespace turbomind {
+
+// Attempts to open a lost device again, without a step in between that worked.
+inline constexpr int kMaxDeviceRecoveries = 3;
+inline constexpr std::chrono::milliseconds kDeviceRecoveryPause(200);
 
 // The options that a backend and a model have settled.
 struct ResolvedOptions {

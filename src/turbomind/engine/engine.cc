@@ -35,6 +35,15 @@ EngineOptions validated(EngineOptions options) {
   return options;
 }
 
+// More of them would wait for memory rather than compute.
+constexpr size_t kMaxGuideThreads = 8;
+
+size_t guide_threads(const EngineOptions& options) {
+  const size_t granted =
+      options.num_threads > 0 ? static_cast<size_t>(options.num_threads) : std::thread::hardware_concurrency();
+  return std::clamp(granted, size_t{1}, kMaxGuideThreads);
+}
+
 }  // namespace
 
 struct Engine::Impl {
@@ -177,6 +186,7 @@ MemoryPlan Engine::start() {
       .bidirectional_media = impl_->model.bidirectional_media,
       .encoder = impl_->vision ? std::optional(impl_->resolved.encoder_budget) : std::nullopt,
       .look_ahead = impl_->ranks->rank(0).device.props().asynchronous ? size_t{1} : size_t{0},
+      .guide_threads = guide_threads(options),
       .reopen_devices = {}};
   if (impl_->can_lose_device) config.reopen_devices = [impl = impl_.get(), plan] { impl->reopen_devices(plan); };
   impl_->loop.emplace(*impl_->ranks, impl_->inbox, impl_->outputs, std::move(config));

@@ -11,13 +11,11 @@
 #include <utility>
 
 #include "turbomind/core/log.h"
+#include "turbomind/engine/devices.h"
 
 namespace turbomind {
 namespace {
 
-// Attempts to open a lost device again, without a step in between that worked.
-constexpr int kMaxRecoveries = 3;
-constexpr std::chrono::milliseconds kRecoveryPause(200);
 // Between looks at encoders while there is nothing else to do.
 constexpr std::chrono::microseconds kEncoderPause(200);
 constexpr const char* kOutOfMemory = "engine: out of host memory";
@@ -63,6 +61,7 @@ EngineLoop::EngineLoop(RankGroup& ranks, SubmitQueue& inbox, OutputQueue& output
       inbox_(inbox),
       outputs_(outputs),
       config_(std::move(config)),
+      guide_workers_(config_.guide_threads),
       builder_(config_.vocab_size, config_.has_axes, config_.bidirectional_media),
       out_of_memory_(ErrorCode::kOutOfMemory, kOutOfMemory) {
   rebuild();
@@ -260,7 +259,7 @@ void EngineLoop::guide_draws(const Flight& flight) {
   // The masks depend on the tokens before, which are read while the device computes this step.
   while (flights_.size() > 1) resolve();
   const Stopwatch watch(counters_.guide_seconds);
-  for (const auto& [row, error] : builder_.fill_guided_masks(flight.plan)) {
+  for (const auto& [row, error] : builder_.fill_guided_masks(flight.plan, guide_workers_)) {
     const auto entry = static_cast<size_t>(flight.entries[static_cast<size_t>(row)]);
     fail(flight.plan.sequences[entry].sequence, error);
   }
@@ -279,8 +278,7 @@ void EngineLoop::resolve() {
   Flight& flight = flights_.front();
   std::vector<bool> ended;
   for (const ScheduledSequence& scheduled : flight.plan.sequences) {
-    const Sequence& sequence = *scheduled.sequence;
-    ended.push_back(sequence.state == SequenceState::kFinished || flight.plan.id <= sequence.void_through);
+    ended.push_back(is_void(flight, *scheduled.sequence));
   }
   const std::vector<bool> stopped = accept_tokens(flight, sampled, now);
   accept_rows(flight, ended, stopped);
@@ -288,14 +286,24 @@ void EngineLoop::resolve() {
   flights_.pop_front();
 }
 
+bool EngineLoop::is_void(const Flight& flight, const Sequence& sequence) {
+  return sequence.state == SequenceState::kFinished || flight.plan.id <= sequence.void_through;
+}
+
+const Sequence& EngineLoop::sequence_of(const Flight& flight, size_t row) {
+  return *flight.plan.sequences[static_cast<size_t>(flight.entries[row])].sequence;
+}
+
 std::vector<bool> EngineLoop::accept_tokens(const Flight& flight, const SampledTokens& sampled, double now) {
   std::vector<bool> stopped(flight.plan.sequences.size(), false);
+  const std::vector<Verdict> verdicts = ask_guides(flight, sampled.tokens);
   for (size_t row = 0; row < flight.entries.size(); ++row) {
     const auto entry = static_cast<size_t>(flight.entries[row]);
     const SequencePtr& sequence = flight.plan.sequences[entry].sequence;
-    if (sequence->state == SequenceState::kFinished || flight.plan.id <= sequence->void_through) continue;
+    if (is_void(flight, *sequence)) continue;
     const int32_t token = sampled.tokens[row];
-    if (sequence->guide && !accepted_by_guide(sequence, token)) {
+    if (!verdicts.empty() && !verdicts[row].accepted) {
+      refuse(sequence, verdicts[row]);
       stopped[entry] = true;
       continue;
     }
@@ -319,16 +327,35 @@ std::vector<bool> EngineLoop::accept_tokens(const Flight& flight, const SampledT
   return stopped;
 }
 
-bool EngineLoop::accepted_by_guide(const SequencePtr& sequence, int32_t token) {
-  if (ends_sequence(sequence->params(), token)) return true;
-  const int64_t draws_left = sequence->request->max_len - static_cast<int64_t>(sequence->tokens.size()) - 1;
-  try {
-    if (sequence->guide->accept(token, draws_left)) return true;
-    scheduler_->redraw(sequence);
-  } catch (const Error& error) {
-    fail(sequence, error);
+std::vector<EngineLoop::Verdict> EngineLoop::ask_guides(const Flight& flight, const std::vector<int32_t>& tokens) {
+  std::vector<size_t> rows;
+  for (size_t row = 0; row < flight.entries.size(); ++row) {
+    const Sequence& sequence = sequence_of(flight, row);
+    if (sequence.guide && !is_void(flight, sequence) && !ends_sequence(sequence.params(), tokens[row])) {
+      rows.push_back(row);
+    }
   }
-  return false;
+  if (rows.empty()) return {};
+  std::vector<Verdict> verdicts(flight.entries.size());
+  guide_workers_.for_each(rows.size(), [&](size_t i) {
+    const size_t row = rows[i];
+    const Sequence& sequence = sequence_of(flight, row);
+    const int64_t draws_left = sequence.request->max_len - static_cast<int64_t>(sequence.tokens.size()) - 1;
+    try {
+      verdicts[row].accepted = sequence.guide->accept(tokens[row], draws_left);
+    } catch (const Error& error) {
+      verdicts[row] = {.accepted = false, .error = error};
+    }
+  });
+  return verdicts;
+}
+
+void EngineLoop::refuse(const SequencePtr& sequence, const Verdict& verdict) {
+  if (verdict.error) {
+    fail(sequence, *verdict.error);
+  } else {
+    scheduler_->redraw(sequence);
+  }
 }
 
 void EngineLoop::accept_rows(Flight& flight, const std::vector<bool>& ended, const std::vector<bool>& stopped) {
@@ -427,9 +454,9 @@ bool EngineLoop::recover_device() {
   publish();  // the wait for what ended is over, however long the model takes to load
   replays_before_ += counters_.graph_replays;
   counters_.graph_replays = 0;
-  while (num_recoveries_ < kMaxRecoveries) {
+  while (num_recoveries_ < kMaxDeviceRecoveries) {
     // A device that has just fallen over may need a moment; the first try needs none.
-    if (num_recoveries_++ > 0) std::this_thread::sleep_for(kRecoveryPause);
+    if (num_recoveries_++ > 0) std::this_thread::sleep_for(kDeviceRecoveryPause);
     try {
       config_.reopen_devices();
       ++counters_.device_recoveries;

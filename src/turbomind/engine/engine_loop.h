@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "turbomind/core/worker_pool.h"
 #include "turbomind/engine/kv_cache.h"
 #include "turbomind/engine/output_collector.h"
 #include "turbomind/engine/queues.h"
@@ -31,6 +32,7 @@ struct LoopConfig {
   bool bidirectional_media;              // the tokens of a picture see each other
   std::optional<EncoderBudget> encoder;  // none: the model takes no pictures
   size_t look_ahead;                     // steps issued before the tokens of an earlier one are read; 0 or 1
+  size_t guide_threads;                  // share the guides of a step, the engine's among them
   // Replaces lost devices and all they held, an empty KV cache included; empty: a loss is final. May throw.
   std::function<void()> reopen_devices;
 };
@@ -81,10 +83,20 @@ class EngineLoop {
   // Masks for the draws of the step being issued; first reads the step before it.
   void guide_draws(const Flight& flight);
   void resolve();
+  // True if nobody waits for what the sequence drew there.
+  static bool is_void(const Flight& flight, const Sequence& sequence);
+  static const Sequence& sequence_of(const Flight& flight, size_t row);
   // Returns the entries whose sequence was stopped by its token.
   std::vector<bool> accept_tokens(const Flight& flight, const SampledTokens& sampled, double now);
-  // False: the sequence draws another token instead, or has failed.
-  bool accepted_by_guide(const SequencePtr& sequence, int32_t token);
+  // What a guide says of a token; an error ends the sequence.
+  struct Verdict {
+    bool accepted = true;
+    std::optional<Error> error;
+  };
+  // By row; empty without guides.
+  std::vector<Verdict> ask_guides(const Flight& flight, const std::vector<int32_t>& tokens);
+  // The sequence draws another token instead, or has failed.
+  void refuse(const SequencePtr& sequence, const Verdict& verdict);
   void accept_rows(Flight& flight, const std::vector<bool>& skip, const std::vector<bool>& stopped);
   void finish_computed_prompts(const Flight& flight, double now);
 
@@ -111,6 +123,7 @@ class EngineLoop {
   SubmitQueue& inbox_;
   OutputQueue& outputs_;
   const LoopConfig config_;
+  WorkerPool guide_workers_;
   std::unique_ptr<KvCache> kv_cache_;
   std::unique_ptr<EncoderStage> encoder_stage_;  // or null
   std::unique_ptr<Scheduler> scheduler_;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 #include <span>
 #include <utility>
 
@@ -150,23 +151,28 @@ void build_sampling_batch(const StepPlan& plan, const std::vector<int32_t>& last
   build_process(plan, vocab_size, batch);
 }
 
-std::vector<std::pair<int32_t, Error>> fill_guided_masks(const StepPlan& plan, SamplingBatch& batch) {
-  std::vector<std::pair<int32_t, Error>> errors;
+std::vector<std::pair<int32_t, Error>> fill_guided_masks(const StepPlan& plan, SamplingBatch& batch,
+                                                         WorkerPool& workers) {
+  std::vector<std::optional<Error>> failures(batch.guided.size());
   const size_t words =
       batch.guided.empty() ? 0 : batch.process.bitmask.size() / static_cast<size_t>(batch.num_processed);
-  for (const int32_t row : batch.guided) {
-    const auto entry = static_cast<size_t>(batch.entries[static_cast<size_t>(row)]);
-    const Sequence& sequence = *plan.sequences[entry].sequence;
+  workers.for_each(batch.guided.size(), [&](size_t i) {
+    const auto row = static_cast<size_t>(batch.guided[i]);
+    const Sequence& sequence = *plan.sequences[static_cast<size_t>(batch.entries[row])].sequence;
     // Nobody reads what such a row draws.
-    if (sequence.state == SequenceState::kFinished || plan.id <= sequence.void_through) continue;
-    const std::span mask = std::span(batch.process.bitmask).subspan(static_cast<size_t>(row) * words, words);
+    if (sequence.state == SequenceState::kFinished || plan.id <= sequence.void_through) return;
+    const std::span mask = std::span(batch.process.bitmask).subspan(row * words, words);
     std::fill(mask.begin(), mask.end(), 0);
     try {
       sequence.guide->fill_mask(mask);
     } catch (const Error& error) {
       std::fill(mask.begin(), mask.end(), ~uint32_t{0});
-      errors.emplace_back(row, error);
+      failures[i] = error;
     }
+  });
+  std::vector<std::pair<int32_t, Error>> errors;
+  for (size_t i = 0; i < failures.size(); ++i) {
+    if (failures[i]) errors.emplace_back(batch.guided[i], *failures[i]);
   }
   return errors;
 }

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "turbomind/core/worker_pool.h"
 #include "turbomind/engine/scheduler.h"
 
 namespace turbomind {
@@ -54,8 +55,9 @@ void build_sampling_batch(const StepPlan& plan, const std::vector<int32_t>& last
                           SamplingBatch& batch);
 
 // Fills in the masks of the guided rows, once the tokens before them are known. plan: the batch's. Returns what guides
-// threw, by row; such a row draws anything.
-std::vector<std::pair<int32_t, Error>> fill_guided_masks(const StepPlan& plan, SamplingBatch& batch);
+// threw, by row; such a row draws anything. workers: share the rows out among them.
+std::vector<std::pair<int32_t, Error>> fill_guided_masks(const StepPlan& plan, SamplingBatch& batch,
+                                                         WorkerPool& workers);
 
 // True if the sequence's penalties need TokenHistory.
 bool has_penalties(const SamplingParams& params);
