@@ -23,6 +23,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,8 @@ def schemastore(path: Path) -> Iterator[Item]:
 def bfcl(folder: Path) -> Iterator[Item]:
     """Parameters of the functions in the Berkeley Function Calling Leaderboard."""
     for path in sorted(folder.glob("BFCL_*.json")):
-        for line in path.read_text().splitlines():
+        lines = path.read_text().splitlines()
+        for line in lines if lines[0].startswith('{"id"') else ():
             for function in json.loads(line).get("function", ()):
                 yield Item("BFCL", function["name"], _respelled(function["parameters"]))
 
@@ -104,16 +106,16 @@ def collect(options: argparse.Namespace) -> list[Item]:
 
 def names_own_keyword(message: str, schema: Any) -> bool:
     """Whether a refusal says a word that the schema has as a key (or, of a path, contains)."""
-    keys = set(_keys(schema))
+    keys = set(_keys(schema)) or {"not"}  # of false, which is {"not": {}}
     return any(re.search(rf"(?<![\w$]){re.escape(key)}(?!\w)", message) for key in keys)
 
 
 def _keys(schema: Any) -> Iterator[str]:
     if isinstance(schema, dict):
         yield from schema
-    for item in schema.values() if isinstance(schema, dict) else schema:
-        if isinstance(item, (dict, list)):
-            yield from _keys(item)
+        schema = list(schema.values())
+    for item in schema if isinstance(schema, list) else ():
+        yield from _keys(item)
 
 
 def check(pipe: Pipeline, items: list[Item]) -> tuple[Counter[tuple[str, str]], list[str]]:
@@ -130,14 +132,14 @@ def check(pipe: Pipeline, items: list[Item]) -> tuple[Counter[tuple[str, str]], 
             configs.append(_config(form, least, seed))
             kept.append(item)
         except InvalidParameterError as error:
-            counts[item.source, "refused"] += 1
-            if not names_own_keyword(str(error), item.schema):
+            too_long = re.search(r"at most \d+ characters", str(error)) is not None
+            counts[item.source, "too long" if too_long else "refused"] += 1
+            if not too_long and not names_own_keyword(str(error), item.schema):
                 faults.append(f"{item.source} {item.name}: no keyword of it in: {error}"[:400])
         if time.perf_counter() - start > 10:
             print(f"{item.name}: {time.perf_counter() - start:.1f} s to compile", file=sys.stderr)
-    answers = pipe([f"Write an example of {item.name}." for item in kept], configs)
-    for item, answer in zip(kept, answers, strict=True):
-        fault = _fault(item.schema, answer.text, answer.finish_reason)
+    for item, (text, end) in zip(kept, _answers(pipe, kept, configs), strict=True):
+        fault = _fault(item.schema, text, end)
         counts[item.source, "wrong" if fault else "valid"] += 1
         if fault:
             faults.append(f"{item.source} {item.name}: {fault}"[:400])
@@ -154,14 +156,29 @@ def _config(form: dict[str, Any], least: int, seed: int) -> GenerationConfig:
     )
 
 
-def _fault(schema: Any, text: str, finish_reason: str | None) -> str | None:
+def _answers(
+    pipe: Pipeline, items: list[Item], configs: list[GenerationConfig]
+) -> list[tuple[str, str]]:
+    """Text, and how it ended, of each item's answer."""
+    texts, ends = [""] * len(items), [""] * len(items)
+    prompts = [f"Write an example of {item.name}." for item in items]
+    with suppress(InvalidParameterError):  # is raised again after the last piece
+        for piece in pipe.stream_infer(prompts, configs):
+            texts[piece.index] += piece.text
+            ends[piece.index] = piece.error_message or piece.finish_reason or ""
+    return list(zip(texts, ends, strict=True))
+
+
+def _fault(schema: Any, text: str, end: str) -> str | None:
     known = schema if isinstance(schema, dict) else {}
     validator = jsonschema.validators.validator_for(known, jsonschema.Draft202012Validator)
+    if end != "stop":
+        return f"it ended by {end}"
     try:
         validator(schema).validate(json.loads(text))
     except (ValueError, jsonschema.ValidationError) as error:
         return f"{error} in {text[:200]!r}"
-    return None if finish_reason == "stop" else f"it ended by {finish_reason}"
+    return None
 
 
 def main() -> None:

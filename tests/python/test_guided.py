@@ -308,6 +308,7 @@ REFUSED = [
     ({"properties": {"a": {"if": {}, "then": {}}}}, "if"),
     ({"type": "string", "pattern": "(?=a)b"}, "pattern"),
     ({"$ref": "https://example.com/other.json"}, r"\$ref"),
+    ({"$schema": "http://json-schema.org/schema#"}, r"\$schema"),
     ({"type": "object", "minProperties": 2}, "minProperties"),
     ({"x-guidance": {"lenient": True}}, "x-guidance"),
     ({"type": "unknown"}, "type"),
@@ -326,6 +327,16 @@ def test_a_schema_that_cannot_be_kept_is_refused_by_keyword(
 ) -> None:
     with pytest.raises(InvalidParameterError, match=rf"response_format.*{keyword}"):
         ask(smollm2, as_schema(schema))
+
+
+def test_a_draft_is_known_however_it_is_spelt(smollm2: Pipeline) -> None:
+    """Draft 7 has tuples as lists of ``items``, draft 2020-12 has not."""
+    for draft in (
+        "https://json-schema.org/draft-07/schema",
+        "http://json-schema.org/draft-07/schema#",
+    ):
+        schema = {"$schema": draft, "type": "array", "items": [{"const": 1}], "minItems": 1}
+        assert json.loads(ask(smollm2, as_schema(schema)).text)[0] == 1
 
 
 def test_a_schema_without_a_finite_instance_is_refused(smollm2: Pipeline) -> None:

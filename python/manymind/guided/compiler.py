@@ -38,6 +38,7 @@ class Vocabulary(Protocol):
     @property
     def control_tokens(self) -> tuple[str, ...]: ...
     def id_to_token(self, token_id: int) -> str | None: ...
+    def token_to_id(self, token: str) -> int | None: ...
 
 
 class GuideCompiler:
@@ -51,6 +52,7 @@ class GuideCompiler:
     def __init__(self, tokenizer: Vocabulary, vocab_size: int) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
+        self._control_ids = _control_ids(tokenizer, vocab_size)
         self._vocabulary: _turbomind.GuideVocabulary | None = None
         # With the time of the last use; least recently used first.
         self._cache: OrderedDict[Grammar, tuple[_turbomind.TokenGuide, float]] = OrderedDict()
@@ -64,7 +66,7 @@ class GuideCompiler:
         Raises InvalidParameterError naming what in it is wrong or not supported, EngineError where
         llguidance is not installed.
         """
-        grammar = grammar_of(response_format)
+        grammar = grammar_of(response_format, self._control_ids)
         with self._cache_lock:
             known = self._cache.pop(grammar, None)
             if known is not None:
@@ -125,6 +127,18 @@ class GuideCompiler:
                 eos = list(self._tokenizer.eos_token_ids)
                 self._vocabulary = _turbomind.GuideVocabulary(library_path(), tokens, eos)
             return self._vocabulary
+
+
+def _control_ids(tokenizer: Vocabulary, vocab_size: int) -> dict[str, int]:
+    """Control tokens that can stand within an answer."""
+    found = {text: tokenizer.token_to_id(text) for text in tokenizer.control_tokens}
+    return {
+        text: token_id
+        for text, token_id in found.items()
+        if token_id is not None
+        and token_id < vocab_size
+        and token_id not in tokenizer.eos_token_ids
+    }
 
 
 def token_texts(tokenizer: Vocabulary, vocab_size: int) -> list[bytes]:

@@ -11,7 +11,8 @@ The forms, by ``type``; those of one name are LMDeploy's, OpenAI's and vLLM's ow
 - ``choice``: ``{"choice": ["yes", "no"]}``.
 - ``grammar``: ``{"grammar": "..."}`` in llama.cpp's GBNF or in llguidance's variant of Lark.
 - ``structural_tag``: ``{"structures": [{"begin", "schema", "end"}, ...], "triggers": [...]}``; with
-  ``parameter_begin`` and ``parameter_end`` a structure is a form of tags.
+  ``parameter_begin`` and ``parameter_end`` a structure is a form of tags. With ``at_least_one`` the
+  text begins with a structure, with ``stop_after_first`` it ends with the first.
 """
 
 from __future__ import annotations
@@ -78,13 +79,19 @@ def check_response_format(response_format: object) -> None:
             raise InvalidParameterError(f"response_format.{name}: expected with type {kind!r}")
 
 
-def grammar_of(response_format: Mapping[str, Any]) -> Grammar:
-    """The grammar of a constrained response format.
+def grammar_of(
+    response_format: Mapping[str, Any], control_ids: Mapping[str, int] = MappingProxyType({})
+) -> Grammar:
+    """The grammar of a constrained response format. control_ids: the model's control tokens.
 
     Raises InvalidParameterError naming the field, or the keyword of the schema, that is wrong,
     unsupported or too large.
     """
     check_response_format(response_format)
+    if response_format["type"] == "structural_tag":
+        name = "response_format"
+        text, exits = structural_tag_grammar(response_format, name, control_ids)
+        return _lark(text, name)._replace(exits=exits)
     return _GRAMMARS[response_format["type"]](response_format)
 
 
@@ -145,11 +152,6 @@ def _grammar(response_format: Mapping[str, Any]) -> Grammar:
     return _lark(lark, "response_format.grammar")
 
 
-def _structural_tag(response_format: Mapping[str, Any]) -> Grammar:
-    text, exits = structural_tag_grammar(response_format, "response_format")
-    return _lark(text, "response_format")._replace(exits=exits)
-
-
 def _lark(text: str, name: str) -> Grammar:
     _require_text(name, text, MAX_GRAMMAR_CHARS)
     return Grammar("lark", text)
@@ -169,7 +171,6 @@ _GRAMMARS: Mapping[str, Callable[[Mapping[str, Any]], Grammar]] = MappingProxyTy
         "regex_schema": _regex,
         "choice": _choice,
         "grammar": _grammar,
-        "structural_tag": _structural_tag,
     }
 )
 # Fields of each type, and whether they may be left out.
@@ -182,6 +183,11 @@ RESPONSE_FORMATS: Mapping[str, Mapping[str, bool]] = MappingProxyType(
         "regex_schema": {"regex_schema": False},
         "choice": {"choice": False},
         "grammar": {"grammar": False},
-        "structural_tag": {"structures": False, "triggers": False, "at_least_one": True},
+        "structural_tag": {
+            "structures": False,
+            "triggers": False,
+            "at_least_one": True,
+            "stop_after_first": True,
+        },
     }
 )

@@ -26,6 +26,18 @@ ENFORCED_FORMATS = frozenset(
     ["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"]
 )
 
+# Without scheme and "#", which authors write either way, to what llguidance expects.
+_DRAFTS = {
+    **{
+        f"json-schema.org/draft-0{n}/schema": f"http://json-schema.org/draft-0{n}/schema"
+        for n in (4, 6, 7)
+    },
+    **{
+        f"json-schema.org/draft/{year}/schema": f"https://json-schema.org/draft/{year}/schema"
+        for year in ("2019-09", "2020-12")
+    },
+}
+
 _SCHEMA = frozenset(
     (
         "additionalItems",
@@ -90,6 +102,8 @@ def _kept(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _prepare_value(key: str, value: Any, name: str, depth: int) -> Any:
     where = f"{name}.{key}"
+    if key == "$schema":
+        return _draft(value, name)
     if key in _SCHEMA or (key == "items" and isinstance(value, Mapping)):
         return _prepare(value, where, depth + 1)
     if (key in _SCHEMA_LISTS or key == "items") and isinstance(value, list):
@@ -103,6 +117,14 @@ def _is_implied_minimum(schema: Mapping[str, Any], minimum: Any) -> bool:
     required = schema.get("required")
     distinct = len(set(required)) if isinstance(required, list) and _is_strings(required) else 0
     return isinstance(minimum, int) and not isinstance(minimum, bool) and minimum <= distinct
+
+
+def _draft(value: Any, name: str) -> str:
+    known = None
+    if isinstance(value, str):
+        known = _DRAFTS.get(value.partition("://")[2].removesuffix("#"))
+    require(known is not None, f"{name}.$schema", f"one of {', '.join(_DRAFTS.values())}", value)
+    return str(known)
 
 
 def _refuse_uncountable(schema: Mapping[str, Any], name: str) -> None:

@@ -5,6 +5,9 @@ The form is xgrammar's: ``structures`` of ``begin``, ``schema`` and ``end``, and
 the beginning of some ``begin``. With ``parameter_begin`` and ``parameter_end`` the body is not JSON
 but a form of tags, see ``xml_forms``. Once a trigger is in the text, one of the structures that
 begin with it has to follow to its end; then the text is free again.
+
+Where ``begin`` and ``end`` name control tokens of the model, such as Mistral's ``[TOOL_CALLS]``,
+the tokens themselves are meant: text cannot contain them.
 """
 
 from __future__ import annotations
@@ -30,15 +33,20 @@ class _Structure(NamedTuple):
     parameter_end: str = ""
 
 
-def structural_tag_grammar(tag: Mapping[str, Any], name: str) -> tuple[str, tuple[str, ...]]:
+def structural_tag_grammar(
+    tag: Mapping[str, Any], name: str, control_ids: Mapping[str, int]
+) -> tuple[str, tuple[str, ...]]:
     """The Lark grammar of a structural tag, and the words that end the free texts in it.
 
-    With ``at_least_one`` the text begins with a structure. Raises InvalidParameterError.
+    With ``at_least_one`` the text begins with a structure, with ``stop_after_first`` it ends with
+    the first. control_ids: the model's control tokens. Raises InvalidParameterError.
     """
     structures = _read_structures(tag["structures"], f"{name}.structures")
     triggers = _read_triggers(tag["triggers"], f"{name}.triggers")
     at_least_one = tag.get("at_least_one", False)
+    stop_after_first = tag.get("stop_after_first", False)
     require_bool(f"{name}.at_least_one", at_least_one)
+    require_bool(f"{name}.stop_after_first", stop_after_first)
     for index, structure in enumerate(structures):
         if not any(structure.begin.startswith(trigger) for trigger in triggers):
             raise InvalidParameterError(
@@ -46,22 +54,60 @@ def structural_tag_grammar(tag: Mapping[str, Any], name: str) -> tuple[str, tupl
                 f"found {structure.begin!r}"
             )
     ends = {item.parameter_end.rstrip() for item in structures if item.parameter_end}
-    return _write_grammar(structures, triggers, at_least_one), tuple(sorted(ends))
+    spelling = _Spelling(control_ids)
+    start = _start_rule(spelling, triggers, at_least_one, stop_after_first)
+    return _write_grammar(spelling, structures, triggers, start), tuple(sorted(ends))
 
 
-def _write_grammar(structures: list[_Structure], triggers: list[str], at_least_one: bool) -> str:
+class _Spelling:
+    """Texts in Lark, control tokens in them by their ids."""
+
+    def __init__(self, control_ids: Mapping[str, int]) -> None:
+        self._ids = control_ids
+        longest_first = sorted(filter(None, control_ids), key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def has_control(self, text: str) -> bool:
+        return self._control.search(text) is not None
+
+    def literal(self, text: str) -> str:
+        words = []
+        at = 0
+        for match in self._control.finditer(text):
+            words += [_literal(text[at : match.start()]), f"<[{self._ids[match[0]]}]>"]
+            at = match.end()
+        return " ".join(filter(None, [*words, _literal(text[at:])]))
+
+
+def _start_rule(
+    spelling: _Spelling, triggers: list[str], at_least_one: bool, stop_after_first: bool
+) -> str:
+    first = " | ".join(f"{spelling.literal(word)} body_{i}" for i, word in enumerate(triggers))
+    if at_least_one:
+        return f"({first})" if stop_after_first else f"({first}) tagged* TEXT"
+    return "tagged | TEXT" if stop_after_first else "tagged* TEXT"
+
+
+def _write_grammar(
+    spelling: _Spelling, structures: list[_Structure], triggers: list[str], start: str
+) -> str:
     # Text stops at the first trigger: the lexer leaves a lazy terminal as soon as it matches, and
-    # the plain text at the end holds none.
-    none = " & ".join(f"~/(?s:.*){_regex_literal(trigger)}(?s:.*)/" for trigger in triggers)
-    first = " | ".join(f"{_literal(trigger)} body_{i}" for i, trigger in enumerate(triggers))
-    start = f"({first}) " if at_least_one else ""
-    lines = [f"start: {start}tagged* TEXT", f"TEXT: /(?s:.*)/ & {none}"]
+    # the plain text at the end holds none. A control token is in no text anyway.
+    none = "".join(
+        f" & ~/(?s:.*){_regex_literal(trigger)}(?s:.*)/"
+        for trigger in triggers
+        if not spelling.has_control(trigger)
+    )
+    lines = [f"start: {start}", f"TEXT: /(?s:.*)/{none}"]
     lines.append("tagged: " + " | ".join(f"tagged_{i}" for i in range(len(triggers))))
     for i, trigger in enumerate(triggers):
-        lines.append(f"trigger_{i}[lazy]: /(?s:.*)/ {_literal(trigger)}")
+        if spelling.has_control(trigger):
+            lines.append(f"trigger_{i}: TEXT {spelling.literal(trigger)}")
+        else:
+            lines.append(f"trigger_{i}[lazy]: /(?s:.*)/ {_literal(trigger)}")
         bodies = [
-            f"{_literal(structure.begin[len(trigger) :])} {structure.body} "
-            f"{_literal(structure.end)}"
+            f"{spelling.literal(structure.begin[len(trigger) :])} {structure.body} "
+            f"{spelling.literal(structure.end)}"
             for structure in structures
             if structure.begin.startswith(trigger)
         ]

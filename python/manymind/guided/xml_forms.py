@@ -22,8 +22,8 @@ _STRING = _NOTES | {"type", "enum", "const"}
 def xml_body(schema: object, begin: str, end: str, name: str) -> str:
     """Lark for the arguments of an object schema, in the order of its properties.
 
-    begin, end: what stands around a value; "{name}" in begin is the argument's name. Raises
-    InvalidParameterError naming a keyword that such a form cannot keep.
+    begin, end: what stands around a value; "{name}" in begin is the argument's name, "{is_string}"
+    true or false. Raises InvalidParameterError naming a keyword that such a form cannot keep.
     """
     require("{name}" in begin, f"{name}.parameter_begin", "a str with '{name}' in it", begin)
     require(bool(end.strip()), f"{name}.parameter_end", "a str with more than space in it", end)
@@ -49,7 +49,9 @@ def xml_body(schema: object, begin: str, end: str, name: str) -> str:
         # A lazy terminal ends with the first end tag, which no parser could tell from text.
         closed = f"{body} {closing}" if body else _rule_name(end.rstrip())
         space = _literal(end[len(end.rstrip()) :]) if end != end.rstrip() else ""
-        part = f"{_literal(begin.replace('{name}', key))} {closed} {space}"
+        kind = "false" if body.startswith("%json") else "true"
+        opening = begin.replace("{is_string}", kind).replace("{name}", key)
+        part = f"{_literal(opening)} {closed} {space}"
         parts.append(part if key in required else f"({part})?")
     return " ".join(parts)
 

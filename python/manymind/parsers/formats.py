@@ -15,6 +15,7 @@ from manymind.parsers.json_calls import (
     Llama3Parser,
     MistralParser,
 )
+from manymind.parsers.pythonic_calls import PythonicParser
 from manymind.parsers.tagged_calls import (
     DeepSeekDsmlParser,
     DeepSeekParser,
@@ -27,6 +28,7 @@ from manymind.validation import require_choice
 TOOL_PARSERS: Mapping[str, type[OutputParser]] = MappingProxyType(
     {
         "deepseek": DeepSeekParser,
+        "deepseek_v31": DeepSeekParser,
         "deepseek_v32": DeepSeekDsmlParser,
         "glm": GlmParser,
         "gpt-oss": HarmonyParser,
@@ -34,6 +36,8 @@ TOOL_PARSERS: Mapping[str, type[OutputParser]] = MappingProxyType(
         "internlm": InternLmParser,
         "llama3": Llama3Parser,
         "mistral": MistralParser,
+        "mistral_args": MistralParser,
+        "pythonic": PythonicParser,
         "qwen": HermesParser,
         "qwen3_coder": Qwen3CoderParser,
     }
@@ -42,18 +46,21 @@ REASONING_MARKS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {"think": THINK, "mistral": ("[THINK]", "[/THINK]")}
 )
 
-# Words of a template and the format they mean; the first that is there decides.
+# Words of a template and the format they mean; the first line whose words are all there decides.
 _SIGNS = (
-    ("<|channel|>", "gpt-oss"),
-    ("｜DSML｜", "deepseek_v32"),
-    ("<｜tool▁call▁begin｜>", "deepseek"),
-    ("[TOOL_CALLS]", "mistral"),
-    ("<|action_start|>", "internlm"),
-    ("<parameter=", "qwen3_coder"),
-    ("<arg_key>", "glm"),
-    ("<tool_call>", "hermes"),
-    ("<|python_tag|>", "llama3"),
-    ('"parameters": dictionary of argument name', "llama3"),
+    (("<|channel|>",), "gpt-oss"),
+    (("｜DSML｜",), "deepseek_v32"),
+    (("<｜tool▁call▁begin｜>", "```json"), "deepseek"),
+    (("<｜tool▁call▁begin｜>",), "deepseek_v31"),
+    (("[TOOL_CALLS]", "[ARGS]"), "mistral_args"),
+    (("[TOOL_CALLS]",), "mistral"),
+    (("<|action_start|>",), "internlm"),
+    (("<parameter=",), "qwen3_coder"),
+    (("<arg_key>",), "glm"),
+    (("<tool_call>",), "hermes"),
+    (("<|python_start|>",), "pythonic"),
+    (("<|python_tag|>",), "llama3"),
+    (('"parameters": dictionary of argument name',), "llama3"),
 )
 
 
@@ -99,7 +106,8 @@ def output_format(
     require_choice("reasoning_parser", reasoning, (None, "auto", *REASONING_MARKS))
     template = chat_template or ""
     if tools == "auto":
-        tools = next((name for sign, name in _SIGNS if sign in template), None)
+        found = (name for signs, name in _SIGNS if all(sign in template for sign in signs))
+        tools = next(found, None)
     if reasoning == "auto":
         marks = REASONING_MARKS.items()
         reasoning = next((name for name, (_, end) in marks if end in template), None)

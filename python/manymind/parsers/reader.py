@@ -78,6 +78,14 @@ class Reader:
             yield
         return self._text[self._at]
 
+    def take(self) -> Reading[str]:
+        """Reads the next character. Raises MalformedError at the end of the text."""
+        char = yield from self.peek()
+        if not char:
+            raise MalformedError("more text")
+        self._at += 1
+        return char
+
     def skip_space(self) -> Reading[str]:
         """Reads white space; returns the character behind it, not read, or ""."""
         while True:

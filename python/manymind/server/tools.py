@@ -13,24 +13,56 @@ from manymind.parsers import OutputFormat
 from manymind.server.errors import ApiError
 from manymind.server.messages import RequestModel
 
-# How a call is written in the formats that a grammar can force: before and after its arguments,
-# and what begins it.
+# How a call is written: before and after its arguments, and what begins it.
 _CALLS = {
+    "deepseek": (
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>%s\n```json\n",
+        "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        "<｜tool▁calls▁begin｜>",
+    ),
+    "deepseek_v31": (
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>%s<｜tool▁sep｜>",
+        "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        "<｜tool▁calls▁begin｜>",
+    ),
+    "deepseek_v32": (
+        '<｜DSML｜function_calls>\n<｜DSML｜invoke name="%s">\n',
+        "</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+        "<｜DSML｜function_calls>",
+    ),
+    "glm": ("<tool_call>%s\n", "</tool_call>", "<tool_call>"),
+    "gpt-oss": (
+        "<|channel|>commentary to=functions.%s <|constrain|>json<|message|>",
+        "",
+        "<|channel|>",
+    ),
     "hermes": ('<tool_call>\n{"name": "%s", "arguments": ', "}\n</tool_call>", "<tool_call>"),
+    "internlm": (
+        '<|action_start|><|plugin|>\n{"name": "%s", "parameters": ',
+        "}<|action_end|>",
+        "<|action_start|>",
+    ),
     "llama3": ('{"name": "%s", "parameters": ', "}", '{"name": "'),
+    "mistral": ('[TOOL_CALLS][{"name": "%s", "arguments": ', "}]", "[TOOL_CALLS]"),
+    "mistral_args": ("[TOOL_CALLS]%s[ARGS]", "", "[TOOL_CALLS]"),
+    "qwen3_coder": (
+        "<tool_call>\n<function=%s>\n",
+        "</function>\n</tool_call>",
+        "<tool_call>",
+    ),
 }
 _CALLS["qwen"] = _CALLS["hermes"]
-_CALLS["qwen3_coder"] = (
-    "<tool_call>\n<function=%s>\n",
-    "</function>\n</tool_call>",
-    "<tool_call>",
-)
-_CALLS["glm"] = ("<tool_call>%s\n", "</tool_call>", "<tool_call>")
 # What stands around each argument where they are not JSON.
 _ARGUMENTS = {
-    "qwen3_coder": ("<parameter={name}>\n", "</parameter>\n"),
+    "deepseek_v32": (
+        '<｜DSML｜parameter name="{name}" string="{is_string}">',
+        "</｜DSML｜parameter>\n",
+    ),
     "glm": ("<arg_key>{name}</arg_key>\n<arg_value>", "</arg_value>\n"),
+    "qwen3_coder": ("<parameter={name}>\n", "</parameter>\n"),
 }
+# Where text after a call would be part of it.
+_ENDS_WITH_CALL = frozenset(("gpt-oss",))
 _ANY_OBJECT = {"type": "object"}
 
 
@@ -152,4 +184,5 @@ class Toolset:
             "structures": structures,
             "triggers": [trigger],
             "at_least_one": True,
+            "stop_after_first": form.tools in _ENDS_WITH_CALL,
         }

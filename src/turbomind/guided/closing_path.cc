@@ -19,7 +19,11 @@ constexpr Effort kGreedy = {1024, 1024};  // without any departure
 constexpr Effort kEfforts[] = {{64, 2048}, {256, 4096}, {1024, 4096}, {16'384, 16'384}};
 
 constexpr size_t kMaxAlternatives = 256;  // departures that wait to be tried
-constexpr size_t kMaxSkipped = 4;         // tokens of the earlier path that what was drawn may have made needless
+
+// Tokens of the earlier path that what was drawn may have made needless, such as those that would have filled a string.
+// Trying one more costs some microseconds, looking for another path milliseconds.
+constexpr size_t kMaxSkipped = 64;
+constexpr size_t kMaxSkippedOnTheWay = 4;  // after each token of another path
 
 class ClosingSearch {
  public:
@@ -34,7 +38,7 @@ class ClosingSearch {
     Path rest;
     steps_left_ = kGreedy.max_steps;
     std::optional<Path> path;
-    if (ends(matcher_, rest, kGreedy.max_tokens)) {
+    if (ends(matcher_, rest, kGreedy.max_tokens, kMaxSkipped)) {
       path = std::move(rest);
     } else {
       path = descend({}, kGreedy.max_tokens);
@@ -66,16 +70,16 @@ class ClosingSearch {
     GrammarMatcher matcher(matcher_);
     for (const int32_t token : path) matcher.consume(token);
     while (static_cast<int64_t>(path.size()) <= max_tokens && steps_left_-- > 0) {
-      if (ends(matcher, path, max_tokens)) return path;
+      if (ends(matcher, path, max_tokens, kMaxSkippedOnTheWay)) return path;
       if (!advance(matcher, path)) break;
     }
     return std::nullopt;
   }
 
   // True if the text may end here, or with the rest of the earlier path, which is then appended.
-  bool ends(GrammarMatcher& matcher, Path& path, int64_t max_tokens) {
+  bool ends(GrammarMatcher& matcher, Path& path, int64_t max_tokens, size_t max_skipped) {
     if (matcher.is_accepting()) return true;
-    for (size_t skip = 0; skip <= std::min(kMaxSkipped, before_.size()); ++skip) {
+    for (size_t skip = 0; skip <= std::min(max_skipped, before_.size()); ++skip) {
       const std::span<const int32_t> rest = before_.subspan(skip);
       if (rest.empty() || static_cast<int64_t>(path.size() + rest.size()) > max_tokens) continue;
       if (!matcher.can_end_with(rest)) continue;

@@ -12,6 +12,9 @@ namespace {
 // About 1.5 KB each; a text that needs more is refused rather than let to fill the memory.
 constexpr size_t kMaxLexerStates = 50'000;
 
+// As many as the library allows for a whole step: large unions of objects need some thousands.
+constexpr size_t kMaxItemsInRow = 50'000;
+
 }  // namespace
 
 GrammarMatcher::GrammarMatcher(std::shared_ptr<const GuideVocabulary> vocabulary, const std::string& kind,
@@ -22,6 +25,7 @@ GrammarMatcher::GrammarMatcher(std::shared_ptr<const GuideVocabulary> vocabulary
   init.log_buffer_level = 0;
   init.log_stderr_level = 0;
   init.limits.max_lexer_states = kMaxLexerStates;
+  init.limits.max_items_in_row = kMaxItemsInRow;
   init.limits.verbose_errors = false;
   // The library compiles rules and references by recursion, as deep as the grammar chains them: thousands of them would
   // overflow the stack of an ordinary thread and so end the process.

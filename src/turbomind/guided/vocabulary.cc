@@ -5,6 +5,7 @@
 #include <array>
 #include <bit>
 #include <cstddef>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -160,6 +161,11 @@ std::vector<int32_t> GuideVocabulary::rank_few(const std::vector<int32_t>& token
   std::vector<int32_t> ranked;
   for (const int32_t token : tokens) {
     if (scores_[static_cast<size_t>(token)] != kNever) ranked.push_back(token);
+  }
+  // Control tokens are allowed where the grammar names them only.
+  if (ranked.empty()) {
+    std::copy_if(tokens.begin(), tokens.end(), std::back_inserter(ranked),
+                 [&](int32_t token) { return !tokens_[static_cast<size_t>(token)].empty(); });
   }
   if (ranked.empty()) return ranked;
   const auto length = [&](int32_t token) { return tokens_[static_cast<size_t>(token)].size(); };
