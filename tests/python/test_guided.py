@@ -329,6 +329,26 @@ def test_a_schema_that_cannot_be_kept_is_refused_by_keyword(
         ask(smollm2, as_schema(schema))
 
 
+def test_control_tokens_of_a_tag_are_drawn_as_such(smollm2: Pipeline) -> None:
+    """As Mistral's [TOOL_CALLS] is; their names spelt out in letters would mean nothing."""
+    tokenizer = smollm2.runtime.tokenizer
+    begin, end = "<repo_name>", "<file_sep>"
+    form = {
+        "type": "structural_tag",
+        "structures": [{"begin": f"{begin}f[", "schema": PERSON, "end": f"]{end}"}],
+        "triggers": [begin],
+        "at_least_one": True,
+        "stop_after_first": True,
+    }
+    for room in (0, 60):
+        least = smollm2.runtime.guides.compile(form).draws_to_end
+        answer = ask(smollm2, form, max_new_tokens=least + room, skip_special_tokens=False)
+        assert answer.finish_reason == "stop"
+        assert answer.token_ids[0] == tokenizer.token_to_id(begin)
+        assert answer.token_ids[-1] == tokenizer.token_to_id(end)
+        jsonschema.validate(json.loads(answer.text[len(f"{begin}f[") : -len(f"]{end}")]), PERSON)
+
+
 def test_a_draft_is_known_however_it_is_spelt(smollm2: Pipeline) -> None:
     """Draft 7 has tuples as lists of ``items``, draft 2020-12 has not."""
     for draft in (

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -72,3 +73,14 @@ def test_package_carries_types_and_contract_headers() -> None:
     }
     assert (Path(manymind.__file__).parent / "py.typed").is_file()
     assert (folder / "libturbomind-cpu.so").is_file()
+
+
+def test_the_package_page_stands_alone() -> None:
+    """An index shows it without the repository: no relative link or picture would be found."""
+    root = Path(__file__).resolve().parents[2]
+    found = re.search(r'^readme = "([^"]+)"', (root / "pyproject.toml").read_text(), re.MULTILINE)
+    assert found is not None
+    page = (root / found[1]).read_text(encoding="utf-8")
+    assert page.startswith("# manymind\n")
+    targets = re.findall(r"\]\(([^)]*)\)|(?:src|href)=[\"']([^\"']*)", page)
+    assert [target for target in targets if not "".join(target).startswith("https://")] == []

@@ -177,6 +177,35 @@ CASES = [
         [TextDelta(' {"answer": {"name": "x", "parameters": 1}}')],
     ),
     Case(
+        "pythonic",
+        "pythonic",
+        "[get_weather(city='Köln }]\\\\n\"x\"', days=3), get_time()]",
+        BOTH,
+    ),
+    Case(
+        "pythonic, tags and JSON's words",
+        "pythonic",
+        "I look.<|python_start|>[get_weather(city=\"it's\", days=-1, tags=[true, None, {'a': (1,)}]"
+        ")]<|python_end|>",
+        [
+            TextDelta("I look."),
+            *call(0, "get_weather", {"city": "it's", "days": -1, "tags": [True, None, {"a": [1]}]}),
+        ],
+    ),
+    Case(
+        "pythonic, a list that is none of calls",
+        "pythonic",
+        "[1, f(x=2)] and [get_time()]",
+        [TextDelta("[1, f(x=2)] and [get_time()]")],
+    ),
+    Case(
+        "pythonic, no values",
+        "pythonic",
+        "[get_time(x=__import__('os'))]",
+        [TextDelta("[get_time(x=__import__('os'))]")],
+    ),
+    Case("pythonic, cut", "pythonic", "[get_time(x=1", [TextDelta("[get_time(x=1")]),
+    Case(
         "mistral, a list",
         "mistral",
         f'[TOOL_CALLS] [{{"name": "get_weather", "arguments": {WEATHER_TEXT}}}, '
@@ -329,9 +358,12 @@ TEMPLATES = [
     ("{{ '<think>' }}</think><tool_call>\n{'name': ...}", "hermes", "think"),
     ("<tool_call>\n<function=x>\n<parameter=y>", "qwen3_coder", None),
     ("<tool_call>x\n<arg_key></think>", "glm", "think"),
-    ("<｜tool▁call▁begin｜>", "deepseek", None),
+    ("<｜tool▁call▁begin｜>function<｜tool▁sep｜>\n```json", "deepseek", None),
+    ("<｜tool▁call▁begin｜>", "deepseek_v31", None),
     ("<｜DSML｜invoke", "deepseek_v32", None),
     ("[TOOL_CALLS]", "mistral", None),
+    ("[TOOL_CALLS]name[ARGS]", "mistral_args", None),
+    ("<|python_start|>", "pythonic", None),
     ("<|action_start|>", "internlm", None),
     ("<|python_tag|>", "llama3", None),
     (

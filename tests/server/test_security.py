@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -56,6 +59,31 @@ def tight(smollm2: Pipeline) -> Iterator[RunningServer]:
     """A server with small limits."""
     with running_server(smollm2, ServerConfig("smollm2", port=0, limits=TIGHT)) as running:
         yield running
+
+
+def listening_sockets() -> set[str]:
+    """Of this process, by inode; TCP and UDP of both versions."""
+    mine = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            mine.add(os.readlink(path))
+    listening = set()
+    for table, state in (("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")):
+        for line in Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == state and f"socket:[{fields[9]}]" in mine:
+                listening.add(f"{table} {fields[1]}")
+    return listening
+
+
+def test_nothing_else_listens(smollm2: Pipeline) -> None:
+    """An engine opens no port, a server of it one."""
+    before = listening_sockets()
+    with running_server(smollm2, ServerConfig("smollm2", port=0)) as running:
+        assert running.post("/v1/chat/completions", CHAT).status_code == 200
+        opened = listening_sockets() - before
+    port = urlsplit(running.url).port
+    assert opened == {f"tcp 0100007F:{port:04X}"}
 
 
 def routes(server: RunningServer) -> list[tuple[str, str]]:

@@ -18,7 +18,8 @@ import openai
 import pytest
 from serving import QUESTION, RunningServer, running_server
 
-from manymind import ChatTemplateConfig, EngineConfig, pipeline
+from manymind import ChatTemplateConfig, EngineConfig, Pipeline, pipeline
+from manymind.parsers import TOOL_PARSERS
 from manymind.server.config import ServerConfig
 
 TEMPLATE = """
@@ -47,13 +48,17 @@ ARGUMENTS = {"city": "Rome", "days": 2}
 
 
 @pytest.fixture(scope="module")
-def calling(smollm2_path: Path) -> Iterator[RunningServer]:
-    """A server whose template knows tools."""
+def calling_pipe(smollm2_path: Path) -> Iterator[Pipeline]:
+    """A model whose template knows tools."""
     config = EngineConfig(session_len=1024)
-    with (
-        pipeline(smollm2_path, config, ChatTemplateConfig(chat_template=TEMPLATE)) as pipe,
-        running_server(pipe, ServerConfig("m", port=0, reasoning_parser="think")) as server,
-    ):
+    with pipeline(smollm2_path, config, ChatTemplateConfig(chat_template=TEMPLATE)) as pipe:
+        yield pipe
+
+
+@pytest.fixture(scope="module")
+def calling(calling_pipe: Pipeline) -> Iterator[RunningServer]:
+    config = ServerConfig("m", port=0, reasoning_parser="think")
+    with running_server(calling_pipe, config) as server:
         yield server
 
 
@@ -88,22 +93,20 @@ def test_a_forced_call_follows_its_schema(chat: openai.OpenAI, choice: Any) -> N
     check(json.loads(call.function.arguments))
 
 
-@pytest.mark.parametrize("name", ["qwen3_coder", "glm"])
-def test_a_forced_call_between_tags(smollm2_path: Path, name: str) -> None:
-    """Formats that write arguments one by one: forced by a grammar, read by the format's parser."""
+@pytest.mark.parametrize("name", sorted(set(TOOL_PARSERS) - {"pythonic", "qwen"}))
+def test_a_call_is_forced_in_every_format(calling_pipe: Pipeline, name: str) -> None:
+    """Written as a grammar of the format says, read by the format's own parser."""
     config = ServerConfig("m", port=0, tool_call_parser=name, reasoning_parser=None)
-    template = ChatTemplateConfig(chat_template=TEMPLATE)
     with (
-        pipeline(smollm2_path, EngineConfig(session_len=1024), template) as pipe,
-        running_server(pipe, config) as server,
+        running_server(calling_pipe, config) as server,
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
     ):
         stream = client.chat.completions.create(
             model="m",
             messages=QUESTION,
-            tools=[TOOL],
-            tool_choice="required",
-            max_tokens=120,
+            tools=[OTHER, TOOL],
+            tool_choice={"type": "function", "function": {"name": "weather"}},
+            max_tokens=100,
             stream=True,
         )
         calls = [
@@ -114,6 +117,16 @@ def test_a_forced_call_between_tags(smollm2_path: Path, name: str) -> None:
         ]
     assert calls[0].function.name == "weather"
     check(json.loads("".join(call.function.arguments for call in calls)))
+
+
+def test_calls_of_python_are_not_forced(calling_pipe: Pipeline) -> None:
+    body = {"model": "m", "messages": QUESTION, "tools": [TOOL], "tool_choice": "required"}
+    with running_server(
+        calling_pipe, ServerConfig("m", port=0, tool_call_parser="pythonic")
+    ) as server:
+        answer = server.post("/v1/chat/completions", body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "tool_choice"
 
 
 def test_calls_in_chat_completions(chat: openai.OpenAI) -> None:
