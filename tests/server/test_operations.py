@@ -97,6 +97,11 @@ def test_metrics_count(server: RunningServer) -> None:
         assert grown(prefix + "time_to_first_token_seconds_count") == 1
         assert grown(prefix + "inter_token_latency_seconds_count") == 7
         assert grown(prefix + "request_generation_tokens_sum") == 8
+        assert grown(prefix + "request_max_num_generation_tokens_sum") == 8
+        computed = grown(prefix + "prompt_tokens_total") - grown(
+            prefix + "prompt_tokens_cached_total"
+        )
+        assert grown(prefix + "request_prefill_kv_computed_tokens_sum") == computed
         assert 0 < grown(prefix + "e2e_request_latency_seconds_sum") < 60
         assert after[prefix + "num_requests_waiting"] == 0
         assert after[prefix + "kv_cache_usage_perc"] == 0
@@ -108,6 +113,10 @@ VLLM_CORE = (
     "num_requests_running",
     "num_requests_waiting",
     "kv_cache_usage_perc",
+    "gpu_cache_usage_perc",
+    "prompt_tokens_cached_total",
+    "admission_rejections_total",
+    "time_per_output_token_seconds_bucket",
     "cache_config_info",
     "prompt_tokens_total",
     "generation_tokens_total",
@@ -125,6 +134,8 @@ VLLM_CORE = (
     "request_inference_time_seconds_bucket",
     "request_prompt_tokens_bucket",
     "request_generation_tokens_bucket",
+    "request_max_num_generation_tokens_bucket",
+    "request_prefill_kv_computed_tokens_bucket",
     "request_params_n_bucket",
     "request_params_max_tokens_bucket",
 )

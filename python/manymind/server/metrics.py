@@ -52,8 +52,15 @@ _HISTOGRAMS = {
     "request_inference_time_seconds": ("First scheduled to last token.", _E2E),
     "request_prompt_tokens": ("Tokens of a request's prompts.", _TOKENS),
     "request_generation_tokens": ("Tokens of a request's answers.", _TOKENS),
+    "request_max_num_generation_tokens": ("Tokens of a request's longest answer.", _TOKENS),
+    "request_prefill_kv_computed_tokens": ("Prompt tokens not in the prefix cache.", _TOKENS),
     "request_params_n": ("Answers asked for.", _CHOICES),
     "request_params_max_tokens": ("Tokens allowed.", _TOKENS),
+}
+# Names that boards of vLLM before 0.10 ask for.
+_FORMER_NAMES = {
+    "inter_token_latency_seconds": "time_per_output_token_seconds",
+    "kv_cache_usage_perc": "gpu_cache_usage_perc",
 }
 _OWN_HISTOGRAMS = {
     "request_receive_time_seconds": ("Until the body had arrived.", _E2E),
@@ -151,6 +158,8 @@ class Metrics:
             "request_inference_time_seconds": spent["prefill"] + spent["decode"],
             "request_prompt_tokens": record.prompt_tokens,
             "request_generation_tokens": record.generated_tokens,
+            "request_max_num_generation_tokens": record.longest_answer,
+            "request_prefill_kv_computed_tokens": record.prompt_tokens - record.cached_tokens,
             "request_params_n": record.choices,
             "request_params_max_tokens": record.max_tokens,
             "request_receive_time_seconds": record.receive,
@@ -182,7 +191,8 @@ class Metrics:
             yield _histogram(f"manymind_{name}", text, {"model_name": model}, histogram)
             if name in _HISTOGRAMS:
                 labels = {"model_name": model, "engine": "0"}
-                yield _histogram(f"vllm:{name}", text, labels, histogram)
+                for known_as in _vllm_names(name):
+                    yield _histogram(known_as, text, labels, histogram)
 
     def _cache_config(self, stats: dict[str, Any], model: str) -> Metric:
         """What gateways read to know how much a server holds."""
@@ -214,7 +224,8 @@ class Metrics:
                 ("draining", "1 while shutting down.", int(self._service.draining)),
             ]
         for name, text, value in rows:
-            yield _single(GaugeMetricFamily, prefix + name, text, labels, values, value)
+            for known_as in _vllm_names(name) if prefix == "vllm:" else [prefix + name]:
+                yield _single(GaugeMetricFamily, known_as, text, labels, values, value)
 
     def _engine_counters(self, stats: dict[str, Any], model: str) -> Iterator[Metric]:
         def both(name: str, text: str, value: float, vllm_name: str | None) -> Iterator[Metric]:
@@ -262,6 +273,11 @@ class Metrics:
             for reason, count in self._finished.copy().items():
                 family.add_metric([model, *(["0"] if more else []), reason], count)
             yield family
+
+
+def _vllm_names(name: str) -> list[str]:
+    former = _FORMER_NAMES.get(name)
+    return [f"vllm:{name}", *([f"vllm:{former}"] if former else [])]
 
 
 def _single(

@@ -49,6 +49,7 @@ class RequestRecord:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     generated_tokens: int = 0
+    longest_answer: int = 0
     choices: int = 0
     max_tokens: int = 0
     reasons: list[str] = field(default_factory=list)
@@ -81,6 +82,7 @@ class RequestRecord:
 
     def _finish(self, piece: Response) -> None:
         self.reasons.append(piece.finish_reason or "")
+        self.longest_answer = max(self.longest_answer, piece.generate_token_len)
         if piece.times is not None:
             self.times.append(piece.times)
         if piece.choice == 0:
