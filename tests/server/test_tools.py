@@ -106,7 +106,7 @@ def test_a_call_is_forced_in_every_format(calling_pipe: Pipeline, name: str) -> 
             messages=QUESTION,
             tools=[OTHER, TOOL],
             tool_choice={"type": "function", "function": {"name": "weather"}},
-            max_tokens=100,
+            max_tokens=130,
             stream=True,
         )
         calls = [
