@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Makes the tools and the golden data's helpers importable."""
+"""Makes the tools, the golden data's helpers and transformers importable."""
 
 from __future__ import annotations
 
@@ -11,3 +11,5 @@ sys.path[:0] = [
     str(_ROOT / "tools"),
     *(str(_ROOT / "tests" / name) for name in ("python", "vision")),
 ]
+
+import torchvision_operators  # noqa: E402, F401  before any test imports transformers

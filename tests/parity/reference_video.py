@@ -11,17 +11,10 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+import torchvision_operators  # noqa: F401  before transformers
+import transformers
 from PIL import Image
 from reference_vision import unfold
-
-# torchvision's operators are compiled for one build of torch; without these two it cannot even be
-# imported. Its resizing, all that video processors use, is torch's own.
-if not hasattr(torch.ops.torchvision, "nms"):
-    _LIBRARY = torch.library.Library("torchvision", "FRAGMENT")
-    for name in ("nms", "qnms"):
-        _LIBRARY.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-import transformers
 
 
 def process_video(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import reference_video  # noqa: F401  lets torchvision be imported
 import torch
 import transformers
 from score_tiny_vlm import ENGINE, answers_to
