@@ -35,16 +35,8 @@ int reduction(tm_reduce_op op) {
   throw abi::Error(TM_UNSUPPORTED, "tm_reduce_op " + std::to_string(op));
 }
 
-uint64_t elements(const tm_tensor& tensor) {
-  uint64_t count = 1;
-  for (int32_t i = 0; i < tensor.ndim; ++i) count *= static_cast<uint64_t>(tensor.shape[i]);
-  return count;
-}
-
-uint64_t bytes(const tm_tensor& tensor) {
-  constexpr uint64_t kSizes[] = {4, 2, 2, 1, 1, 4, 4, 8, 8, 1, 1};  // by tm_dtype
-  return elements(tensor) * kSizes[tensor.dtype];
-}
+uint64_t count_of(const tm_tensor& tensor) { return static_cast<uint64_t>(abi::num_elements(tensor)); }
+uint64_t bytes_of(const tm_tensor& tensor) { return static_cast<uint64_t>(abi::num_bytes(tensor)); }
 
 void check_group(const Context& context, int32_t rank, int32_t size) {
   require(size >= 1 && rank >= 0 && rank < size, "rank",
@@ -92,30 +84,30 @@ void Comm::all_reduce(Stream& stream, const tm_tensor& in, const tm_tensor& out,
   const int type = reduced_type(in.dtype);
   const int how = reduction(op);
   issue(stream, "HcclAllReduce",
-        [&] { return hccl().HcclAllReduce(in.data, out.data, elements(in), type, how, comm_, stream.handle()); });
+        [&] { return hccl().HcclAllReduce(in.data, out.data, count_of(in), type, how, comm_, stream.handle()); });
 }
 
 void Comm::all_gather(Stream& stream, const tm_tensor& in, const tm_tensor& out) {
   issue(stream, "HcclAllGather",
-        [&] { return hccl().HcclAllGather(in.data, out.data, bytes(in), kHcclUint8, comm_, stream.handle()); });
+        [&] { return hccl().HcclAllGather(in.data, out.data, bytes_of(in), kHcclUint8, comm_, stream.handle()); });
 }
 
 void Comm::reduce_scatter(Stream& stream, const tm_tensor& in, const tm_tensor& out, tm_reduce_op op) {
   const int type = reduced_type(in.dtype);
   const int how = reduction(op);
   issue(stream, "HcclReduceScatter",
-        [&] { return hccl().HcclReduceScatter(in.data, out.data, elements(out), type, how, comm_, stream.handle()); });
+        [&] { return hccl().HcclReduceScatter(in.data, out.data, count_of(out), type, how, comm_, stream.handle()); });
 }
 
 void Comm::broadcast(Stream& stream, const tm_tensor& data, int32_t root) {
   issue(stream, "HcclBroadcast", [&] {
-    return hccl().HcclBroadcast(data.data, bytes(data), kHcclUint8, static_cast<uint32_t>(root), comm_,
+    return hccl().HcclBroadcast(data.data, bytes_of(data), kHcclUint8, static_cast<uint32_t>(root), comm_,
                                 stream.handle());
   });
 }
 
 void Comm::all_to_all(Stream& stream, const tm_tensor& in, const tm_tensor& out) {
-  const uint64_t share = bytes(in) / static_cast<uint64_t>(size_);
+  const uint64_t share = bytes_of(in) / static_cast<uint64_t>(size_);
   issue(stream, "HcclAlltoAll", [&] {
     return hccl().HcclAlltoAll(in.data, share, kHcclUint8, out.data, share, kHcclUint8, comm_, stream.handle());
   });

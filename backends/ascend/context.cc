@@ -48,9 +48,7 @@ int32_t count_devices() {
 
 Context::Context(int32_t device_index, const tm_config& config, const tm_host_api*) : device_(device_index) {
   initialize_acl();
-  const int32_t count = count_devices();
-  require(device_index >= 0 && device_index < count, "device_index",
-          "0 to " + std::to_string(count - 1) + ", found " + std::to_string(device_index));
+  abi::check_device_index(device_index, count_devices());
   apply(config);
   set_thread();
   profile_ = read_profile();
@@ -135,13 +133,7 @@ size_t Context::kv_pool_bytes(const tm_kv_spec& spec, int64_t num_blocks) const 
 }
 
 void Context::query_weight(const tm_weight_desc& desc, tm_weight_info* out) const {
-  tm_weight_info info{};
-  info.struct_size = std::min(out->struct_size, sizeof info);
-  const std::string reason = unsupported_reason(desc);
-  info.supported = reason.empty();
-  if (info.supported) info.packed_bytes = make_weight_layout(*this, desc).bytes;
-  abi::copy_text(info.reason, reason);
-  std::memcpy(out, &info, info.struct_size);
+  abi::answer_weight_query(unsupported_reason(desc), [&] { return make_weight_layout(*this, desc).bytes; }, out);
 }
 
 }  // namespace turbomind::ascend

@@ -2,9 +2,8 @@
 #include "kv_layout.h"
 
 #include <algorithm>
-#include <string>
 
-#include "check.h"
+#include "turbomind/abi/tm_backend_tools.hpp"
 
 namespace turbomind::ascend {
 namespace {
@@ -33,17 +32,13 @@ View KvLayout::values(const tm_kv_pool& pool) const {
 }
 
 KvLayout make_kv_layout(const Profile& profile, const tm_kv_spec& spec) {
-  const auto expect = [](bool condition, const char* field, const char* expected, int64_t found) {
-    require_supported(condition,
-                      std::string("kv spec: ") + field + ": expected " + expected + ", found " + std::to_string(found));
-  };
-  expect(spec.block_size == kBlockSize, "block_size", "128", spec.block_size);
-  expect(spec.dtype == TM_F32 || spec.dtype == TM_F16 || spec.dtype == TM_BF16, "dtype", "float32, float16 or bfloat16",
-         spec.dtype);
-  expect(spec.num_kv_heads > 0, "num_kv_heads", "a positive count", spec.num_kv_heads);
+  abi::check_kv_spec(spec.block_size == kBlockSize, "block_size", "128", spec.block_size);
+  abi::check_kv_spec(spec.dtype == TM_F32 || spec.dtype == TM_F16 || spec.dtype == TM_BF16, "dtype",
+                     "float32, float16 or bfloat16", spec.dtype);
+  abi::check_kv_spec(spec.num_kv_heads > 0, "num_kv_heads", "a positive count", spec.num_kv_heads);
   constexpr int32_t kMaxHeadDim = 512;
-  expect(spec.head_dim_k > 0 && spec.head_dim_k <= kMaxHeadDim, "head_dim_k", "1 to 512", spec.head_dim_k);
-  expect(spec.head_dim_v > 0 && spec.head_dim_v <= kMaxHeadDim, "head_dim_v", "1 to 512", spec.head_dim_v);
+  abi::check_kv_spec(spec.head_dim_k > 0 && spec.head_dim_k <= kMaxHeadDim, "head_dim_k", "1 to 512", spec.head_dim_k);
+  abi::check_kv_spec(spec.head_dim_v > 0 && spec.head_dim_v <= kMaxHeadDim, "head_dim_v", "1 to 512", spec.head_dim_v);
   KvLayout layout{acl_type(spec.dtype), spec.num_kv_heads, spec.head_dim_k,
                   spec.head_dim_v,      spec.head_dim_k,   spec.head_dim_v};
   const int32_t padded = padded_head_dim(profile, std::max(spec.head_dim_k, spec.head_dim_v));

@@ -5,8 +5,8 @@
 #include <cstring>
 #include <string>
 
-#include "check.h"
 #include "kv_layout.h"
+#include "turbomind/abi/tm_backend_tools.hpp"
 
 namespace turbomind::ascend {
 namespace {
@@ -14,18 +14,12 @@ namespace {
 constexpr size_t kNumStaging = 4;
 constexpr size_t kAlignment = 512;  // bytes, of every array
 
-void expect(bool condition, const std::string& message) {
-  if (!condition) throw abi::Error(TM_INVALID_ARGUMENT, "plan: " + message);
-}
-
 size_t aligned(size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 }  // namespace
 
 Plan::Plan(Context& context, const tm_plan_limits& limits) : context_(context), limits_(limits) {
-  expect(limits.max_tokens >= 0 && limits.max_seqs >= 0 && limits.max_blocks_per_seq >= 0,
-         "limits must not be negative");
-  expect(limits.max_blocks_per_seq == 0 || limits.block_size > 0, "block_size must be positive");
+  abi::check_plan_limits(limits);
   limits_.shapes = nullptr;  // the caller's
   limits_.num_shapes = 0;
   context.set_thread();
@@ -53,7 +47,10 @@ Plan::Plan(Context& context, const tm_plan_limits& limits) : context_(context), 
 Plan::~Plan() { context_.set_thread_if_possible(); }
 
 void Plan::update(Stream& stream, const tm_step_meta& meta) {
-  check_meta(meta);
+  abi::check_step_meta(meta, limits_);
+  if (meta.padded_tokens - meta.num_tokens > kSparePlaces) {
+    abi::reject_plan("at most " + std::to_string(kSparePlaces) + " padding rows have a place to be written to");
+  }
   keep_host_values(meta);
   Staging& staging = next_staging();
   auto* image = static_cast<std::byte*>(staging.data.data());
@@ -100,7 +97,7 @@ void Plan::fill_rows(std::byte* image, const tm_step_meta& meta) const {
   }
   std::fill(padding, padding + num_tokens_, uint8_t{0});
   for (auto row = static_cast<size_t>(num_tokens_); row < rows; ++row) {
-    // Beyond the spare places lies no step that is captured; check_meta() sees to it.
+    // Beyond the spare places lies no step that is captured; update() sees to it.
     slots[row] = static_cast<int32_t>(std::min<size_t>(row - static_cast<size_t>(num_tokens_), kSparePlaces - 1));
     positions[row] = -1;
     sequences[row] = 0;
@@ -148,30 +145,6 @@ bool Plan::has_single_rows() const {
     begin = end;
   }
   return false;
-}
-
-void Plan::check_meta(const tm_step_meta& meta) const {
-  expect(meta.num_seqs >= 0 && meta.num_seqs <= limits_.max_seqs,
-         "num_seqs " + std::to_string(meta.num_seqs) + " is beyond max_seqs " + std::to_string(limits_.max_seqs));
-  expect(meta.padded_tokens <= limits_.max_tokens, "padded_tokens is beyond max_tokens");
-  expect(meta.padded_seqs <= limits_.max_seqs, "padded_seqs is beyond max_seqs");
-  expect(
-      meta.num_tokens >= 0 && meta.num_tokens <= limits_.max_tokens,
-      "num_tokens " + std::to_string(meta.num_tokens) + " is beyond max_tokens " + std::to_string(limits_.max_tokens));
-  expect(meta.padded_tokens - meta.num_tokens <= kSparePlaces,
-         "at most " + std::to_string(kSparePlaces) + " padding rows have a place to be written to");
-  expect(meta.cu_seqlens_q != nullptr, "cu_seqlens_q is NULL");
-  expect(meta.cu_seqlens_q[0] == 0 && meta.cu_seqlens_q[meta.num_seqs] == meta.num_tokens,
-         "cu_seqlens_q must run from 0 to num_tokens");
-  for (int64_t seq = 0; seq < meta.num_seqs; ++seq) {
-    const int32_t length = meta.cu_seqlens_q[seq + 1] - meta.cu_seqlens_q[seq];
-    expect(length >= 0, "cu_seqlens_q must not descend");
-    if (!meta.context_lens || !meta.block_table) continue;
-    const int64_t context = meta.context_lens[seq];
-    expect(context >= length, "context_lens[" + std::to_string(seq) + "] is shorter than the sequence's rows");
-    expect(context <= limits_.max_blocks_per_seq * limits_.block_size,
-           "context_lens[" + std::to_string(seq) + "] is beyond max_blocks_per_seq");
-  }
 }
 
 }  // namespace turbomind::ascend

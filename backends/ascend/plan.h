@@ -55,7 +55,6 @@ class Plan {
     bool used = false;
   };
 
-  void check_meta(const tm_step_meta& meta) const;
   void keep_host_values(const tm_step_meta& meta);
   void fill_rows(std::byte* image, const tm_step_meta& meta) const;
   void fill_sequences(std::byte* image, const tm_step_meta& meta) const;

@@ -15,10 +15,6 @@ constexpr size_t kLeastScratch = size_t{8} << 20;
 
 const Runtime& acl() { return library().runtime; }
 
-void check_not_aborted(const std::shared_ptr<const AbortFlag>& aborted) {
-  if (aborted && *aborted) throw abi::Error(TM_DEVICE_ERROR, "a collective was aborted before all ranks had joined");
-}
-
 }  // namespace
 
 EventHandle::EventHandle() {
@@ -67,7 +63,7 @@ void Stream::memset_async(void* dst, int value, size_t bytes) {
 void Stream::synchronize() {
   check(acl().aclrtSynchronizeStream(handle()), "aclrtSynchronizeStream");
   if (!capturing_) outgrown_.clear();
-  check_not_aborted(aborted_);
+  abi::check_not_aborted(aborted_);
 }
 
 void Stream::capture_begin() {
@@ -163,12 +159,12 @@ void Event::wait(Stream& stream) {
 
 void Event::synchronize() {
   if (recorded_) handle_.synchronize();
-  check_not_aborted(aborted_);
+  abi::check_not_aborted(aborted_);
 }
 
 bool Event::query() {
   const bool reached = !recorded_ || handle_.reached();
-  check_not_aborted(aborted_);
+  abi::check_not_aborted(aborted_);
   return reached;
 }
 

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <functional>
 #include <memory>
 #include <vector>
 
 #include "acl/types.h"
 #include "context.h"
+#include "turbomind/abi/tm_backend_tools.hpp"
 
 namespace turbomind::ascend {
 
 class Graph;
 class Stream;
 
-// Set once a group of ranks gave up; what waited for its collectives did not get their results.
-using AbortFlag = std::atomic<bool>;
+using abi::AbortFlag;
 
 // An event of ACL that destroys itself.
 class EventHandle {

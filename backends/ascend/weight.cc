@@ -8,22 +8,13 @@
 #include "check.h"
 #include "half.h"
 #include "library.h"
+#include "turbomind/abi/tm_backend_tools.hpp"
 
 namespace turbomind::ascend {
 namespace {
 
 constexpr int64_t kFractal = 16;
 constexpr int64_t kStagingBytes = int64_t{16} << 20;
-
-bool is_dense(tm_weight_format format) {
-  return format == TM_WEIGHT_F32 || format == TM_WEIGHT_F16 || format == TM_WEIGHT_BF16;
-}
-
-tm_dtype dtype_of(tm_weight_format format) {
-  return format == TM_WEIGHT_F32 ? TM_F32 : format == TM_WEIGHT_F16 ? TM_F16 : TM_BF16;
-}
-
-int64_t bytes_of(tm_dtype dtype) { return dtype == TM_F32 ? 4 : 2; }
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -50,7 +41,7 @@ void write(std::byte* to, tm_dtype dtype, float value) {
 // The rows of a weight one after the other, whatever parts they come in.
 class Source {
  public:
-  explicit Source(const tm_weight_desc& desc) : dtype_(dtype_of(desc.format)), to_(desc.activation_dtype) {
+  explicit Source(const tm_weight_desc& desc) : dtype_(abi::dense_dtype(desc.format)), to_(desc.activation_dtype) {
     for (int32_t i = 0; i < desc.num_parts; ++i) {
       const tm_weight_part& part = desc.parts[i];
       for (int64_t row = 0; row < part.rows; ++row) {
@@ -63,12 +54,13 @@ class Source {
 
   // Elements [begin, begin + count) of a row in the activations' dtype.
   void convert(int64_t row, int64_t begin, int64_t count, std::byte* to) const {
-    const std::byte* from = rows_[static_cast<size_t>(row)] + begin * bytes_of(dtype_);
+    const std::byte* from = rows_[static_cast<size_t>(row)] + begin * abi::dtype_bytes(dtype_);
     if (dtype_ == to_) {
-      std::memcpy(to, from, static_cast<size_t>(count * bytes_of(to_)));
+      std::memcpy(to, from, static_cast<size_t>(count * abi::dtype_bytes(to_)));
       return;
     }
-    for (int64_t i = 0; i < count; ++i) write(to + i * bytes_of(to_), to_, read(from + i * bytes_of(dtype_), dtype_));
+    for (int64_t i = 0; i < count; ++i)
+      write(to + i * abi::dtype_bytes(to_), to_, read(from + i * abi::dtype_bytes(dtype_), dtype_));
   }
 
  private:
@@ -149,15 +141,8 @@ void pack_fractals(Stream& stream, const Source& source, const WeightLayout& lay
 }  // namespace
 
 std::string unsupported_reason(const tm_weight_desc& desc) {
-  if (!is_dense(desc.format)) return "the ascend backend takes float32, float16 and bfloat16 weights";
-  if (desc.rows <= 0 || desc.cols <= 0) return "an empty matrix";
-  if (desc.activation_dtype != TM_F32 && desc.activation_dtype != TM_F16 && desc.activation_dtype != TM_BF16) {
-    return "the ascend backend takes float32, float16 and bfloat16 activations";
-  }
-  if (desc.compute == TM_COMPUTE_FLOAT32 && desc.activation_dtype != TM_F32) {
-    return "the ascend backend computes in float32 on float32 activations only";
-  }
-  return {};
+  if (!abi::is_dense(desc.format)) return "the ascend backend takes float32, float16 and bfloat16 weights";
+  return abi::reason_against_operands(desc, "ascend");
 }
 
 WeightLayout make_weight_layout(const Context& context, const tm_weight_desc& desc) {

@@ -7,17 +7,12 @@
 
 #include "comm_group.h"
 #include "dtype.h"
+#include "turbomind/abi/tm_backend_tools.hpp"
 
 namespace turbomind::cpu {
 namespace {
 
 constexpr int64_t kReduceBlock = 256;  // elements summed in float32 before they are rounded
-
-int64_t num_bytes(const tm_tensor& tensor) {
-  int64_t bytes = static_cast<int64_t>(dtype_bytes(tensor.dtype));
-  for (int32_t i = 0; i < tensor.ndim; ++i) bytes *= tensor.shape[i];
-  return bytes;
-}
 
 // Checks that the tensor is contiguous and of `bytes` bytes.
 std::byte* data_of(const tm_tensor& tensor, int64_t bytes, const char* argument) {
@@ -28,15 +23,15 @@ std::byte* data_of(const tm_tensor& tensor, int64_t bytes, const char* argument)
     }
     expected *= tensor.shape[i];
   }
-  if (num_bytes(tensor) != bytes) {
+  if (abi::num_bytes(tensor) != bytes) {
     throw abi::Error(TM_INVALID_ARGUMENT, std::string(argument) + ": expected " + std::to_string(bytes) +
-                                              " bytes, found " + std::to_string(num_bytes(tensor)));
+                                              " bytes, found " + std::to_string(abi::num_bytes(tensor)));
   }
   return static_cast<std::byte*>(tensor.data);
 }
 
 CommCall make_call(const char* name, const tm_tensor& in, int64_t out_bytes, const tm_tensor& out, int32_t detail) {
-  const int64_t bytes = num_bytes(in);
+  const int64_t bytes = abi::num_bytes(in);
   return {name, bytes, in.dtype, detail, data_of(in, bytes, "in"), data_of(out, out_bytes, "out")};
 }
 
@@ -120,7 +115,7 @@ void Comm::abort() { group_->abort(); }
 
 void Comm::all_reduce(Stream&, const tm_tensor& in, const tm_tensor& out, tm_reduce_op op) {
   require_reducible(in.dtype, op);
-  const CommCall call = make_call("all_reduce", in, num_bytes(in), out, op);
+  const CommCall call = make_call("all_reduce", in, abi::num_bytes(in), out, op);
   group_->enter(rank_, call);
   if (group_->calls_agree()) {
     with_type(in.dtype, [&](auto zero) {
@@ -140,7 +135,7 @@ void Comm::all_reduce(Stream&, const tm_tensor& in, const tm_tensor& out, tm_red
 }
 
 void Comm::all_gather(Stream&, const tm_tensor& in, const tm_tensor& out) {
-  CommCall call = make_call("all_gather", in, num_bytes(in) * group_->size(), out, 0);
+  CommCall call = make_call("all_gather", in, abi::num_bytes(in) * group_->size(), out, 0);
   if (overlap(call.in, call.bytes, call.out, call.bytes * group_->size())) {
     // The input must not lie where another rank's is going to be stored.
     std::byte* place = call.out + rank_ * call.bytes;
@@ -156,7 +151,7 @@ void Comm::all_gather(Stream&, const tm_tensor& in, const tm_tensor& out) {
 
 void Comm::reduce_scatter(Stream&, const tm_tensor& in, const tm_tensor& out, tm_reduce_op op) {
   require_reducible(in.dtype, op);
-  const int64_t share = num_bytes(out);
+  const int64_t share = abi::num_bytes(out);
   const CommCall call = make_call("reduce_scatter", in, share, out, op);
   data_of(in, share * group_->size(), "in");
   // Others still read what lies under out, unless that is their rank's share of in already.
@@ -182,14 +177,14 @@ void Comm::broadcast(Stream&, const tm_tensor& data, int32_t root) {
     throw abi::Error(TM_INVALID_ARGUMENT,
                      "root: expected a rank of " + std::to_string(group_->size()) + ", found " + std::to_string(root));
   }
-  const CommCall call = make_call("broadcast", data, num_bytes(data), data, root);
+  const CommCall call = make_call("broadcast", data, abi::num_bytes(data), data, root);
   group_->enter(rank_, call);
   if (rank_ != root && group_->calls_agree()) copy_bytes(call.out, group_->call(root).in, call.bytes);
   group_->leave();
 }
 
 void Comm::all_to_all(Stream&, const tm_tensor& in, const tm_tensor& out) {
-  const CommCall call = make_call("all_to_all", in, num_bytes(in), out, 0);
+  const CommCall call = make_call("all_to_all", in, abi::num_bytes(in), out, 0);
   const int64_t share = call.bytes / group_->size();
   if (share * group_->size() != call.bytes || overlap(call.in, call.bytes, call.out, call.bytes)) {
     throw abi::Error(TM_INVALID_ARGUMENT, "in: expected a share for every rank, apart from out");

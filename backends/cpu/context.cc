@@ -7,40 +7,28 @@
 #include "cpu_info.h"
 #include "kv_layout.h"
 #include "memory.h"
+#include "ops.h"
+#include "turbomind/abi/tm_backend_tools.hpp"
 #include "weights/format.h"
 
 namespace turbomind::cpu {
-namespace {
-
-template <size_t N>
-void copy_text(char (&out)[N], std::string_view text) {
-  const size_t length = std::min(text.size(), N - 1);
-  std::memcpy(out, text.data(), length);
-  out[length] = '\0';
-}
-
-constexpr uint64_t bit(tm_dtype dtype) { return uint64_t{1} << dtype; }
-
-}  // namespace
 
 Context::Context(int32_t device_index, const tm_config& config, const tm_host_api*)
     : config_(parse_config(config)),
       kernels_(make_kernel_table(config_.isa)),
       pool_(config_.num_threads, config_.cpus, config_.spin) {
-  if (device_index != 0) {
-    throw abi::Error(TM_INVALID_ARGUMENT, "device_index: expected 0, found " + std::to_string(device_index));
-  }
+  abi::check_device_index(device_index, 1);
 }
 
 void Context::props(tm_device_props* out) const {
   tm_device_props props{};
   props.struct_size = std::min(out->struct_size, sizeof props);
-  copy_text(props.name, processor_name());
-  copy_text(props.arch, isa_name(kernels_.isa));
+  abi::copy_text(props.name, processor_name());
+  abi::copy_text(props.arch, isa_name(kernels_.isa));
   props.total_memory_bytes = memory_info().total_bytes;
   props.memory_alignment = kMemoryAlignment;
-  props.activation_dtypes = bit(TM_F32);
-  props.kv_dtypes = bit(TM_F32) | bit(TM_BF16) | bit(TM_F16) | bit(TM_I8);
+  props.activation_dtypes = abi::dtype_bit(TM_F32);
+  props.kv_dtypes = abi::dtype_bit(TM_F32) | abi::dtype_bit(TM_BF16) | abi::dtype_bit(TM_F16) | abi::dtype_bit(TM_I8);
   props.preferred_activation = TM_F32;
   props.preferred_kv = TM_F16;
   constexpr int32_t kBlockSizes[] = {16, 32, 64};
@@ -65,18 +53,14 @@ void* Context::alloc(tm_memory_kind, size_t bytes) { return allocate_memory(byte
 
 void Context::free(tm_memory_kind, void* data) { free_memory(data); }
 
+size_t Context::workspace_size(tm_op_id op, const void* args) { return abi::workspace_size<CpuOps>(*this, op, args); }
+
 size_t Context::kv_pool_bytes(const tm_kv_spec& spec, int64_t num_blocks) const {
   return cpu::kv_pool_bytes(spec, num_blocks);
 }
 
 void Context::query_weight(const tm_weight_desc& desc, tm_weight_info* out) const {
-  tm_weight_info info{};
-  info.struct_size = std::min(out->struct_size, sizeof info);
-  const std::string reason = unsupported_reason(desc);
-  info.supported = reason.empty();
-  if (info.supported) info.packed_bytes = packed_bytes(desc);
-  copy_text(info.reason, reason);
-  std::memcpy(out, &info, info.struct_size);
+  abi::answer_weight_query(unsupported_reason(desc), [&] { return packed_bytes(desc); }, out);
 }
 
 }  // namespace turbomind::cpu

@@ -5,10 +5,7 @@
 #pragma once
 
 #include <bit>
-#include <cstddef>
 #include <cstdint>
-
-#include "turbomind/abi/tm_backend.h"
 
 namespace turbomind::cpu {
 
@@ -54,28 +51,6 @@ struct F16 {
   }
   const uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
   return {static_cast<uint16_t>(sign | ((rounded - 0x38000000u) >> 13))};
-}
-
-inline size_t dtype_bytes(tm_dtype dtype) {
-  switch (dtype) {
-    case TM_F32:
-    case TM_I32:
-    case TM_U32:
-      return 4;
-    case TM_F16:
-    case TM_BF16:
-      return 2;
-    case TM_I64:
-    case TM_U64:
-      return 8;
-    case TM_I8:
-    case TM_U8:
-    case TM_F8_E4M3:
-    case TM_F8_E5M2:
-      return 1;
-    default:  // of a later minor version
-      return 0;
-  }
 }
 
 }  // namespace turbomind::cpu

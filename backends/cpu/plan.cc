@@ -5,19 +5,12 @@
 #include <cstddef>
 #include <string>
 
+#include "turbomind/abi/tm_backend_tools.hpp"
+
 namespace turbomind::cpu {
-namespace {
-
-void require(bool condition, const std::string& message) {
-  if (!condition) throw abi::Error(TM_INVALID_ARGUMENT, "plan: " + message);
-}
-
-}  // namespace
 
 Plan::Plan(Context&, const tm_plan_limits& limits) : limits_(limits) {
-  require(limits.max_tokens >= 0 && limits.max_seqs >= 0 && limits.max_blocks_per_seq >= 0,
-          "limits must not be negative");
-  require(limits.max_blocks_per_seq == 0 || limits.block_size > 0, "block_size must be positive");
+  abi::check_plan_limits(limits);
   cu_seqlens_q_.reserve(limits.max_seqs + 1);
   cu_seqlens_q_.push_back(0);
   context_lens_.reserve(limits.max_seqs);
@@ -27,7 +20,7 @@ Plan::Plan(Context&, const tm_plan_limits& limits) : limits_(limits) {
 }
 
 void Plan::update(Stream&, const tm_step_meta& meta) {
-  check(meta);
+  abi::check_step_meta(meta, limits_);
   num_seqs_ = meta.num_seqs;
   num_tokens_ = meta.num_tokens;
   padded_tokens_ = std::max(meta.num_tokens, meta.padded_tokens);
@@ -41,41 +34,23 @@ void Plan::update(Stream&, const tm_step_meta& meta) {
   }
 }
 
-void Plan::check(const tm_step_meta& meta) const {
-  require(meta.num_seqs >= 0 && meta.num_seqs <= limits_.max_seqs,
-          "num_seqs " + std::to_string(meta.num_seqs) + " is beyond max_seqs " + std::to_string(limits_.max_seqs));
-  require(meta.padded_tokens <= limits_.max_tokens, "padded_tokens is beyond max_tokens");
-  require(
-      meta.num_tokens >= 0 && meta.num_tokens <= limits_.max_tokens,
-      "num_tokens " + std::to_string(meta.num_tokens) + " is beyond max_tokens " + std::to_string(limits_.max_tokens));
-  require(meta.cu_seqlens_q != nullptr, "cu_seqlens_q is NULL");
-  require(meta.cu_seqlens_q[0] == 0 && meta.cu_seqlens_q[meta.num_seqs] == meta.num_tokens,
-          "cu_seqlens_q must run from 0 to num_tokens");
-  for (int64_t seq = 0; seq < meta.num_seqs; ++seq) {
-    const int32_t length = meta.cu_seqlens_q[seq + 1] - meta.cu_seqlens_q[seq];
-    require(length >= 0, "cu_seqlens_q must not descend");
-    if (!meta.context_lens || !meta.block_table) continue;
-    const int64_t context = meta.context_lens[seq];
-    require(context >= length, "context_lens[" + std::to_string(seq) + "] is shorter than the sequence's rows");
-    require(context <= limits_.max_blocks_per_seq * limits_.block_size,
-            "context_lens[" + std::to_string(seq) + "] is beyond max_blocks_per_seq");
-  }
-}
-
 void Plan::copy_spans(const tm_step_meta& meta) {
   spans_.clear();
   first_span_.assign(meta.num_seqs + 1, 0);
   // A host of an older minor version knows none.
   const bool known = meta.struct_size >= offsetof(tm_step_meta, num_spans) + sizeof meta.num_spans;
   const int64_t num_spans = known ? meta.num_spans : 0;
-  require(num_spans == 0 || (meta.spans && meta.context_lens), "spans need context_lens");
+  if (num_spans > 0 && !(meta.spans && meta.context_lens)) abi::reject_plan("spans need context_lens");
   for (int64_t i = 0; i < num_spans; ++i) {
     const int32_t seq = meta.spans[3 * i];
     const PositionSpan span{meta.spans[3 * i + 1], meta.spans[3 * i + 2]};
-    require(seq >= 0 && seq < meta.num_seqs && span.begin >= 0 && span.begin < span.end &&
-                span.end <= meta.context_lens[seq] && (i == 0 || seq >= meta.spans[3 * i - 3]) &&
-                (first_span_[seq + 1] == 0 || spans_.back().end <= span.begin),
-            "spans[" + std::to_string(i) + "] must follow the one before and lie inside its sequence's context");
+    const bool valid = seq >= 0 && seq < meta.num_seqs && span.begin >= 0 && span.begin < span.end &&
+                       span.end <= meta.context_lens[seq] && (i == 0 || seq >= meta.spans[3 * i - 3]) &&
+                       (first_span_[seq + 1] == 0 || spans_.back().end <= span.begin);
+    if (!valid) {
+      abi::reject_plan("spans[" + std::to_string(i) +
+                       "] must follow the one before and lie inside its sequence's context");
+    }
     spans_.push_back(span);
     first_span_[seq + 1] = static_cast<int32_t>(spans_.size());
   }

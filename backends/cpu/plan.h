@@ -38,7 +38,6 @@ class Plan {
   int64_t position(int64_t seq, int64_t row) const { return context_lens_[seq] - cu_seqlens_q_[seq + 1] + row; }
 
  private:
-  void check(const tm_step_meta& meta) const;
   void copy_block_table(const tm_step_meta& meta);
   void copy_spans(const tm_step_meta& meta);
 

@@ -44,16 +44,8 @@ ncclRedOp_t reduction(tm_reduce_op op) {
   throw abi::Error(TM_UNSUPPORTED, "tm_reduce_op " + std::to_string(op));
 }
 
-size_t elements(const tm_tensor& tensor) {
-  size_t count = 1;
-  for (int32_t i = 0; i < tensor.ndim; ++i) count *= static_cast<size_t>(tensor.shape[i]);
-  return count;
-}
-
-size_t bytes(const tm_tensor& tensor) {
-  constexpr size_t kSizes[] = {4, 2, 2, 1, 1, 4, 4, 8, 8, 1, 1};  // by tm_dtype
-  return elements(tensor) * kSizes[tensor.dtype];
-}
+size_t count_of(const tm_tensor& tensor) { return static_cast<size_t>(abi::num_elements(tensor)); }
+size_t bytes_of(const tm_tensor& tensor) { return static_cast<size_t>(abi::num_bytes(tensor)); }
 
 void check_group(const Context& context, int32_t rank, int32_t size) {
   if (size < 1 || rank < 0 || rank >= size) {
@@ -130,28 +122,29 @@ void Comm::all_reduce(Stream& stream, const tm_tensor& in, const tm_tensor& out,
   const ncclDataType_t type = reduced_type(in.dtype);
   const ncclRedOp_t how = reduction(op);
   issue(stream, "ncclAllReduce",
-        [&] { return nccl().all_reduce(in.data, out.data, elements(in), type, how, comm_, stream.handle()); });
+        [&] { return nccl().all_reduce(in.data, out.data, count_of(in), type, how, comm_, stream.handle()); });
 }
 
 void Comm::all_gather(Stream& stream, const tm_tensor& in, const tm_tensor& out) {
   issue(stream, "ncclAllGather",
-        [&] { return nccl().all_gather(in.data, out.data, bytes(in), ncclUint8, comm_, stream.handle()); });
+        [&] { return nccl().all_gather(in.data, out.data, bytes_of(in), ncclUint8, comm_, stream.handle()); });
 }
 
 void Comm::reduce_scatter(Stream& stream, const tm_tensor& in, const tm_tensor& out, tm_reduce_op op) {
   const ncclDataType_t type = reduced_type(in.dtype);
   const ncclRedOp_t how = reduction(op);
   issue(stream, "ncclReduceScatter",
-        [&] { return nccl().reduce_scatter(in.data, out.data, elements(out), type, how, comm_, stream.handle()); });
+        [&] { return nccl().reduce_scatter(in.data, out.data, count_of(out), type, how, comm_, stream.handle()); });
 }
 
 void Comm::broadcast(Stream& stream, const tm_tensor& data, int32_t root) {
-  issue(stream, "ncclBroadcast",
-        [&] { return nccl().broadcast(data.data, data.data, bytes(data), ncclUint8, root, comm_, stream.handle()); });
+  issue(stream, "ncclBroadcast", [&] {
+    return nccl().broadcast(data.data, data.data, bytes_of(data), ncclUint8, root, comm_, stream.handle());
+  });
 }
 
 void Comm::all_to_all(Stream& stream, const tm_tensor& in, const tm_tensor& out) {
-  const size_t share = bytes(in) / static_cast<size_t>(size_);
+  const size_t share = bytes_of(in) / static_cast<size_t>(size_);
   const auto* from = static_cast<const std::byte*>(in.data);
   auto* to = static_cast<std::byte*>(out.data);
   issue(stream, "ncclSend", [&] {

@@ -2,14 +2,14 @@
 #include "context.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cstring>
 #include <string>
-#include <string_view>
 
 #include "cuda_check.h"
 #include "gemm.h"
 #include "kernels/kv_layout.h"
+#include "ops.h"
+#include "turbomind/abi/tm_backend_tools.hpp"
 #include "weight.h"
 
 namespace turbomind::cuda {
@@ -18,47 +18,23 @@ namespace {
 constexpr int32_t kBlockSizes[] = {16, 32, 64};
 constexpr uint64_t kMemoryAlignment = 256;  // cudaMalloc's
 
-template <size_t N>
-void copy_text(char (&out)[N], std::string_view text) {
-  const size_t length = std::min(text.size(), N - 1);
-  std::memcpy(out, text.data(), length);
-  out[length] = '\0';
-}
-
-constexpr uint64_t bit(tm_dtype dtype) { return uint64_t{1} << dtype; }
-
-int parse_int(std::string_view key, std::string_view value, int low, int high) {
-  int number = 0;
-  const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), number);
-  if (error != std::errc{} || end != value.data() + value.size() || number < low || number > high) {
-    throw abi::Error(TM_INVALID_ARGUMENT, "config key '" + std::string(key) + "': expected a whole number from " +
-                                              std::to_string(low) + " to " + std::to_string(high) + ", found '" +
-                                              std::string(value) + "'");
-  }
-  return number;
-}
-
 }  // namespace
 
 Context::Context(int32_t device_index, const tm_config& config, const tm_host_api*) : device_(device_index) {
   int count = 0;
   check_cuda(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
-  if (device_index < 0 || device_index >= count) {
-    throw abi::Error(TM_INVALID_ARGUMENT, "device_index: expected 0 to " + std::to_string(count - 1) + ", found " +
-                                              std::to_string(device_index));
-  }
-  for (size_t i = 0; i < config.num_entries; ++i) {
-    const std::string_view key = config.entries[i].key ? config.entries[i].key : "";
-    const std::string_view value = config.entries[i].value ? config.entries[i].value : "";
+  abi::check_device_index(device_index, count);
+  abi::for_each_setting(config, "cuda", "deterministic, num_threads", [&](auto key, auto value) {
     if (key == "deterministic") {
-      deterministic_ = parse_int(key, value, 0, 1) != 0;
+      deterministic_ = abi::parse_int_setting(key, value, 0, 1) != 0;
     } else if (key == "num_threads") {
-      parse_int(key, value, 0, 1024);
+      constexpr int kMaxThreads = 1024;
+      abi::parse_int_setting(key, value, 0, kMaxThreads);
     } else {
-      throw abi::Error(TM_INVALID_ARGUMENT, "unknown config key '" + std::string(key) +
-                                                "'; the cuda backend knows deterministic, num_threads");
+      return false;
     }
-  }
+    return true;
+  });
   check_cuda(cudaGetDeviceProperties(&properties_, device_), "cudaGetDeviceProperties");
   if (architecture() < 80) {
     throw abi::Error(TM_UNSUPPORTED, std::string(properties_.name) +
@@ -79,12 +55,12 @@ Context::~Context() {
 void Context::props(tm_device_props* out) const {
   tm_device_props props{};
   props.struct_size = std::min(out->struct_size, sizeof props);
-  copy_text(props.name, properties_.name);
-  copy_text(props.arch, "sm_" + std::to_string(architecture()));
+  abi::copy_text(props.name, properties_.name);
+  abi::copy_text(props.arch, "sm_" + std::to_string(architecture()));
   props.total_memory_bytes = properties_.totalGlobalMem;
   props.memory_alignment = kMemoryAlignment;
-  props.activation_dtypes = bit(TM_F32) | bit(TM_BF16) | bit(TM_F16);
-  props.kv_dtypes = bit(TM_F32) | bit(TM_BF16) | bit(TM_F16) | bit(TM_I8);
+  props.activation_dtypes = abi::dtype_bit(TM_F32) | abi::dtype_bit(TM_BF16) | abi::dtype_bit(TM_F16);
+  props.kv_dtypes = abi::dtype_bit(TM_F32) | abi::dtype_bit(TM_BF16) | abi::dtype_bit(TM_F16) | abi::dtype_bit(TM_I8);
   props.preferred_activation = TM_BF16;
   props.preferred_kv = TM_BF16;
   std::copy(std::begin(kBlockSizes), std::end(kBlockSizes), props.kv_block_sizes);
@@ -130,18 +106,14 @@ void Context::free(tm_memory_kind kind, void* data) {
 
 void Context::set_thread() const { check_cuda(cudaSetDevice(device_), "cudaSetDevice"); }
 
+size_t Context::workspace_size(tm_op_id op, const void* args) { return abi::workspace_size<CudaOps>(*this, op, args); }
+
 size_t Context::kv_pool_bytes(const tm_kv_spec& spec, int64_t num_blocks) const {
   return static_cast<size_t>(num_blocks * make_kv_layout(spec).block_bytes);
 }
 
 void Context::query_weight(const tm_weight_desc& desc, tm_weight_info* out) const {
-  tm_weight_info info{};
-  info.struct_size = std::min(out->struct_size, sizeof info);
-  const std::string reason = unsupported_reason(desc);
-  info.supported = reason.empty();
-  if (info.supported) info.packed_bytes = packed_bytes(desc);
-  copy_text(info.reason, reason);
-  std::memcpy(out, &info, info.struct_size);
+  abi::answer_weight_query(unsupported_reason(desc), [&] { return packed_bytes(desc); }, out);
 }
 
 }  // namespace turbomind::cuda

@@ -1,18 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels/kv_layout.h"
 
-#include <string>
-
-#include "turbomind/abi/tm_backend.hpp"
+#include "turbomind/abi/tm_backend_tools.hpp"
 
 namespace turbomind::cuda {
 namespace {
-
-void require_supported(bool condition, const char* field, const char* expected, int64_t found) {
-  if (condition) return;
-  throw abi::Error(TM_UNSUPPORTED,
-                   std::string("kv spec: ") + field + ": expected " + expected + ", found " + std::to_string(found));
-}
 
 bool is_head_dim(int32_t dim) { return dim > 0 && dim <= kMaxHeadDim && dim % kHeadDimMultiple == 0; }
 
@@ -24,13 +16,13 @@ KvTile make_tile(int32_t rows, int32_t dim, int32_t element_size) {
 }  // namespace
 
 KvLayout make_kv_layout(const tm_kv_spec& spec) {
-  require_supported(spec.block_size == 16 || spec.block_size == 32 || spec.block_size == 64, "block_size",
-                    "16, 32 or 64", spec.block_size);
-  require_supported(spec.dtype == TM_F32 || spec.dtype == TM_F16 || spec.dtype == TM_BF16 || spec.dtype == TM_I8,
-                    "dtype", "float32, float16, bfloat16 or int8", spec.dtype);
-  require_supported(spec.num_kv_heads > 0, "num_kv_heads", "a positive count", spec.num_kv_heads);
-  require_supported(is_head_dim(spec.head_dim_k), "head_dim_k", "a multiple of 4 up to 256", spec.head_dim_k);
-  require_supported(is_head_dim(spec.head_dim_v), "head_dim_v", "a multiple of 4 up to 256", spec.head_dim_v);
+  abi::check_kv_spec(spec.block_size == 16 || spec.block_size == 32 || spec.block_size == 64, "block_size",
+                     "16, 32 or 64", spec.block_size);
+  abi::check_kv_spec(spec.dtype == TM_F32 || spec.dtype == TM_F16 || spec.dtype == TM_BF16 || spec.dtype == TM_I8,
+                     "dtype", "float32, float16, bfloat16 or int8", spec.dtype);
+  abi::check_kv_spec(spec.num_kv_heads > 0, "num_kv_heads", "a positive count", spec.num_kv_heads);
+  abi::check_kv_spec(is_head_dim(spec.head_dim_k), "head_dim_k", "a multiple of 4 up to 256", spec.head_dim_k);
+  abi::check_kv_spec(is_head_dim(spec.head_dim_v), "head_dim_v", "a multiple of 4 up to 256", spec.head_dim_v);
   KvLayout layout{};
   layout.num_heads = spec.num_kv_heads;
   layout.block_size = spec.block_size;

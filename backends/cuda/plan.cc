@@ -8,6 +8,7 @@
 #include <string>
 
 #include "cuda_check.h"
+#include "turbomind/abi/tm_backend_tools.hpp"
 
 namespace turbomind::cuda {
 namespace {
@@ -17,17 +18,11 @@ constexpr size_t kAlignment = 256;  // bytes, of every array in device memory
 constexpr int32_t kDefaultKvHeads = 8;
 
 void require(bool condition, const std::string& message) {
-  if (!condition) throw abi::Error(TM_INVALID_ARGUMENT, "plan: " + message);
-}
-
-void check_limits(const tm_plan_limits& limits) {
-  require(limits.max_tokens >= 0 && limits.max_seqs >= 0 && limits.max_blocks_per_seq >= 0,
-          "limits must not be negative");
-  require(limits.max_blocks_per_seq == 0 || limits.block_size > 0, "block_size must be positive");
+  if (!condition) abi::reject_plan(message);
 }
 
 ScheduleLimits schedule_limits(const Context& context, const tm_plan_limits& limits) {
-  check_limits(limits);
+  abi::check_plan_limits(limits);
   int32_t kv_heads = 0;
   for (int32_t i = 0; i < limits.num_shapes; ++i) {
     const int32_t heads = limits.shapes[i].kv.num_kv_heads;
@@ -130,7 +125,7 @@ void Plan::allocate() {
 }
 
 void Plan::update(Stream& stream, const tm_step_meta& meta) {
-  check(meta);
+  abi::check_step_meta(meta, limits_);
   num_seqs_ = meta.num_seqs;
   num_tokens_ = meta.num_tokens;
   padded_tokens_ = std::max(meta.num_tokens, meta.padded_tokens);
@@ -257,28 +252,6 @@ MergeItems Plan::merges(const Stream& stream) const {
   const int64_t capacity =
       stream.capturing() ? schedule_.max_merges() : static_cast<int64_t>(schedule_.merges().size());
   return {merges_, &counts_->merges, static_cast<int32_t>(capacity)};
-}
-
-void Plan::check(const tm_step_meta& meta) const {
-  require(meta.num_seqs >= 0 && meta.num_seqs <= limits_.max_seqs,
-          "num_seqs " + std::to_string(meta.num_seqs) + " is beyond max_seqs " + std::to_string(limits_.max_seqs));
-  require(meta.padded_tokens <= limits_.max_tokens, "padded_tokens is beyond max_tokens");
-  require(meta.padded_seqs <= limits_.max_seqs, "padded_seqs is beyond max_seqs");
-  require(
-      meta.num_tokens >= 0 && meta.num_tokens <= limits_.max_tokens,
-      "num_tokens " + std::to_string(meta.num_tokens) + " is beyond max_tokens " + std::to_string(limits_.max_tokens));
-  require(meta.cu_seqlens_q != nullptr, "cu_seqlens_q is NULL");
-  require(meta.cu_seqlens_q[0] == 0 && meta.cu_seqlens_q[meta.num_seqs] == meta.num_tokens,
-          "cu_seqlens_q must run from 0 to num_tokens");
-  for (int64_t seq = 0; seq < meta.num_seqs; ++seq) {
-    const int32_t length = meta.cu_seqlens_q[seq + 1] - meta.cu_seqlens_q[seq];
-    require(length >= 0, "cu_seqlens_q must not descend");
-    if (!meta.context_lens || !meta.block_table) continue;
-    const int64_t context = meta.context_lens[seq];
-    require(context >= length, "context_lens[" + std::to_string(seq) + "] is shorter than the sequence's rows");
-    require(context <= limits_.max_blocks_per_seq * limits_.block_size,
-            "context_lens[" + std::to_string(seq) + "] is beyond max_blocks_per_seq");
-  }
 }
 
 }  // namespace turbomind::cuda

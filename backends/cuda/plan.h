@@ -51,7 +51,6 @@ class Plan {
   };
   class Packer;
 
-  void check(const tm_step_meta& meta) const;
   void allocate();
   void fill_rows(const tm_step_meta& meta, int32_t* row_seq, int32_t* row_slot) const;
   void fill_row_ends(const tm_step_meta& meta, int64_t num_spans, int32_t* row_end) const;

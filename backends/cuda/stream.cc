@@ -5,13 +5,6 @@
 #include "plan.h"
 
 namespace turbomind::cuda {
-namespace {
-
-void check_not_aborted(const std::shared_ptr<const AbortFlag>& aborted) {
-  if (aborted && *aborted) throw abi::Error(TM_DEVICE_ERROR, "a collective was aborted before all ranks had joined");
-}
-
-}  // namespace
 
 Stream::Stream(Context& context) : context_(context) {
   context.set_thread();
@@ -35,7 +28,7 @@ void Stream::memset_async(void* dst, int value, size_t bytes) {
 
 void Stream::synchronize() {
   check_cuda(cudaStreamSynchronize(handle_), "cudaStreamSynchronize");
-  check_not_aborted(aborted_);
+  abi::check_not_aborted(aborted_);
 }
 
 void Stream::capture_begin() {
@@ -89,7 +82,7 @@ void Event::wait(Stream& stream) {
 
 void Event::synchronize() {
   check_cuda(cudaEventSynchronize(handle_), "cudaEventSynchronize");
-  check_not_aborted(aborted_);
+  abi::check_not_aborted(aborted_);
 }
 
 bool Event::query() {
@@ -99,7 +92,7 @@ bool Event::query() {
     return false;
   }
   check_cuda(error, "cudaEventQuery");
-  check_not_aborted(aborted_);
+  abi::check_not_aborted(aborted_);
   return true;
 }
 

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <atomic>
 #include <memory>
 
 #include "context.h"
+#include "turbomind/abi/tm_backend_tools.hpp"
 
 namespace turbomind::cuda {
 
 class Graph;
 
-// Set once a group of ranks gave up; what waited for its collectives did not get their results.
-using AbortFlag = std::atomic<bool>;
+using abi::AbortFlag;
 
 class Stream {
  public:

@@ -6,6 +6,7 @@
 #include "cuda_check.h"
 #include "kernels/convert.h"
 #include "owned.h"
+#include "turbomind/abi/tm_backend_tools.hpp"
 
 namespace turbomind::cuda {
 namespace {
@@ -13,38 +14,21 @@ namespace {
 constexpr int64_t kVectorBytes = 16;
 constexpr int64_t kStagingBytes = int64_t{64} << 20;
 
-bool is_dense(tm_weight_format format) {
-  return format == TM_WEIGHT_F32 || format == TM_WEIGHT_F16 || format == TM_WEIGHT_BF16;
-}
-
-tm_dtype dtype_of(tm_weight_format format) {
-  return format == TM_WEIGHT_F32 ? TM_F32 : format == TM_WEIGHT_F16 ? TM_F16 : TM_BF16;
-}
-
-int64_t element_bytes(tm_dtype dtype) { return dtype == TM_F32 ? 4 : 2; }
-
 int64_t padded_cols(const tm_weight_desc& desc) {
-  const int64_t unit = kVectorBytes / element_bytes(desc.activation_dtype);
+  const int64_t unit = kVectorBytes / abi::dtype_bytes(desc.activation_dtype);
   return (desc.cols + unit - 1) / unit * unit;
 }
 
 }  // namespace
 
 std::string unsupported_reason(const tm_weight_desc& desc) {
-  if (!is_dense(desc.format)) return "the cuda backend takes float32, float16 and bfloat16 weights";
-  if (desc.rows <= 0 || desc.cols <= 0) return "an empty matrix";
-  if (desc.activation_dtype != TM_F32 && desc.activation_dtype != TM_F16 && desc.activation_dtype != TM_BF16) {
-    return "the cuda backend takes float32, float16 and bfloat16 activations";
-  }
-  if (desc.compute == TM_COMPUTE_FLOAT32 && desc.activation_dtype != TM_F32) {
-    return "the cuda backend computes in float32 on float32 activations only";
-  }
-  return {};
+  if (!abi::is_dense(desc.format)) return "the cuda backend takes float32, float16 and bfloat16 weights";
+  return abi::reason_against_operands(desc, "cuda");
 }
 
 size_t packed_bytes(const tm_weight_desc& desc) {
   const int64_t rows = desc.rows * std::max(desc.num_experts, 1);
-  return static_cast<size_t>(rows * padded_cols(desc) * element_bytes(desc.activation_dtype));
+  return static_cast<size_t>(rows * padded_cols(desc) * abi::dtype_bytes(desc.activation_dtype));
 }
 
 Weight::Weight(Stream& stream, const tm_weight_desc& desc, void* dst)
@@ -61,15 +45,15 @@ Weight::Weight(Stream& stream, const tm_weight_desc& desc, void* dst)
   if (stride_ != cols_) stream.memset_async(dst, 0, packed_bytes(desc));
   auto* to = static_cast<std::byte*>(dst);
   for (int32_t i = 0; i < desc.num_parts; ++i) {
-    pack_part(stream, desc.parts[i], dtype_of(desc.format), to);
-    to += desc.parts[i].rows * stride_ * element_bytes(dtype_);
+    pack_part(stream, desc.parts[i], abi::dense_dtype(desc.format), to);
+    to += desc.parts[i].rows * stride_ * abi::dtype_bytes(dtype_);
   }
   stream.synchronize();
 }
 
 void Weight::pack_part(Stream& stream, const tm_weight_part& part, tm_dtype source, std::byte* to) const {
-  const int64_t width = cols_ * element_bytes(source);
-  const int64_t pitch = stride_ * element_bytes(dtype_);
+  const int64_t width = cols_ * abi::dtype_bytes(source);
+  const int64_t pitch = stride_ * abi::dtype_bytes(dtype_);
   const bool converts = source != dtype_;
   const int64_t rows_at_once = converts ? std::max<int64_t>(1, kStagingBytes / width) : part.rows;
   const DeviceMemory staging = converts ? allocate_device(static_cast<size_t>(rows_at_once * width)) : DeviceMemory();

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels/simd.h"
+#include "turbomind/abi/tm_backend.h"
 
 namespace turbomind::cpu::TM_ISA_NAMESPACE {
 

@@ -5,6 +5,7 @@
 #include "ops.h"
 #include "ops/row_ranges.h"
 #include "ops/tensor_args.h"
+#include "turbomind/abi/tm_backend_tools.hpp"
 
 namespace turbomind::cpu {
 namespace {
@@ -96,11 +97,10 @@ struct RawRows {
 
 RawRows raw_rows(const tm_tensor& tensor, const char* argument) {
   require(tensor.ndim == 2, argument, "2 dimensions, found " + std::to_string(tensor.ndim));
-  if (tensor.dtype == TM_F8_E4M3 || tensor.dtype == TM_F8_E5M2 || dtype_bytes(tensor.dtype) == 0) {
+  if (tensor.dtype == TM_F8_E4M3 || tensor.dtype == TM_F8_E5M2 || abi::dtype_bytes(tensor.dtype) == 0) {
     throw abi::Error(TM_UNSUPPORTED, std::string(argument) + ": cannot cast dtype " + std::to_string(tensor.dtype));
   }
-  return {static_cast<std::byte*>(tensor.data), tensor.stride[0] * static_cast<int64_t>(dtype_bytes(tensor.dtype)),
-          tensor.dtype};
+  return {static_cast<std::byte*>(tensor.data), tensor.stride[0] * abi::dtype_bytes(tensor.dtype), tensor.dtype};
 }
 
 bool has_vector_conversion(tm_dtype dtype) { return dtype == TM_F32 || dtype == TM_F16 || dtype == TM_BF16; }

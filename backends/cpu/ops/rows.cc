@@ -4,6 +4,7 @@
 #include "ops.h"
 #include "ops/row_ranges.h"
 #include "ops/tensor_args.h"
+#include "turbomind/abi/tm_backend_tools.hpp"
 
 namespace turbomind::cpu {
 namespace {
@@ -22,7 +23,7 @@ struct RawRows {
 
 RawRows raw_rows(const tm_tensor& tensor, const char* argument) {
   require(tensor.ndim == 1 || tensor.ndim == 2, argument, "1 or 2 dimensions, found " + std::to_string(tensor.ndim));
-  const auto element = static_cast<int64_t>(dtype_bytes(tensor.dtype));
+  const auto element = abi::dtype_bytes(tensor.dtype);
   const int64_t cols = tensor.ndim == 1 ? 1 : tensor.shape[1];
   return {static_cast<std::byte*>(tensor.data), tensor.shape[0], tensor.stride[0] * element, cols * element};
 }
