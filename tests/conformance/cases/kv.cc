@@ -30,14 +30,23 @@ tm_kv_spec kv_spec(const Session& session, DType kv_dtype) {
           .dtype = kv_dtype};
 }
 
-// Reads the whole pool as one sequence.
+// Reads the whole pool, each block as a sequence of its own.
 struct PoolReader {
   PoolReader(Case& c, KvState& state, DType dtype)
-      : q(c.input("q", dtype, {state.cache.num_places(), kHeads, kDim})),
+      : plan(c.plan({.max_tokens = state.cache.num_places(),
+                     .max_seqs = kNumBlocks,
+                     .max_blocks_per_seq = 1,
+                     .block_size = state.cache.pool().spec.block_size})),
+        q(c.input("q", dtype, {state.cache.num_places(), kHeads, kDim})),
         values_seen(c.output("values_seen", dtype, {state.cache.num_places(), kHeads, kDim})),
-        keys_seen(c.output("keys_seen", dtype, {state.cache.num_places(), kHeads, kDim})) {}
+        keys_seen(c.output("keys_seen", dtype, {state.cache.num_places(), kHeads, kDim})) {
+    const std::vector<int64_t> lengths(kNumBlocks, state.cache.pool().spec.block_size);
+    for (int64_t block = 0; block < kNumBlocks; ++block) step.table.push_back({block});
+    step.q_lens = step.context_lens = lengths;
+    plan.set(step.q_lens, step.context_lens, step.table);
+  }
 
-  void issue(Case& c, KvState& state, const TestPlan& plan) const {
+  void issue(Case& c, KvState& state) const {
     for (const bool whole : {false, true}) {
       c.call(TM_OP_attention, c.op().attention,
              tm_attention_args{.q = q.view(),
@@ -49,11 +58,8 @@ struct PoolReader {
     }
   }
 
-  void expect(const KvState& state, const TestPlan& plan, const reference::Values& keys,
-              const reference::Values& values) const {
+  void expect(const KvState& state, const reference::Values& keys, const reference::Values& values) const {
     const int64_t block_size = state.cache.pool().spec.block_size;
-    StepLayout step{.q_lens = {q.rows()}, .context_lens = {q.rows()}, .table = {{}}};
-    for (const int32_t block : plan.block_table) step.table[0].push_back(block);
     reference::Attention problem{
         .q_heads = kHeads, .kv_heads = kHeads, .dim_k = kDim, .dim_v = kDim, .scale = 0.125, .window = 1};
     values_seen.expected = paged_attention(problem, step, block_size, keys, values, q.values());
@@ -61,6 +67,8 @@ struct PoolReader {
     keys_seen.expected = paged_attention(problem, step, block_size, keys, values, q.values());
   }
 
+  TestPlan& plan;
+  StepLayout step;
   TestTensor& q;
   TestTensor& values_seen;
   TestTensor& keys_seen;
@@ -83,7 +91,6 @@ void build_write(Case& c, const Session& session, DType dtype, DType kv_dtype, s
                            .block_size = spec.block_size});
   plan.padding = padding;
   c.arithmetic = state->cache.arithmetic();
-  state->cache.write_plan().captured = true;  // the reader uses it
   c.fill = [&c, state, reader, &k, &v, &plan, sequences, spec] {
     state->cache.fill(c.random);
     reader->q.fill_normal(c.random);
@@ -96,7 +103,7 @@ void build_write(Case& c, const Session& session, DType dtype, DType kv_dtype, s
   c.issue = [&c, state, reader, &k, &v, &plan](RowRange) {
     c.call(TM_OP_kv_write, c.op().kv_write,
            tm_kv_write_args{.k = k.view(), .v = v.view(), .kv = state->cache.pool(), .plan = plan.plan.handle()});
-    reader->issue(c, *state, state->cache.write_plan());
+    reader->issue(c, *state);
   };
   c.reference = [state, reader, &k, &v, spec] {
     // The rows take the place of what the cache held, before rounding.
@@ -115,7 +122,7 @@ void build_write(Case& c, const Session& session, DType dtype, DType kv_dtype, s
         }
       }
     }
-    reader->expect(*state, state->cache.write_plan(), state->cache.stored_keys(), state->cache.stored_values());
+    reader->expect(*state, state->cache.stored_keys(), state->cache.stored_values());
     keys.set_all(old_keys);
     values.set_all(old_values);
   };
@@ -144,7 +151,7 @@ void build_copy(Case& c, const Session& session, DType dtype, DType kv_dtype, in
     c.call(TM_OP_kv_copy_blocks, c.op().kv_copy_blocks,
            tm_kv_copy_blocks_args{.kv = state->cache.pool(), .pairs = pairs.data(), .num_pairs = num_pairs});
     std::fill(pairs.begin(), pairs.end(), -1);  // the op has copied them
-    reader->issue(c, *state, state->cache.write_plan());
+    reader->issue(c, *state);
   };
   c.reference = [state, reader, num_pairs, spec] {
     reference::Values keys = state->cache.stored_keys();
@@ -156,7 +163,7 @@ void build_copy(Case& c, const Session& session, DType dtype, DType kv_dtype, in
       std::copy_n(keys.begin() + from, block, keys.begin() + to);
       std::copy_n(values.begin() + from, block, values.begin() + to);
     }
-    reader->expect(*state, state->cache.write_plan(), keys, values);
+    reader->expect(*state, keys, values);
   };
 }
 
@@ -180,7 +187,7 @@ void build_exchange(Case& c, const Session& session, DType dtype, DType kv_dtype
     const tm_kv_pool pool = state->cache.pool();
     plugin.check_status(kv.export_blocks(c.stream().handle(), &pool, from, 2, exchange->data()), "export_blocks");
     plugin.check_status(kv.import_blocks(c.stream().handle(), &pool, to, 2, exchange->data()), "import_blocks");
-    reader->issue(c, *state, state->cache.write_plan());
+    reader->issue(c, *state);
     const size_t bytes = nbytes(elements.view());
     c.stream().copy(elements.view().data, exchange->data(), bytes, TM_DEVICE_TO_DEVICE);
     c.stream().copy(scales.view().data, static_cast<char*>(exchange->data()) + bytes, nbytes(scales.view()),
@@ -199,7 +206,7 @@ void build_exchange(Case& c, const Session& session, DType dtype, DType kv_dtype
       std::copy_n(keys.begin() + from * block, block, keys.begin() + to * block);
       std::copy_n(values.begin() + from * block, block, values.begin() + to * block);
     }
-    reader->expect(*state, state->cache.write_plan(), keys, values);
+    reader->expect(*state, keys, values);
   };
   const Arithmetic arithmetic = state->cache.arithmetic();
   c.verify = [&elements, &scales, reader, arithmetic, dtype, kv_dtype] {
