@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// 16-bit floats on the host, for packing weights. Rounding is to nearest even.
+// Floats of 32 and 16 bits on the host, for packing weights. Rounding is to nearest even.
 #pragma once
 
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
+
+#include "turbomind/abi/tm_backend.h"
 
 namespace turbomind::ascend {
 
@@ -38,6 +42,27 @@ inline uint16_t float_to_f16(float value) {
   }
   const uint32_t rounded = magnitude - 0x38000000 + 0xFFF + (magnitude >> 13 & 1);
   return static_cast<uint16_t>(sign | rounded >> 13);
+}
+
+// TM_F32, TM_F16 or TM_BF16, at any address.
+inline float read_float(const std::byte* from, tm_dtype dtype) {
+  if (dtype == TM_F32) {
+    float value = 0;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+  }
+  uint16_t bits = 0;
+  std::memcpy(&bits, from, sizeof bits);
+  return dtype == TM_F16 ? f16_to_float(bits) : bf16_to_float(bits);
+}
+
+inline void write_float(std::byte* to, tm_dtype dtype, float value) {
+  if (dtype == TM_F32) {
+    std::memcpy(to, &value, sizeof value);
+    return;
+  }
+  const uint16_t bits = dtype == TM_F16 ? float_to_f16(value) : float_to_bf16(value);
+  std::memcpy(to, &bits, sizeof bits);
 }
 
 }  // namespace turbomind::ascend

@@ -7,11 +7,12 @@
 
 #include <initializer_list>
 #include <string>
+#include <tuple>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include "check.h"
+#include "executors.h"
 #include "library.h"
 #include "view.h"
 
@@ -19,43 +20,6 @@ namespace turbomind::ascend {
 
 class Context;
 class Stream;
-
-// A number handed to an operator as aclScalar.
-struct Number {
-  double value;
-  AclType type = kAclFloat;
-};
-inline Number whole(int64_t value) { return {static_cast<double>(value), kAclInt64}; }
-
-// Host numbers handed to an operator as aclIntArray.
-struct Numbers {
-  std::vector<int64_t> values;
-};
-
-// Tensors handed to an operator as aclTensorList.
-struct Views {
-  std::vector<View> views;
-};
-
-// The description objects of one call; they live until its second phase returned.
-class Descriptions {
- public:
-  Descriptions() = default;
-  ~Descriptions();
-  Descriptions(const Descriptions&) = delete;
-  Descriptions& operator=(const Descriptions&) = delete;
-
-  aclTensor* tensor(const View& view);
-  aclScalar* scalar(const Number& number);
-  aclIntArray* ints(const std::vector<int64_t>& values);
-  aclTensorList* list(const std::vector<View>& views);
-
- private:
-  std::vector<aclTensor*> tensors_;
-  std::vector<aclScalar*> scalars_;
-  std::vector<aclIntArray*> ints_;
-  std::vector<aclTensorList*> lists_;
-};
 
 class Launch {
  public:
@@ -90,11 +54,24 @@ class Launch {
     static_assert(sizeof...(Parameters) == sizeof...(Arguments));
     if (counting()) return;
     require_supported(op.available(), std::string("this CANN has no ") + op.name);
-    Descriptions descriptions;
-    uint64_t bytes = 0;
-    aclOpExecutor* executor = nullptr;
-    check(op.prepare(describe<Parameters>(descriptions, arguments)..., &bytes, &executor), op.name);
-    check(op.run(scratch(bytes), bytes, executor, stream_handle()), op.name);
+    const auto prepare = [&](PreparedCall& call) {
+      // Braces describe the tensors in the operator's order.
+      const std::tuple<Parameters...> described{describe<Parameters>(call.descriptions, arguments)...};
+      const auto call_op = [&](const auto&... values) { return op.prepare(values..., &call.bytes, &call.executor); };
+      check(std::apply(call_op, described), op.name);
+    };
+    const auto run = [&](PreparedCall& call) {
+      check(op.run(scratch(call.bytes), call.bytes, call.executor, stream_handle()), op.name);
+    };
+    if constexpr ((kMayRepeat<Arguments> && ...)) {
+      CallKey key(op.name, updates_in_place<Parameters...>());
+      (key.add<Parameters>(arguments), ...);
+      run(executors().find_or_prepare(std::move(key), prepare));
+    } else {
+      PreparedCall once;
+      prepare(once);
+      run(once);
+    }
   }
 
   // InplaceCopy: converts dtypes, broadcasts dimensions of size 1.
@@ -119,6 +96,7 @@ class Launch {
   }
 
   void* scratch(uint64_t bytes) const;  // the stream's, for operators
+  Executors& executors() const;
   aclrtStream stream_handle() const;
 
   Context* context_;

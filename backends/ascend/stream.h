@@ -7,6 +7,7 @@
 
 #include "acl/types.h"
 #include "context.h"
+#include "executors.h"
 #include "turbomind/abi/tm_backend_tools.hpp"
 
 namespace turbomind::ascend {
@@ -62,6 +63,9 @@ class Stream {
   // Issues operators that read host lengths: in a capture as a task group that each replay updates.
   void issue_with_lengths(std::function<void(Stream&)> issue);
 
+  // Operators that were prepared for this stream.
+  Executors& executors() { return executors_; }
+
   // Scratch memory of the operators on this stream: at least so many bytes. It grows; what it grew out of lives on
   // until nothing queued or captured can use it.
   void* scratch(size_t bytes);
@@ -80,6 +84,7 @@ class Stream {
   std::shared_ptr<aclrtStream> handle_ = std::make_shared<aclrtStream>(nullptr);
   bool capturing_ = false;
   std::vector<TaskGroup> groups_;
+  Executors executors_;
   std::shared_ptr<Memory> scratch_;
   std::vector<std::shared_ptr<Memory>> outgrown_;
   std::shared_ptr<const AbortFlag> aborted_;

@@ -38,6 +38,7 @@ int64_t element_bytes(AclType type) {
     case kAclInt8:
     case kAclUint8:
     case kAclBool:
+    case kAclInt4:  // two to a byte: only whole tensors are described
       return 1;
     case kAclFloat16:
     case kAclBf16:

@@ -14,9 +14,35 @@ const Weight& weight_arg(const tm_weight* handle, const tm_tensor& x) {
   return weight;
 }
 
-void multiply(Launch& launch, const View& x, const Weight& weight, const View& out) {
+// int8 by int8, summed exactly: every row of x gets a scale of its own.
+void multiply_channels(Launch& launch, const View& x, const Weight& weight, const View& out) {
   const Operators& op = library().op;
-  launch(weight.layout().nz ? op.MatmulWeightNz : op.Matmul, x, weight.transposed(), out, kCubeKeepDtype);
+  const View source = contiguous_copy(launch, x);
+  const View codes = launch.take(kAclInt8, {x.dim(0), x.dim(1)});
+  const View scales = launch.take(kAclFloat, {x.dim(0)});
+  launch(op.DynamicQuant, source, nullptr, codes, scales);
+  constexpr bool kTurnWeight = true;
+  launch(op.QuantMatmulV4, codes, weight.codes(), weight.scales(), nullptr, scales, nullptr, false, kTurnWeight, out);
+}
+
+void multiply_groups(Launch& launch, const View& x, const Weight& weight, const View& out) {
+  const WeightLayout& layout = weight.layout();
+  const View source = contiguous_copy(launch, x);
+  const bool odd = layout.width != layout.rows;
+  const View product = odd ? launch.take(x.type, {x.dim(0), layout.width}) : out;
+  const auto group = static_cast<int>(layout.group < layout.cols ? layout.group : 0);  // 0: one scale a column
+  launch(library().op.WeightQuantBatchMatmulV2, source, weight.codes(), weight.scales(), weight.offsets(), nullptr,
+         nullptr, nullptr, group, product);
+  if (odd) launch.copy(out, product.slice(1, 0, layout.rows));
+}
+
+// Into out, contiguous and in the dtype of x.
+void multiply(Launch& launch, const View& x, const Weight& weight, const View& out) {
+  const WeightLayout& layout = weight.layout();
+  if (layout.grouped()) return multiply_groups(launch, x, weight, out);
+  if (!layout.dense()) return multiply_channels(launch, x, weight, out);
+  const Operators& op = library().op;
+  launch(layout.nz ? op.MatmulWeightNz : op.Matmul, x, weight.transposed(), out, kCubeKeepDtype);
 }
 
 // One weight's product with bias and activation. The product is in the operands' dtype and contiguous.

@@ -40,6 +40,8 @@ const char* fakecannRules(void);
 const char* fakecannRulesThatRefused(void);
 /* The operators that phase 1 was asked for so far, one a line. */
 const char* fakecannOperatorsUsed(void);
+/* How often phase 1 was asked for, of any operator, in this process. */
+uint64_t fakecannPreparations(void);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -71,13 +71,47 @@ void read_floats(const View& view, const char* bytes, const Dims& dims, const Di
   }
 }
 
-template <typename Store>
-void write(const View& view, char* bytes, int64_t count, Store&& store) {
-  if (count != view.count()) fail(kRuntimeError, "an operator's result has another size than its output");
-  const int64_t size = bits_of(view.dtype) / 8;
+template <typename T, typename Convert, typename In>
+void write_runs(const View& view, char* bytes, const std::vector<In>& values, Convert&& convert) {
+  if (static_cast<int64_t>(values.size()) != view.count()) {
+    fail(kRuntimeError, "an operator's result has another size than its output");
+  }
   for_each_run(view.dims, view.strides, [&](int64_t position, int64_t offset, int64_t length, int64_t stride) {
-    for (int64_t i = 0; i < length; ++i) store(bytes + (offset + i * stride) * size, position + i);
+    T* to = reinterpret_cast<T*>(bytes) + offset;
+    const In* from = values.data() + position;
+    for (int64_t i = 0; i < length; ++i) to[i * stride] = convert(from[i]);
   });
+}
+
+// What store(address, value) writes into one element of `bytes` bytes.
+template <typename T, typename In, typename Store>
+void write_stored(const View& view, char* bytes, const std::vector<In>& values, Store&& store) {
+  write_runs<T>(view, bytes, values, [&](In value) {
+    uint64_t widest = 0;
+    store(&widest, value);
+    T stored;
+    std::memcpy(&stored, &widest, sizeof stored);
+    return stored;
+  });
+}
+
+template <typename In, typename Store>
+void write(const View& view, char* bytes, const std::vector<In>& values, Store&& store) {
+  switch (bits_of(view.dtype)) {
+    case 8:
+      return write_stored<uint8_t>(view, bytes, values, store);
+    case 16:
+      return write_stored<uint16_t>(view, bytes, values, store);
+    case 32:
+      return write_stored<uint32_t>(view, bytes, values, store);
+    default:
+      return write_stored<uint64_t>(view, bytes, values, store);
+  }
+}
+
+template <typename T>
+int64_t widen(T value) {
+  return value;
 }
 
 }  // namespace
@@ -102,6 +136,10 @@ std::vector<int64_t> Bound::integers(int index, const Dims& dims) const {
     read_runs<int64_t>(bytes(index), dims, strides, out, [](int64_t value) { return value; });
     return out;
   }
+  if (from.dtype == ACL_INT32) read_runs<int32_t>(bytes(index), dims, strides, out, widen<int32_t>);
+  if (from.dtype == ACL_BOOL)
+    read_runs<uint8_t>(bytes(index), dims, strides, out, [](uint8_t bit) { return bit != 0; });
+  if (from.dtype == ACL_INT32 || from.dtype == ACL_BOOL) return out;
   const int64_t size = bits_of(from.dtype) / 8;
   const bool is_float = is_floating(from.dtype);
   for_each_run(dims, strides, [&](int64_t position, int64_t offset, int64_t length, int64_t stride) {
@@ -116,20 +154,23 @@ std::vector<int64_t> Bound::integers(int index, const Dims& dims) const {
 void Bound::put(int index, const std::vector<float>& values) const {
   const View& to = view(index);
   if (to.format == ACL_FORMAT_FRACTAL_NZ) return write_nz(to, bytes(index), values);
-  write(to, bytes(index), static_cast<int64_t>(values.size()),
-        [&](char* at, int64_t position) { store_float(at, to.dtype, values[position]); });
+  const auto same = [](float value) { return value; };
+  if (to.dtype == ACL_FLOAT) return write_runs<float>(to, bytes(index), values, same);
+  if (to.dtype == ACL_BF16) return write_runs<uint16_t>(to, bytes(index), values, to_bf16);
+  write(to, bytes(index), values, [&](void* at, float value) { store_float(at, to.dtype, value); });
 }
 
 void Bound::put(int index, const std::vector<int64_t>& values) const {
   const View& to = view(index);
-  const bool is_float = is_floating(to.dtype);
-  write(to, bytes(index), static_cast<int64_t>(values.size()), [&](char* at, int64_t position) {
-    if (is_float) {
-      store_float(at, to.dtype, static_cast<float>(values[position]));
-    } else {
-      store_integer(at, to.dtype, values[position]);
-    }
-  });
+  if (to.dtype == ACL_BOOL) {
+    return write_runs<uint8_t>(to, bytes(index), values,
+                               [](int64_t value) { return static_cast<uint8_t>(value != 0); });
+  }
+  if (is_floating(to.dtype)) {
+    return write(to, bytes(index), values,
+                 [&](void* at, int64_t value) { store_float(at, to.dtype, static_cast<float>(value)); });
+  }
+  write(to, bytes(index), values, [&](void* at, int64_t value) { store_integer(at, to.dtype, value); });
 }
 
 }  // namespace fakecann

@@ -2,6 +2,7 @@
 #include "nnop/call.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <set>
 
@@ -86,6 +87,8 @@ std::set<std::string>& operators_used() {
   return *names;
 }
 
+std::atomic<uint64_t> preparations{0};
+
 uint64_t workspace_size() { return config().exact_workspace ? 0 : 32 * (1 + draw(2048)); }
 
 }  // namespace
@@ -95,6 +98,7 @@ Bound::Bound(const std::vector<Argument>& arguments, Stream& stream) : arguments
 }
 
 int Call::add(const char* name, const aclTensor* tensor, bool is_output, int slot) {
+  const int position = positions_++;
   if (tensor == nullptr) {
     nulls_.emplace_back(name);
     return -1;
@@ -102,7 +106,7 @@ int Call::add(const char* name, const aclTensor* tensor, bool is_output, int slo
   const uint64_t serial = serial_of(tensor);
   if (serial == 0) fail(kBadParameter, std::string(name) + " is not a live tensor");
   given_[name] = true;
-  arguments_.push_back({name, tensor->view, serial, tensor, slot, is_output});
+  arguments_.push_back({name, tensor->view, serial, tensor, slot, position, is_output});
   return static_cast<int>(arguments_.size()) - 1;
 }
 
@@ -167,6 +171,7 @@ aclnnStatus plan(const char* op, uint64_t* size, aclOpExecutor** executor, const
   return guarded(function.c_str(), [&] {
     if (size == nullptr || executor == nullptr) fail(kNullParameter, "null argument");
     operators_used().insert(op);
+    ++preparations;
     Call call(op);
     body(call);
     check_addresses(call.arguments_);
@@ -219,6 +224,8 @@ const char* fakecannOperatorsUsed() {
   return text.c_str();
 }
 
+uint64_t fakecannPreparations() { return preparations; }
+
 aclnnStatus aclSetAclOpExecutorRepeatable(aclOpExecutor* executor) {
   return guarded(__func__, [&] {
     if (find_executor(executor)->is_used) fail(kBadParameter, "an executor is made repeatable before its first launch");
@@ -235,8 +242,10 @@ aclnnStatus aclDestroyAclOpExecutor(aclOpExecutor* executor) {
 
 namespace {
 
-aclnnStatus rebind(const char* function, aclOpExecutor* executor, size_t slot, size_t relative, const void* handle,
-                   void* address) {
+// The first argument that `is_meant` says is the one.
+template <typename IsMeant>
+aclnnStatus rebind(const char* function, aclOpExecutor* executor, const void* handle, void* address,
+                   IsMeant&& is_meant) {
   return guarded(function, [&] {
     if (!find_executor(executor)->is_repeatable)
       fail(kBadParameter, "only a repeatable executor takes other addresses");
@@ -244,22 +253,23 @@ aclnnStatus rebind(const char* function, aclOpExecutor* executor, size_t slot, s
     if (reinterpret_cast<uintptr_t>(address) % 32 != 0)
       fail(kBadParameter, "the address is not a multiple of 32 bytes");
     for (Argument& argument : *executor->arguments) {
-      if (argument.slot != static_cast<int>(slot)) continue;
-      if (relative-- > 0) continue;
+      if (!is_meant(argument)) continue;
       argument.view.data = address;
       return;
     }
-    fail(kBadParameter, "the executor has no tensor at that index");
+    fail(kBadParameter, "the executor has no tensor at that index, or none was given");
   });
 }
 
 }  // namespace
 
 aclnnStatus aclSetTensorAddr(aclOpExecutor* executor, size_t index, aclTensor* tensor, void* address) {
-  return rebind(__func__, executor, index, 0, tensor, address);
+  return rebind(__func__, executor, tensor, address,
+                [&](const Argument& argument) { return argument.position == static_cast<int>(index); });
 }
 
 aclnnStatus aclSetDynamicTensorAddr(aclOpExecutor* executor, size_t index, size_t relative, aclTensorList* list,
                                     void* address) {
-  return rebind(__func__, executor, index, relative, list, address);
+  return rebind(__func__, executor, list, address,
+                [&](const Argument& argument) { return argument.slot == static_cast<int>(index) && relative-- == 0; });
 }

@@ -23,7 +23,8 @@ struct Argument {
   View view;
   uint64_t serial = 0;
   const aclTensor* handle = nullptr;
-  int slot = 0;  // position among the call's tensors and tensor lists
+  int slot = 0;      // position among the call's tensors and tensor lists
+  int position = 0;  // position among its tensors: those left out and members of lists count
   bool is_output = false;
 };
 
@@ -94,6 +95,7 @@ class Call {
   std::map<std::string, bool> given_;
   std::vector<std::string> nulls_;
   int slots_ = 0;
+  int positions_ = 0;
   Work work_;
 };
 

@@ -313,6 +313,17 @@ class Cann:
             )
         )
 
+    def rebind(self, executor: int, position: int, described: Tensor, other: Tensor) -> None:
+        """aclSetTensorAddr: where another tensor lies."""
+        self.check(
+            self.nnop.aclSetTensorAddr(
+                ctypes.c_void_p(executor),
+                ctypes.c_size_t(position),
+                ctypes.c_void_p(described.handle),
+                ctypes.c_void_p(other.address),
+            )
+        )
+
     def enqueue(self, stream: int | None, op: str, *arguments: Any) -> int:
         """Both phases, the workspace left allocated; its address."""
         size, executor = self.plan(op, *arguments)

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answers prompts on one back end, in a process of its own, and prints what came of each as JSON.
 
-Arguments: model, back end, dtype, ranks, most new tokens.
+Arguments: model, back end, dtype, ranks, most new tokens, prompts.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import sys
 
@@ -17,7 +18,7 @@ PROMPTS = ["the cat sat on", "hello", "one two three four five six seven eight n
 
 def main() -> None:
     """Runs the prompts together."""
-    model, backend, dtype, tp, tokens = sys.argv[1:]
+    model, backend, dtype, tp, tokens, prompts = sys.argv[1:]
     config = EngineConfig(
         backend=backend,
         dtype=dtype,
@@ -28,8 +29,15 @@ def main() -> None:
     )
     try:
         with pipeline(model, config) as pipe:
-            outputs = pipe(PROMPTS, GenerationConfig(max_new_tokens=int(tokens), do_sample=False))
+            outputs = pipe(
+                PROMPTS[: int(prompts)],
+                GenerationConfig(max_new_tokens=int(tokens), do_sample=False),
+            )
         result = {"tokens": [output.token_ids for output in outputs]}
+        if backend == "ascend":
+            count = ctypes.CDLL("libnnopbase.so").fakecannPreparations
+            count.restype = ctypes.c_uint64
+            result["preparations"] = count()
     except ManymindError as error:
         result = {"error": type(error).__name__, "text": str(error)}
     print(json.dumps(result))

@@ -20,12 +20,27 @@ SCHEDULES = ("immediate", "lazy", "random:5")
 
 
 def run(
-    model: str, backend: str, dtype: str, tp: int = 1, tokens: int = 10, **settings: str
+    model: str,
+    backend: str,
+    dtype: str,
+    tp: int = 1,
+    tokens: int = 10,
+    prompts: int = 3,
+    **settings: str,
 ) -> dict[str, Any]:
     """What the child printed; settings are the emulator's, without their prefix."""
     environment = {**os.environ, "LD_LIBRARY_PATH": str(LIBRARIES)}
     environment.update({f"FAKECANN_{name}": value for name, value in settings.items()})
-    command = [sys.executable, CHILD, TINY / model, backend, dtype, str(tp), str(tokens)]
+    command = [
+        sys.executable,
+        CHILD,
+        TINY / model,
+        backend,
+        dtype,
+        str(tp),
+        str(tokens),
+        str(prompts),
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -73,6 +88,17 @@ def test_faults_are_typed_errors(fault: str, tp: int, error: str) -> None:
     result = run("llama", "ascend", "float32", tp=tp, tokens=30, FAULTS=fault, WAIT_MS="2000")
     assert result.get("error") == error, result
     assert len(result["text"]) > 20
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_decode_step_prepares_few_operators(dtype: str) -> None:
+    """Attention, which reads lengths on the host, once a layer; most else is launched again."""
+    layers, steps = 2, 20
+    short, long = (
+        run("llama", "ascend", dtype, tokens=tokens, prompts=1)["preparations"]
+        for tokens in (8, 8 + steps)
+    )
+    assert (long - short) / steps <= layers + 3
 
 
 def test_a_capture_without_a_stream_left_runs_eagerly() -> None:
