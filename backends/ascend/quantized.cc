@@ -129,13 +129,16 @@ std::string reason_against_quantized(const tm_weight_desc& desc) {
   if (desc.scale_dtype != TM_F32 && desc.scale_dtype != TM_F16 && desc.scale_dtype != TM_BF16) {
     return "scale_dtype: expected float32, float16 or bfloat16, found " + std::to_string(desc.scale_dtype);
   }
+  // An odd number of int4 rows is stored as one more.
+  if (desc.rows + (is_int4(desc) ? desc.rows % 2 : 0) > kMostDim || desc.cols > kMostDim) {
+    return "more than 65535 rows or columns in a quantised weight";
+  }
   if (desc.format == TM_WEIGHT_INT8_CHANNEL) {
     return op.QuantMatmulV4.available() && op.DynamicQuant.available()
                ? ""
                : "this CANN lacks aclnnQuantMatmulV4 or aclnnDynamicQuant";
   }
   if (!op.WeightQuantBatchMatmulV2.available()) return "this CANN has no aclnnWeightQuantBatchMatmulV2";
-  if (desc.rows >= kMostDim || desc.cols > kMostDim) return "more than 65535 rows or columns in a grouped weight";
   const int64_t group = device_group(desc);
   if (group <= 0 || (group % kGroupMultiple != 0 && group != desc.cols)) {
     return "groups: expected multiples of 32 columns, found " + std::to_string(group);

@@ -206,7 +206,7 @@ OP(rope) {
       int64_t axis = 0;
       if (a.mrope_interleaved) {
         axis = pair < 3 * section[pair % 3] ? pair % 3 : 0;
-      } else if (section[0] > 0) {
+      } else if (section[0] + section[1] + section[2] > 0) {
         axis = pair < section[0] ? 0 : pair < section[0] + section[1] ? 1 : 2;
       }
       const float* angle = row(a.cos_sin, static_cast<int32_t*>(a.positions.data)[axis * tokens + t]);

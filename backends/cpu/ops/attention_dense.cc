@@ -3,6 +3,7 @@
 // Non-causal attention inside each sequence: on the matrix unit where there is one and products may be rounded to
 // bfloat16. Else keys are transposed once per call into the layout of the paged cache, whose kernel serves both.
 #include <algorithm>
+#include <cstddef>
 
 #include "kernels/attention.h"
 #include "kernels/attention_bf16.h"
@@ -35,7 +36,8 @@ constexpr int64_t kBf16TasksPerThread = 4;
 int64_t most_bf16_rows(int64_t group) { return std::max(kBf16AttentionStep, kBf16TaskRows / group); }
 
 bool uses_bf16(const Context& context, const tm_attention_dense_args& args) {
-  return args.product_dtype == TM_BF16 && context.kernels().attention_bf16.run != nullptr;
+  constexpr size_t kEnd = offsetof(tm_attention_dense_args, product_dtype) + sizeof args.product_dtype;
+  return args.struct_size >= kEnd && args.product_dtype == TM_BF16 && context.kernels().attention_bf16.run != nullptr;
 }
 
 Bf16Scratch take_bf16_scratch(WorkspaceArena& arena, int num_threads, int64_t tokens, int64_t group, int64_t dim,

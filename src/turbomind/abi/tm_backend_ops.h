@@ -149,7 +149,7 @@ typedef struct tm_attention_dense_args {
   float scale;
   tm_tensor out; /* float [T, heads, dim_v] */
   /* TM_BF16: q, k, v and the softmax's weights may be rounded to it before they are multiplied; TM_F32: not below the
-   * activations' dtype */
+   * activations' dtype (since 1.1) */
   tm_dtype product_dtype;
 } tm_attention_dense_args;
 

@@ -95,10 +95,10 @@ def test_a_decode_step_prepares_few_operators(dtype: str) -> None:
     """Attention, which reads lengths on the host, once a layer; most else is launched again."""
     layers, steps = 2, 20
     short, long = (
-        run("llama", "ascend", dtype, tokens=tokens, prompts=1)["preparations"]
-        for tokens in (8, 8 + steps)
+        run("llama", "ascend", dtype, tokens=tokens, prompts=1) for tokens in (8, 8 + steps)
     )
-    assert (long - short) / steps <= layers + 3
+    assert len(long["tokens"][0]) - len(short["tokens"][0]) == steps
+    assert (long["preparations"] - short["preparations"]) / steps <= layers + 3
 
 
 def test_a_capture_without_a_stream_left_runs_eagerly() -> None:
