@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -91,9 +92,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", required=True, help="a folder that make_model.py wrote")
+    # Workers run in a folder of their own.
+    parser.add_argument(
+        "--model", required=True, type=os.path.abspath, help="a folder that make_model.py wrote"
+    )
     for name in ("server", "text", "mmproj"):
-        parser.add_argument(f"--llama-{name}", metavar="FILE")
+        parser.add_argument(f"--llama-{name}", metavar="FILE", type=os.path.abspath)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
@@ -102,6 +106,9 @@ def main() -> None:
     parser.add_argument("--patience", type=float, default=300.0, metavar="SECONDS")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args()
+    llama = (arguments.llama_server, arguments.llama_text, arguments.llama_mmproj)
+    if any(llama) and not all(llama):
+        parser.error("expected --llama-server, --llama-text and --llama-mmproj, or none of them")
     results = {workload: measure(arguments, workload) for workload in arguments.workloads}
     if arguments.json:
         report = {"machine": platform.processor() or platform.machine(), "results": results}
