@@ -2,7 +2,9 @@
 //
 // Pictures in a running engine. On the null plug-in a placeholder's row is a function of its patch's first value, so a
 // token fed from a wrong row, a stale embedding or another request's picture changes the answer.
+#include <chrono>
 #include <memory>
+#include <thread>
 
 #include "engine/engine_fixture.h"
 
@@ -123,10 +125,10 @@ class VisionFixture : public NullHooks {
   bool failed = false;
 };
 
-std::vector<int32_t> answer_alone(int32_t seed) {
+std::vector<int32_t> answer_alone(int32_t seed, int64_t begin = 20) {
   EngineOptions options = null_options();
   options.enable_prefix_caching = false;
-  return VisionFixture(options).ask(question(seed));
+  return VisionFixture(options).ask(question(seed, begin));
 }
 
 TEST(equal_texts_with_unlike_pictures_have_unlike_answers) {
@@ -258,6 +260,20 @@ TEST(a_failed_step_takes_an_encode_on_its_way_along) {
   EXPECT_TOKENS(fixture.finish({text, asked})[1], expected);
   EXPECT(fixture.ended[text] == FinishReason::kError);
   EXPECT_EQ(fixture.engine.stats().media_encoded, 2);
+}
+
+TEST(a_failed_step_leaves_no_blocks_to_those_that_wait_for_a_picture) {
+  const std::vector<int32_t> expected = answer_alone(1, 16);
+  VisionFixture fixture(overlapped_options());
+  fixture.null.hold("kv_write");
+  fixture.null.fail("kv_write", 1, TM_DEVICE_ERROR);
+  const uint64_t text = fixture.engine.submit(make_prompt(80, 3), greedy(20), {});
+  // Finds the text's first block in the prefix cache, with nothing left to compute before its picture.
+  const uint64_t asked = fixture.submit(question(1, 16));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // the engine takes it while the step is held
+  fixture.null.release();
+  EXPECT_TOKENS(fixture.finish({text, asked})[1], expected);
+  EXPECT(fixture.ended[text] == FinishReason::kError);
 }
 
 TEST(an_engine_may_end_while_a_picture_is_encoded) {

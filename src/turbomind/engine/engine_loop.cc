@@ -173,8 +173,8 @@ void EngineLoop::step() {
   try {
     if (planned) {
       issue(flights_.back());
-    } else {
-      issue_copies(plan.copies);
+    } else if (!issue_copies(plan.copies)) {
+      return;
     }
     start_encodes(encodes);
     if (flights_.size() > config_.look_ahead || (!planned && !flights_.empty())) resolve();
@@ -215,12 +215,14 @@ void EngineLoop::issue(Flight& flight) {
   ranks_.run([&](Rank& rank, int32_t) { rank.runner->issue_sampling(batch->sampling); });
 }
 
-void EngineLoop::issue_copies(const std::vector<BlockCopy>& copies) {
-  if (copies.empty()) return;
+bool EngineLoop::issue_copies(const std::vector<BlockCopy>& copies) {
+  if (copies.empty()) return true;
   try {
     ranks_.run([&](Rank& rank, int32_t) { rank.runner->copy_blocks(copies); });
+    return true;
   } catch (...) {
     fail_everything(current_error());
+    return false;
   }
 }
 
@@ -389,6 +391,8 @@ void EngineLoop::fail_flights(const Error& error) {
   for (const Flight& flight : flights) kv_cache_->discard(flight.plan.id);
   if (encoder_stage_) encoder_stage_->discard();
   if (error.code() == ErrorCode::kDeviceLost) return fail_everything(error);
+  // Those that wait for a picture may hold blocks that a failed step was to write or to copy.
+  scheduler_->recompute_running();
   reset_runners();
 }
 
@@ -443,9 +447,13 @@ void EngineLoop::fail_everything(const Error& error) {
     settle(*sequence, &EngineStats::requests_failed);
   }
   rebuild();
-  if (error.code() != ErrorCode::kDeviceLost) return reset_runners();
-  if (recover_device()) return;
-  loss_.emplace(ErrorCode::kDeviceLost, std::string(error.what()) + kNotReopened);
+  if (!loss_) {
+    if (error.code() != ErrorCode::kDeviceLost) return reset_runners();
+    // Made first: once the device is gone for good, a want of memory must not hide it.
+    const Error lost(ErrorCode::kDeviceLost, std::string(error.what()) + kNotReopened);
+    if (recover_device()) return;
+    loss_ = lost;
+  }
   inbox_.close(SubmitQueue::Closing::kCancel, ErrorCode::kDeviceLost, loss_->what());
 }
 

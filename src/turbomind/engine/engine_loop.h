@@ -71,7 +71,8 @@ class EngineLoop {
   void step();
   void issue(Flight& flight);
   // For sequences that were admitted and wait for an encoder: copies do not wait for their first step.
-  void issue_copies(const std::vector<BlockCopy>& copies);
+  // False: they failed, all requests have ended and the step's plan is void.
+  bool issue_copies(const std::vector<BlockCopy>& copies);
   // Sets the encoders to work beside the steps.
   void start_encodes(const std::vector<EncodeJob>& jobs);
   // Pictures whose encoder is done may be read from here on.

@@ -110,18 +110,25 @@ bool Scheduler::grow_or_preempt(const SequencePtr& sequence) {
 }
 
 void Scheduler::preempt(const SequencePtr& sequence) {
-  send_back(sequence);
+  send_back(sequence, true);
   ++num_preemptions_;
 }
 
 void Scheduler::redraw(const SequencePtr& sequence) {
   sequence->num_pending = 0;
   sequence->void_through = step_;
-  if (sequence->state == SequenceState::kRunning) send_back(sequence);
+  if (sequence->state == SequenceState::kRunning) send_back(sequence, true);
 }
 
-void Scheduler::send_back(const SequencePtr& sequence) {
-  kv_cache_.release(*sequence, true, step_);
+void Scheduler::recompute_running() {
+  while (!running_.empty()) {
+    const SequencePtr sequence = running_.back();
+    send_back(sequence, false);
+  }
+}
+
+void Scheduler::send_back(const SequencePtr& sequence, bool keep) {
+  kv_cache_.release(*sequence, keep, step_);
   std::erase(running_, sequence);
   reserved_slots_ -= static_cast<int64_t>(sequence->siblings.size());
   sequence->state = SequenceState::kWaiting;

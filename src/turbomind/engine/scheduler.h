@@ -51,6 +51,8 @@ class Scheduler {
   void finish(const SequencePtr& sequence, bool keep);
   // A sequence gives its blocks back, to draw its next token once more; what it has drawn on the device is dropped.
   void redraw(const SequencePtr& sequence);
+  // All running sequences give their blocks back, whose content is not to be trusted, and begin again.
+  void recompute_running();
 
   const std::vector<SequencePtr>& running() const { return running_; }
   int64_t num_waiting() const { return waiting_.size(); }
@@ -72,7 +74,8 @@ class Scheduler {
   // Grows the sequence by one token at the expense of those behind it. False: it had to yield itself.
   bool grow_or_preempt(const SequencePtr& sequence);
   void preempt(const SequencePtr& sequence);
-  void send_back(const SequencePtr& sequence);
+  // keep: as for finish.
+  void send_back(const SequencePtr& sequence, bool keep);
   bool has_slots(const Sequence& sequence) const;
   // Tokens of the sequence, at most count, whose pictures the step can have.
   int64_t with_pictures(const Sequence& sequence, int64_t count);
