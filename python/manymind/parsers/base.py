@@ -85,6 +85,14 @@ class OutputParser:
         """A call, or several, whose beginning was just read."""
         raise NotImplementedError
 
+    def read_leading_call(self, opening: str) -> Reading[None]:
+        """A call without a marker, if the text begins with the character that opens one."""
+        self.reader.mark()
+        first = yield from self.reader.skip_space()
+        self.reader.rewind()
+        if first == opening:
+            yield from self.read_call("")
+
     def copy_text(self, markers: Sequence[str]) -> Reading[str]:
         """Hands text on until a marker, see Reader.copy_until."""
         if not markers:

@@ -26,11 +26,7 @@ class PythonicParser(OutputParser):
     call_markers = ("<|python_start|>",)
 
     def read_body(self) -> Reading[None]:
-        self.reader.mark()
-        first = yield from self.reader.skip_space()
-        self.reader.rewind()
-        if first == "[":
-            yield from self.read_call("")
+        yield from self.read_leading_call("[")
         yield from super().read_body()
 
     def read_call(self, marker: str) -> Reading[None]:
