@@ -313,6 +313,11 @@ class Cann:
             )
         )
 
+    def spoil(self, tensor: Tensor) -> None:
+        """Overwrites the contents."""
+        if tensor.size:
+            self.copy(tensor.address, np.full(tensor.size, 0x7F, np.uint8), tensor.size, H2D)
+
     def rebind(self, executor: int, position: int, described: Tensor, other: Tensor) -> None:
         """aclSetTensorAddr: where another tensor lies."""
         self.check(
