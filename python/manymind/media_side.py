@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from manymind.vision.types import PreparedMedia
 
 
-_EXTREME_RATES = (1e-3, 1e3)  # of animations: frames per second
-
-
 @dataclass(frozen=True)
 class VisionConfig:
     """How pictures are taken in.
@@ -214,10 +211,7 @@ class MediaSide:
         size = sum(map(_source_bytes, frames))
         pixels = sum(frame.count * frame.height * frame.width for frame in frames)
         count = sum(frame.count for frame in frames)
-        # The rate of an animation shows when it is decoded: until then the dearer of two extremes.
-        rates = [video.fps] if video.fps else _EXTREME_RATES
-        shape = frames[0].height, frames[0].width
-        rows = max(self._rules.video_rows(count, *shape, fps) for fps in rates)
+        rows = self._rules.video_rows(count, frames[0].height, frames[0].width, video.fps or None)
         return Charge(size, pixels, rows)
 
     def _prepare(

@@ -42,6 +42,25 @@ def test_videos_are_those_of_transformers(name: str) -> None:
             assert len(media.seconds) == (len(times) + 1) // 2
 
 
+@pytest.mark.parametrize("name", VIDEO_CASES)
+def test_no_rate_makes_more_patches_than_are_charged_for_any(name: str) -> None:
+    rules = make_video_rules(name)
+    for count, height, width in ((5, 40, 60), (300, 250, 250), (768, 480, 480)):
+        charged = rules.video_rows(count, height, width, None)
+        for fps in np.geomspace(1e-3, 1e3, 200):
+            assert rules.video_rows(count, height, width, float(fps)) <= charged
+
+
+def test_fewer_frames_may_be_more_patches() -> None:
+    """So the extremes of the rate do not bound what a video of Qwen3-VL costs."""
+    limits = {"size": {"shortest_edge": 4096, "longest_edge": 25165824}}
+    layout = Layout(one_input_per_slice=True)
+    rules = QwenPreprocessor(Fields({"patch_size": 16}), layout, video=Fields(limits))
+    extremes = [rules.video_rows(768, 250, 250, fps) for fps in (1e-3, 1e3)]
+    assert rules.video_rows(768, 250, 250, 4.0) > max(extremes)
+    assert rules.video_rows(768, 250, 250, None) >= rules.video_rows(768, 250, 250, 4.0)
+
+
 def test_a_video_has_its_own_digest() -> None:
     """A frame that is a picture elsewhere is normalised otherwise there."""
     rules = make_video_rules("internvl_sampled")

@@ -17,7 +17,7 @@ from manymind.vision import settings
 from manymind.vision.rgb import RgbImage, resize, tiles
 from manymind.vision.tiles import TileLayout, tile_input, tile_video
 from manymind.vision.types import PreparedMedia
-from manymind.vision.video import FrameRate, ShownFrames, check_frames
+from manymind.vision.video import SLOWEST_FPS, FrameRate, ShownFrames, check_frames
 
 MAX_EDGE = 4096
 _DEFAULTS = settings.Defaults(settings.LANCZOS, settings.HALF, settings.HALF)
@@ -105,9 +105,9 @@ class SmolVlmPreprocessor(Idefics3Preprocessor):
             sampling.positive("fps", video.number("fps", 1.0)),
         )
 
-    def video_rows(self, count: int, height: int, width: int, fps: float) -> int:
+    def video_rows(self, count: int, height: int, width: int, fps: float | None) -> int:
         """Patches of ``count`` frames."""
-        return len(self._indices(count, fps)) * self._layout.rows
+        return len(self._indices(count, fps or SLOWEST_FPS)) * self._layout.rows
 
     def video(self, frames: Sequence[RgbImage], fps: float) -> PreparedMedia:
         """Grid: (frames, 1)."""

@@ -14,7 +14,7 @@ from manymind.vision import settings
 from manymind.vision.rgb import RgbImage, resize, tiles
 from manymind.vision.tiles import TileLayout, tile_input, tile_video
 from manymind.vision.types import PreparedMedia
-from manymind.vision.video import FrameRate, ShownFrames, check_frames, every
+from manymind.vision.video import SLOWEST_FPS, FrameRate, ShownFrames, check_frames, every
 
 _DEFAULTS = settings.Defaults(settings.BICUBIC, settings.CLIP_MEAN, settings.CLIP_STD)
 MAX_TILES = 64
@@ -92,9 +92,9 @@ class InternVlPreprocessor:
             shown.of(frames), shown, self._layout, self._video_resample, self._video_normalize
         )
 
-    def video_rows(self, count: int, height: int, width: int, fps: float) -> int:
+    def video_rows(self, count: int, height: int, width: int, fps: float | None) -> int:
         """Patches of ``count`` frames."""
-        return len(self._indices(count, fps)) * self._layout.rows
+        return len(self._indices(count, fps or SLOWEST_FPS)) * self._layout.rows
 
     def _indices(self, total: int, fps: float) -> list[int]:
         if not self._rate.samples:

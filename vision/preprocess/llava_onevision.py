@@ -26,7 +26,7 @@ from manymind.vision.types import (
     WeightedRows,
     content_digest,
 )
-from manymind.vision.video import FrameRate, ShownFrames, check_frames
+from manymind.vision.video import SLOWEST_FPS, FrameRate, ShownFrames, check_frames
 
 _DEFAULTS = settings.Defaults(settings.BICUBIC, settings.CLIP_MEAN, settings.CLIP_STD)
 _MAX_CANVASES = 1024
@@ -117,9 +117,9 @@ class LlavaOnevisionPreprocessor:
         interval = 1 / shown.shown_fps
         return PreparedMedia((found,), (count, 1), shown.seconds, interval, shown.duration)
 
-    def video_rows(self, count: int, height: int, width: int, fps: float) -> int:
+    def video_rows(self, count: int, height: int, width: int, fps: float | None) -> int:
         """Patches of ``count`` frames."""
-        return len(self._rate.evenly(count, fps)) * self._layout.rows
+        return len(self._rate.evenly(count, fps or SLOWEST_FPS)) * self._layout.rows
 
     def _fit(self, image: RgbImage, canvas: tuple[int, int]) -> RgbImage:
         """The picture as large as it fits, in the middle of a black canvas."""

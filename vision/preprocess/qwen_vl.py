@@ -93,11 +93,16 @@ class QwenPreprocessor:
         frames = [image] * self.temporal_patch_size
         return self._prepare(frames, self.size(*image.shape[:2]), self._resample, self._normalize)
 
-    def video_rows(self, count: int, height: int, width: int, fps: float) -> int:
+    def video_rows(self, count: int, height: int, width: int, fps: float | None) -> int:
         """Patches of ``count`` frames of this size."""
-        shown = len(self._frames.indices(count, fps))
-        slices = math.ceil(shown / self.temporal_patch_size)
-        return slices * math.prod(self._frames.size(shown, height, width)) // self.patch_size**2
+        if fps is not None:
+            return self._rows_of_shown(len(self._frames.indices(count, fps)), height, width)
+        # More frames may be fewer patches: they share limits, to which they are rounded down.
+        return max(self._rows_of_shown(shown, height, width) for shown in range(1, count + 1))
+
+    def _rows_of_shown(self, count: int, height: int, width: int) -> int:
+        slices = math.ceil(count / self.temporal_patch_size)
+        return slices * math.prod(self._frames.size(count, height, width)) // self.patch_size**2
 
     def video(self, frames: Sequence[RgbImage], fps: float) -> PreparedMedia:
         """Frames of equal size; the last shown is repeated to fill a slice; grid: (slices, y,

@@ -105,8 +105,9 @@ class VideoPreprocessor(Preprocessor, Protocol):
         """Frames of equal size, taken ``fps`` per second; the model's rules may show some of them
         only. Raises MediaError."""
 
-    def video_rows(self, count: int, height: int, width: int, fps: float) -> int:
-        """Patches that ``count`` frames of this size become, before they are decoded."""
+    def video_rows(self, count: int, height: int, width: int, fps: float | None) -> int:
+        """Patches that ``count`` frames of this size become, before they are decoded; the most of
+        any rate where ``fps`` is None: that of an animation shows only then."""
 
 
 def content_digest(kind: str, *parts: Any) -> bytes:

@@ -15,6 +15,7 @@ from manymind.errors import MediaError
 
 _Frame = TypeVar("_Frame")
 MAX_FRAMES = 1 << 16
+SLOWEST_FPS = 1e-3  # of an animation: the slower, the more frames are shown
 
 
 @dataclass(frozen=True)
