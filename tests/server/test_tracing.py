@@ -108,8 +108,12 @@ def test_the_clients_span_is_continued_and_logged(
     assert f"{root.context.trace_id:032x}" == trace
     assert root.parent is not None
     assert f"{root.parent.span_id:016x}" == parent
-    lines = [getattr(item, "fields", {}) for item in caplog.records]
-    assert [line.get("trace_id") for line in lines] == [trace]
+
+    def logged() -> list[object]:
+        return [getattr(item, "fields", {}).get("trace_id") for item in caplog.records]
+
+    wait_until(lambda: bool(logged()))  # the line is written after the span has ended
+    assert logged() == [trace]
 
 
 @pytest.mark.parametrize("header", ["", "00-zz-1-01", "x" * 5000])
