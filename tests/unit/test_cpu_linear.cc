@@ -98,9 +98,9 @@ std::vector<float> random_rows(int64_t rows) {
   return x;
 }
 
-constexpr tm_weight_format kFormats[] = {TM_WEIGHT_BF16,      TM_WEIGHT_GGUF_Q4_0, TM_WEIGHT_GGUF_Q4_1,
-                                         TM_WEIGHT_GGUF_Q5_1, TM_WEIGHT_GGUF_Q8_0, TM_WEIGHT_GGUF_Q4_K,
-                                         TM_WEIGHT_GGUF_Q6_K, TM_WEIGHT_INT4_GROUP};
+constexpr tm_weight_format kFormats[] = {
+    TM_WEIGHT_F32,       TM_WEIGHT_F16,       TM_WEIGHT_BF16,      TM_WEIGHT_GGUF_Q4_0, TM_WEIGHT_GGUF_Q4_1,
+    TM_WEIGHT_GGUF_Q5_1, TM_WEIGHT_GGUF_Q8_0, TM_WEIGHT_GGUF_Q4_K, TM_WEIGHT_GGUF_Q6_K, TM_WEIGHT_INT4_GROUP};
 
 bool same_bits(const float* a, const float* b, int64_t count) {
   return std::memcmp(a, b, static_cast<size_t>(count) * sizeof(float)) == 0;

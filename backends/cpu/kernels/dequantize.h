@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Exact float32 values of quantised panels.
+// Exact float32 values of quantised panels, and of half-width floats.
 #pragma once
 
 #include "kernels/rows.h"
@@ -100,6 +100,28 @@ class Expander {
     store_rows(out + 1 * kPanelRows, values(byte_of_lane<1>(codes)));
     store_rows(out + 2 * kPanelRows, values(byte_of_lane<2>(codes)));
     store_rows(out + 3 * kPanelRows, values(byte_of_lane<3>(codes)));
+  }
+};
+
+template <>
+class Expander<PanelFormat::kF16> {
+ public:
+  static void expand(const uint8_t* panel, int64_t k0, float* out, int64_t count) {
+    const F16* column = reinterpret_cast<const F16*>(panel) + k0 * kPanelRows;
+    for (int64_t k = 0; k < count; ++k) store_rows(out + k * kPanelRows, load_rows(column + k * kPanelRows));
+  }
+};
+
+template <>
+class Expander<PanelFormat::kBf16> {
+ public:
+  static void expand(const uint8_t* panel, int64_t k0, float* out, int64_t count) {
+    const uint8_t* pairs = panel + k0 / 2 * kVectorBytes;
+    for (int64_t k = 0; k < count; k += 2, pairs += kVectorBytes) {
+      const Codes pair = load_codes(pairs);
+      store_rows(out + k * kPanelRows, first_bf16(pair));
+      store_rows(out + (k + 1) * kPanelRows, second_bf16(pair));
+    }
   }
 };
 

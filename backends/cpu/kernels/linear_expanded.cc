@@ -11,6 +11,17 @@ constexpr int64_t kMaxK = kExpandedK;
 
 using Weights = const float* const[kExpandedPanelsPerTile];
 
+// Columns [k0, k0 + count) of a panel as floats: in `room`, or where they are.
+template <PanelFormat kFormat>
+TM_INLINE const float* expanded_columns(const uint8_t* panel, int64_t k0, float* room, int64_t count) {
+  if constexpr (kFormat == PanelFormat::kF32) {
+    return reinterpret_cast<const float*>(panel) + k0 * kPanelRows;
+  } else {
+    Expander<kFormat>::expand(panel, k0, room, count);
+    return room;
+  }
+}
+
 // sums: [kTokens, kExpandedPanelsPerTile * kPanelRows]; read if `resume`. activations: [k][kTokens].
 template <int kTokens>
 void add_products(const Weights& weights, const float* activations, int64_t count, bool resume, float* sums) {
@@ -81,9 +92,8 @@ void run_rectangle(const LinearTask& task, int64_t panel, int64_t tile_begin, in
     const int64_t count = cols - k0 < kMaxK ? cols - k0 : kMaxK;
     const float* weights[kExpandedPanelsPerTile];
     for (int p = 0; p < kExpandedPanelsPerTile; ++p) {
-      float* expanded = task.scratch + p * kPanelRows * kMaxK;
-      if (p < present) Expander<kFormat>::expand(task.panels.panel(panel + p), k0, expanded, count);
-      weights[p] = p < present ? expanded : weights[0];
+      float* room = task.scratch + p * kPanelRows * kMaxK;
+      weights[p] = p < present ? expanded_columns<kFormat>(task.panels.panel(panel + p), k0, room, count) : weights[0];
     }
     for (int64_t tile = tile_begin; tile < tile_end; ++tile) {
       const int tokens = task.tiles.tokens(tile);
@@ -120,9 +130,11 @@ TM_INLINE void set_formats(LinearExpandedKernels& kernels) {
 void fill(LinearExpandedKernels& kernels) {
   kernels = {};
   kernels.max_tile_tokens = kF32MaxTokens;
+  kernels.min_float_tiles = kMinExpandedFloatTiles;
   set_formats<PanelFormat::kQ4_0, PanelFormat::kQ4_1, PanelFormat::kQ5_0, PanelFormat::kQ5_1, PanelFormat::kQ8_0,
               PanelFormat::kQ4_K, PanelFormat::kQ5_K, PanelFormat::kQ6_K, PanelFormat::kInt4Group,
-              PanelFormat::kInt8Group, PanelFormat::kInt8Channel>(kernels);
+              PanelFormat::kInt8Group, PanelFormat::kInt8Channel, PanelFormat::kF32, PanelFormat::kF16,
+              PanelFormat::kBf16>(kernels);
 }
 
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Linear on quantised weights without rounding below float32: the weights are expanded exactly, then multiplied as in
-// linear_float.h, in the same order.
+// Linear without rounding below float32: the weights are expanded exactly, a part at a time, and multiplied as in
+// linear_float.h, in the same order. For quantised weights, and for float ones where many tokens meet a part.
 #pragma once
 
 #include "kernels/linear_task.h"
@@ -10,7 +10,8 @@ namespace turbomind::cpu {
 
 struct LinearExpandedKernels {
   int max_tile_tokens;             // of linear_float too
-  LinearFn run[kNumPanelFormats];  // nullptr for float formats; use LinearTask::scratch
+  int min_float_tiles;             // from here on float formats are expanded; 0: never
+  LinearFn run[kNumPanelFormats];  // use LinearTask::scratch
 };
 
 }  // namespace turbomind::cpu

@@ -16,6 +16,8 @@ constexpr int int8_panels_per_tile(int) { return 1; }
 inline constexpr int kF32MaxTokens = 6;
 inline constexpr int kFloatPanelsPerTile = 1;
 inline constexpr int kExpandedPanelsPerTile = 1;
+// Widening bfloat16 beside 12 sums takes a register too many, and a panel with a tile more than L1 holds.
+inline constexpr int kMinExpandedFloatTiles = 3;
 
 struct Codes {
   __m256i v[2];  // rows 0..7, rows 8..15

@@ -15,6 +15,7 @@ constexpr int int8_panels_per_tile(int tokens) { return tokens <= 3 ? 4 : 2; }
 inline constexpr int kF32MaxTokens = 6;
 inline constexpr int kFloatPanelsPerTile = 4;
 inline constexpr int kExpandedPanelsPerTile = 2;
+inline constexpr int kMinExpandedFloatTiles = 0;  // never
 
 struct Codes {
   __m512i v;

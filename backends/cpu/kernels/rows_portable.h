@@ -15,6 +15,7 @@ constexpr int int8_panels_per_tile(int) { return 1; }
 inline constexpr int kF32MaxTokens = 3;
 inline constexpr int kFloatPanelsPerTile = 1;
 inline constexpr int kExpandedPanelsPerTile = 1;
+inline constexpr int kMinExpandedFloatTiles = 0;  // never
 
 inline constexpr int kParts = kPanelRows / kLanes;
 

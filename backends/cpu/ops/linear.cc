@@ -149,11 +149,13 @@ Cut make_cut(int num_threads, const Output* outputs, int num_outputs, int64_t ro
   return {std::max<int64_t>(1, std::max(for_cache, std::min(for_threads, rows / 64))), chunk_panels};
 }
 
-LinearFn linear_kernel(const KernelTable& kernels, const Stage& stage) {
+LinearFn linear_kernel(const KernelTable& kernels, const Stage& stage, int64_t num_tiles) {
   const int format = static_cast<int>(stage.panels.format);
   if (stage.bf16) return kernels.linear_bf16.run;
   if (stage.int8) return kernels.linear_int8.run[format];
-  return is_quantized(stage.panels.format) ? kernels.linear_expanded.run[format] : kernels.linear_float.run[format];
+  const int min_tiles = kernels.linear_expanded.min_float_tiles;
+  const bool expands = is_quantized(stage.panels.format) || (min_tiles > 0 && num_tiles >= min_tiles);
+  return expands ? kernels.linear_expanded.run[format] : kernels.linear_float.run[format];
 }
 
 void run_task(const KernelTable& kernels, const Output& output, const Segment& segment, const Scratch& scratch,
@@ -178,7 +180,7 @@ void run_task(const KernelTable& kernels, const Output& output, const Segment& s
     task.activation = stage.activation;
     task.multiply = stage.multiply;
     task.scratch = scratch.threads + thread * scratch.thread_floats;
-    linear_kernel(kernels, stage)(task);
+    linear_kernel(kernels, stage, task.tile_end - task.tile_begin)(task);
   }
 }
 
