@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from manymind.errors import InvalidParameterError, MediaError, MediaTooLargeError, QueueFullError
@@ -20,7 +21,7 @@ from manymind.media import LoadedImage, MediaLimits, open_image
 from manymind.media_input import PreparedItem, PromptTokens, assemble
 from manymind.media_video import LoadedAnimation, LoadedVideo, open_video, shown_fps
 from manymind.prompts import MediaSource
-from manymind.validation import require_int
+from manymind.validation import require, require_int, require_type
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from manymind.models.vision_family import VisionSource
     from manymind.tokenizer import Segment, Tokenizer
     from manymind.vision.rgb import RgbImage
-    from manymind.vision.types import PreparedMedia
+    from manymind.vision.types import PreparedMedia, Preprocessor
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class VisionConfig:
         max_pending_bytes, max_pending_pixels, max_pending_patches: what the pictures of all
             requests that have not ended may add up to: encoded, decoded and preprocessed.
         num_threads: that decode and preprocess; 0 = all cores.
+        pan_and_scan: crops of a long picture follow the whole (Gemma 3); None = as the checkpoint's
+            preprocessor_config.json says.
         limits: what a picture may be and where it may come from; None = MediaLimits() for
             pipelines, the same without local files for servers.
     """
@@ -54,6 +57,7 @@ class VisionConfig:
     max_pending_pixels: int = 1 << 29
     max_pending_patches: int = 1 << 20
     num_threads: int = 0
+    pan_and_scan: bool | None = None
     limits: MediaLimits | None = None
 
     def __post_init__(self) -> None:
@@ -63,6 +67,7 @@ class VisionConfig:
             require_int(name, getattr(self, name), 0, 1 << 48)
         for name in ("max_pending_bytes", "max_pending_pixels", "max_pending_patches"):
             require_int(name, getattr(self, name), 1, 1 << 48)
+        require_type("pan_and_scan", self.pan_and_scan, (bool, NoneType))
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ class MediaSide:
     def __init__(self, vision: VisionSource, config: VisionConfig, limits: MediaLimits) -> None:
         self.prompt = vision.prompt
         self.limits = limits
-        self._rules: Any = vision.preprocessor
+        self._rules: Any = _rules(vision.preprocessor, config.pan_and_scan)
         self.budget = MediaBudget(
             Charge(config.max_pending_bytes, config.max_pending_pixels, config.max_pending_patches)
         )
@@ -235,6 +240,14 @@ class MediaSide:
             media = rules(*_rgb([image.decode()]))
             self._cache.put(key, media)
         return PreparedItem(media)
+
+
+def _rules(rules: Preprocessor, pan_and_scan: bool | None) -> Preprocessor:
+    if pan_and_scan is None:
+        return rules
+    switch = getattr(rules, "with_pan_and_scan", None)
+    require(switch is not None, "pan_and_scan", "None for a model without it", pan_and_scan)
+    return switch(pan_and_scan)  # type: ignore[misc,no-any-return]
 
 
 @contextmanager

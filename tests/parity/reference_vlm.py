@@ -177,6 +177,10 @@ class _Gemma3Side:
     def __init__(self, config: Any, settings: dict[str, Any]) -> None:
         self.config = config
         self.processor = transformers.Gemma3ImageProcessorPil(**settings)
+        self.pan_and_scan = {
+            name: settings.get(name, default)
+            for name, default in Gemma3Processor.images_kwargs.items()
+        }
         tokens = "<image_soft_token>" * config.mm_tokens_per_image
         sequence = f"\n\n<start_of_image>{tokens}<end_of_image>\n\n"
         self.stub = SimpleNamespace(full_image_sequence=sequence)
@@ -187,7 +191,7 @@ class _Gemma3Side:
     def process(self, conversation: Conversation) -> tuple[dict[str, Any], list[str], list[str]]:
         if not conversation.images:
             return {}, [], []
-        found = self.processor(conversation.images, return_tensors="pt", do_pan_and_scan=False)
+        found = self.processor(conversation.images, return_tensors="pt", **self.pan_and_scan)
         count = range(len(conversation.images))
         texts = [Gemma3Processor.replace_image_token(self.stub, found, index) for index in count]
         return {"pixel_values": found["pixel_values"]}, texts, []

@@ -67,6 +67,19 @@ CASES: dict[str, Case] = {
         lambda config: SquarePreprocessor(config, _tile(4, 2)),
         merge=2,
     ),
+    "gemma3_pan_and_scan": Case(
+        "Gemma3ImageProcessorPil",
+        {
+            "size": {"height": 56, "width": 56},
+            "do_pan_and_scan": True,
+            "pan_and_scan_min_crop_size": 30,
+            "pan_and_scan_max_num_crops": 5,
+            "pan_and_scan_min_ratio_to_activate": 1.3,
+            **HALF,
+        },
+        lambda config: SquarePreprocessor(config, _tile(4, 2)),
+        merge=2,
+    ),
     "internvl": Case(
         "GotOcr2ImageProcessorPil",
         {

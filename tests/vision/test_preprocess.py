@@ -16,7 +16,7 @@ from preprocess_cases import CASES, make
 
 from manymind.checkpoint.fields import Fields
 from manymind.errors import CheckpointError, MediaError, UnsupportedModelError
-from manymind.vision.llava import ClipPreprocessor
+from manymind.vision.llava import ClipPreprocessor, SquarePreprocessor
 from manymind.vision.llava_onevision import LlavaOnevisionPreprocessor
 from manymind.vision.patches import Normalizer
 from manymind.vision.qwen_vl import Layout, QwenPreprocessor
@@ -181,6 +181,20 @@ def test_windows_sort_patches_and_merging_sorts_them_back() -> None:
 def test_a_wrong_setting_is_named(config: dict[str, object], message: str) -> None:
     with pytest.raises((CheckpointError, UnsupportedModelError), match=message):
         QwenPreprocessor(Fields(config), Layout())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"do_pan_and_scan": 1},
+        {"pan_and_scan_min_crop_size": 15},
+        {"pan_and_scan_max_num_crops": 17},
+        {"pan_and_scan_min_ratio_to_activate": 0},
+    ],
+)
+def test_a_wrong_setting_of_pan_and_scan_is_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(CheckpointError, match=next(iter(wrong))):
+        SquarePreprocessor(Fields({"size": 56, **wrong}), TileLayout(14, 4, 2))
 
 
 def test_rules_must_fit_the_encoder() -> None:

@@ -119,6 +119,20 @@ def test_a_session_remembers_its_pictures(pipe: Pipeline) -> None:
     assert fresh.token_ids == session.response.token_ids
 
 
+def test_pan_and_scan_adds_crops_of_a_long_picture() -> None:
+    prompt = ("What is this?", rgb(300, 700, 4))
+    with (
+        start(GOLDEN_VLMS / "gemma3") as whole,
+        start(GOLDEN_VLMS / "gemma3", pan_and_scan=True) as panned,
+    ):
+        plain, cut = whole(prompt, GREEDY), panned(prompt, GREEDY)
+        assert cut.input_token_len > plain.input_token_len + 2 * 9  # two crops of nine tokens
+        square = ("What is this?", rgb(300, 300, 4))
+        assert panned(square, GREEDY).input_token_len == plain.input_token_len
+    with pytest.raises(InvalidParameterError, match="pan_and_scan"):
+        start(pan_and_scan=True)
+
+
 def test_pictures_change_the_answer(pipe: Pipeline) -> None:
     config = GenerationConfig(max_new_tokens=1, output_logits="generation")
     first, second = (

@@ -2,6 +2,8 @@
 """Gemma 3 with eyes: a square through a SigLIP tower, patches averaged to a fixed number of tokens,
 normed and projected, in front of Gemma 3, where the tokens of a picture see each other.
 
+With pan and scan, squares cut out of a long picture follow the whole.
+
 Source: Gemma 3 Technical Report (arXiv:2503.19786), section 2.1.
 """
 
@@ -25,6 +27,7 @@ from manymind.models.vision_family import (
 from manymind.models.vision_weights import VisionWeights
 from manymind.vision.llava import SquarePreprocessor
 from manymind.vision.tiles import TileLayout
+from manymind.vision.types import PreparedMedia
 
 # What published configs leave to transformers' defaults.
 _TEXT_DEFAULTS = {
@@ -65,10 +68,19 @@ def from_huggingface(checkpoint: Checkpoint) -> ModelSource:
         MediaPrompt(
             image_token=_BEGIN,
             fill_tokens=(_FILL,),
-            expand_image=lambda media: f"\n\n{_BEGIN}{_FILL * media.num_tokens}{_END}\n\n",
+            expand_image=_expand,
         ),
     )
     return ModelSource(decoder, names, source)
+
+
+def _expand(media: PreparedMedia) -> str:
+    """The whole picture, and the crops of one that was panned and scanned."""
+    whole, *crops = (f"\n\n{_BEGIN}{_FILL * item.num_tokens}{_END}\n\n" for item in media.inputs)
+    if not crops:
+        return whole
+    introduced = f"Here is the original image {whole} and here are some crops"
+    return f"{introduced} to help you see better {' '.join(crops)}"
 
 
 def _layout(config: Fields, vision: Fields) -> TileLayout:
