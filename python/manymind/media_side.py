@@ -208,7 +208,9 @@ class MediaSide:
         with _located(source):
             if isinstance(opened, LoadedVideo):
                 return self._video_charge(opened)
-            rows = self._rules.rows(opened.height, opened.width)
+            # EXIF data, read when it is decoded, may turn it, and not all rules treat sides alike.
+            height, width = opened.height, opened.width
+            rows = max(self._rules.rows(height, width), self._rules.rows(width, height))
             return Charge(_source_bytes(opened), opened.height * opened.width, rows)
 
     def _video_charge(self, video: LoadedVideo) -> Charge:

@@ -9,6 +9,7 @@ import gc
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ from manymind.errors import (
     MediaTooLargeError,
     PromptTooLongError,
 )
+from manymind.media_side import MediaSide
+from manymind.prompts import MediaSource
 
 FOLDER = GOLDEN_VLMS / "qwen2_vl"
 ENGINE = EngineConfig(
@@ -234,6 +237,17 @@ def test_the_budget_is_charged_before_anything_is_decoded(
         )
         with pytest.raises(MediaTooLargeError, match=part):
             running(("?", [data, data]), GREEDY)
+
+
+def test_a_picture_is_charged_as_its_exif_data_may_turn_it() -> None:
+    """Rules that cut wide pictures only: 8 patches upright, 2 as stored."""
+    rules = SimpleNamespace(rows=lambda height, width: 8 if width > height else 2)
+    source = MediaSource("image", encoded(rgb(40, 20), "JPEG"))
+    vision: Any = SimpleNamespace(preprocessor=rules, prompt=None)
+    side = MediaSide(vision, VisionConfig(max_pending_patches=7), MediaLimits())
+    with pytest.raises(MediaTooLargeError, match="patches=8"):
+        side.encode([], [source], None)  # type: ignore[arg-type]
+    side.close()
 
 
 def test_the_budget_is_given_back(pipe: Pipeline) -> None:
