@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <chrono>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -41,6 +42,17 @@ py::dict to_dict(const MemoryPlan& plan) {
                   "text"_a = plan.to_string());
 }
 
+// Pairs of edge and count; the last edge is infinity.
+py::list to_list(const StepSizes& sizes) {
+  py::list out;
+  for (size_t i = 0; i < sizes.counts().size(); ++i) {
+    const bool last = i == StepSizes::kEdges.size();
+    const double edge = last ? std::numeric_limits<double>::infinity() : static_cast<double>(StepSizes::kEdges[i]);
+    out.append(py::make_tuple(edge, sizes.counts()[i]));
+  }
+  return out;
+}
+
 py::dict to_dict(const EngineStats& stats) {
   py::dict out;
 #define TM_STAT(name) out[#name] = stats.name
@@ -68,6 +80,7 @@ py::dict to_dict(const EngineStats& stats) {
   TM_STAT(output_seconds);
   TM_STAT(guide_seconds);
 #undef TM_STAT
+  out["step_sizes"] = to_list(stats.step_sizes);
   return out;
 }
 

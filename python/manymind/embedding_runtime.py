@@ -74,6 +74,7 @@ class EmbeddingRuntime:
     ) -> None:
         self.tokenizer = tokenizer
         self.template = None
+        self.media = None
         self.description = describe(checkpoint)
         self.engine = EmbeddingEngine(embedder)
         lines = [
@@ -146,7 +147,7 @@ class EmbeddingEngine:
         known["computed_tokens"] = known["prompt_tokens"]
         known["waiting"] = self._waiting.qsize()
         known["device_recoveries"] = self._embedder.num_recoveries
-        return {**dict.fromkeys(_OF_SEQUENCES, 0), **known}
+        return {**dict.fromkeys(_OF_SEQUENCES, 0), "step_sizes": [], **known}
 
     def stop(self) -> None:
         """Finishes what has been submitted. Idempotent."""

@@ -132,11 +132,20 @@ class PreparedCache:
         self._lock = threading.Lock()
         self._entries: OrderedDict[tuple[bytes, bool], PreparedMedia] = OrderedDict()
         self._bytes = 0
+        self._queries = self._hits = 0
+
+    @property
+    def queries_and_hits(self) -> tuple[int, int]:
+        """Pictures looked up so far, and those of them that were found."""
+        with self._lock:
+            return self._queries, self._hits
 
     def get(self, key: tuple[bytes, bool]) -> PreparedMedia | None:
         with self._lock:
             media = self._entries.get(key)
+            self._queries += 1
             if media is not None:
+                self._hits += 1
                 self._entries.move_to_end(key)
             return media
 
@@ -161,7 +170,7 @@ class MediaSide:
         self.budget = MediaBudget(
             Charge(config.max_pending_bytes, config.max_pending_pixels, config.max_pending_patches)
         )
-        self._cache = PreparedCache(config.prepared_cache_bytes)
+        self.prepared = PreparedCache(config.prepared_cache_bytes)
         threads = config.num_threads or os.cpu_count() or 1
         self._workers = ThreadPoolExecutor(threads, "manymind-media")
 
@@ -237,10 +246,10 @@ class MediaSide:
         if image.digest is None:
             return PreparedItem(rules(*_rgb([image.decode()])))
         key = (image.digest, alone)
-        media = self._cache.get(key)
+        media = self.prepared.get(key)
         if media is None:
             media = rules(*_rgb([image.decode()]))
-            self._cache.put(key, media)
+            self.prepared.put(key, media)
         return PreparedItem(media)
 
 

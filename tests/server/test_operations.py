@@ -105,6 +105,12 @@ def test_metrics_count(server: RunningServer) -> None:
         assert 0 < grown(prefix + "e2e_request_latency_seconds_sum") < 60
         assert after[prefix + "num_requests_waiting"] == 0
         assert after[prefix + "kv_cache_usage_perc"] == 0
+    # The prompt in one step, then a token in each; the last token is in none. Buckets are sums.
+    steps = "vllm:iteration_tokens_total"
+    assert grown(steps + "_sum") == computed + 7
+    assert grown(steps + "_count") == grown("manymind_engine_steps_total") == 1 + 7
+    edges = [1, *(2**power for power in range(3, 15)), float("inf")]
+    assert grown(steps + "_bucket") == sum((computed <= edge) + 7 for edge in edges)
     assert grown("manymind_requests_bounded_by_total") == 1
 
 
@@ -138,6 +144,7 @@ VLLM_CORE = (
     "request_prefill_kv_computed_tokens_bucket",
     "request_params_n_bucket",
     "request_params_max_tokens_bucket",
+    "iteration_tokens_total_bucket",
 )
 
 

@@ -236,6 +236,19 @@ def faults(pictures_url: str) -> dict[str, tuple[str, str]]:
     }
 
 
+def test_metrics_count_pictures_prepared_before(
+    client: openai.OpenAI, server: RunningServer
+) -> None:
+    fresh = data_url(encoded(rgb(33, 44, 7), "PNG"))
+    before = server.metrics()
+    for _ in range(3):
+        chat(client, [picture(fresh), text(QUESTION)])
+    after = server.metrics()
+    for prefix in ("manymind_mm_cache_", "vllm:mm_cache_"):
+        names = (f"{prefix}queries_total", f"{prefix}hits_total")
+        assert [after[name] - before[name] for name in names] == [3, 2]
+
+
 def test_a_faulty_picture_is_named(client: openai.OpenAI, pictures_url: str) -> None:
     for name, (url, words) in faults(pictures_url).items():
         with pytest.raises(openai.BadRequestError) as caught:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
@@ -90,10 +90,13 @@ _VLLM_ENGINE_COUNTERS = {
 class Histogram:
     """Counts per bucket. Not thread-safe: belongs to the event loop."""
 
-    def __init__(self, edges: tuple[float, ...]) -> None:
+    def __init__(
+        self, edges: Sequence[float], counts: Sequence[int] = (), total: float = 0.0
+    ) -> None:
+        """counts, total: what has been observed; of each bucket, and its sum."""
         self._edges = edges
-        self._counts = [0] * (len(edges) + 1)
-        self._sum = 0.0
+        self._counts = list(counts) or [0] * (len(edges) + 1)
+        self._sum = total
 
     def observe(self, value: float, count: int = 1) -> None:
         """Adds ``count`` observations of ``value``."""
@@ -185,6 +188,8 @@ class Metrics:
         yield from self._gauges(stats, "vllm:", ["model_name", "engine"], [model, "0"])
         yield self._cache_config(stats, model)
         yield from self._engine_counters(stats, model)
+        yield from self._media_counters(model)
+        yield from self._step_sizes(stats, model)
         yield from self._request_counters(model)
         for name, histogram in self._histograms.items():
             text = {**_HISTOGRAMS, **_OWN_HISTOGRAMS}[name][0]
@@ -228,27 +233,37 @@ class Metrics:
                 yield _single(GaugeMetricFamily, known_as, text, labels, values, value)
 
     def _engine_counters(self, stats: dict[str, Any], model: str) -> Iterator[Metric]:
-        def both(name: str, text: str, value: float, vllm_name: str | None) -> Iterator[Metric]:
-            yield _single(
-                CounterMetricFamily, f"manymind_{name}", text, ["model_name"], [model], value
-            )
-            if vllm_name is not None:
-                labels = ["model_name", "engine"]
-                yield _single(
-                    CounterMetricFamily, f"vllm:{vllm_name}", text, labels, [model, "0"], value
-                )
-
         for key, (name, text) in _ENGINE_COUNTERS.items():
-            vllm_name = name if name in _VLLM_ENGINE_COUNTERS else None
-            yield from both(name, text, stats[key], vllm_name)
+            if name in _VLLM_ENGINE_COUNTERS:
+                yield from _both_counters(name, text, model, stats[key])
+            else:
+                yield _own_counter(name, text, model, stats[key])
         text = "Prompt tokens looked up in the prefix cache."
-        yield from both(
-            "prefix_cache_queries", text, stats["prompt_tokens"], "prefix_cache_queries"
-        )
-        name, text = "prefix_cache_hits", "Of these, tokens found."
-        yield from both(name, text, stats["cached_tokens"], name)
-        name, text = "admission_rejections", "Requests refused for want of room."
-        yield from both(name, text, self._refused, name)
+        yield from _both_counters("prefix_cache_queries", text, model, stats["prompt_tokens"])
+        text = "Of these, tokens found."
+        yield from _both_counters("prefix_cache_hits", text, model, stats["cached_tokens"])
+        text = "Requests refused for want of room."
+        yield from _both_counters("admission_rejections", text, model, self._refused)
+
+    def _media_counters(self, model: str) -> Iterator[Metric]:
+        """Of models that read pictures."""
+        media = self._service.runtime.media
+        if media is None:
+            return
+        queries, hits = media.prepared.queries_and_hits
+        text = "Pictures looked up among those preprocessed."
+        yield from _both_counters("mm_cache_queries", text, model, queries)
+        yield from _both_counters("mm_cache_hits", "Of these, pictures found.", model, hits)
+
+    def _step_sizes(self, stats: dict[str, Any], model: str) -> Iterator[Metric]:
+        """Of models with steps; encoders of texts have none."""
+        if stats["step_sizes"]:
+            edges, counts = zip(*stats["step_sizes"], strict=True)
+            values = Histogram(edges[:-1], counts, stats["computed_tokens"])
+            text = "Tokens computed in a step."
+            yield _histogram("manymind_iteration_tokens", text, {"model_name": model}, values)
+            labels = {"model_name": model, "engine": "0"}
+            yield _histogram("vllm:iteration_tokens_total", text, labels, values)
 
     def _request_counters(self, model: str) -> Iterator[Metric]:
         http = CounterMetricFamily(
@@ -278,6 +293,16 @@ class Metrics:
 def _vllm_names(name: str) -> list[str]:
     former = _FORMER_NAMES.get(name)
     return [f"vllm:{name}", *([f"vllm:{former}"] if former else [])]
+
+
+def _own_counter(name: str, text: str, model: str, value: float) -> Metric:
+    return _single(CounterMetricFamily, f"manymind_{name}", text, ["model_name"], [model], value)
+
+
+def _both_counters(name: str, text: str, model: str, value: float) -> Iterator[Metric]:
+    yield _own_counter(name, text, model, value)
+    labels, values = ["model_name", "engine"], [model, "0"]
+    yield _single(CounterMetricFamily, f"vllm:{name}", text, labels, values, value)
 
 
 def _single(

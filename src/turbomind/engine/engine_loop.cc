@@ -193,6 +193,7 @@ void EngineLoop::issue(Flight& flight) {
   }
   inbox_.release_places(places);
   counters_.steps += 1;
+  counters_.step_sizes.count(flight.plan.num_tokens);
   counters_.computed_tokens += flight.plan.num_tokens;
 
   const StepBatch* batch;

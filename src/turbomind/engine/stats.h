@@ -1,12 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace turbomind {
+
+// Steps by the tokens that they computed: how many took at most so many, and more than the edge before.
+class StepSizes {
+ public:
+  static constexpr std::array<int64_t, 13> kEdges = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+
+  void count(int64_t tokens) {
+    const auto edge = std::lower_bound(kEdges.begin(), kEdges.end(), tokens);
+    ++counts_[static_cast<size_t>(edge - kEdges.begin())];
+  }
+  // The last is of what is above all edges.
+  const std::array<int64_t, kEdges.size() + 1>& counts() const { return counts_; }
+
+ private:
+  std::array<int64_t, kEdges.size() + 1> counts_ = {};
+};
 
 // A consistent picture of the engine between two steps. Counters run since start().
 struct EngineStats {
@@ -26,6 +44,7 @@ struct EngineStats {
   int64_t media_encoded = 0;        // pictures, tiles and slices that the encoder ran for
   int64_t media_tokens_cached = 0;  // embeddings of pictures on the device
   int64_t steps = 0;
+  StepSizes step_sizes;
   int64_t failed_steps = 0;
   int64_t graph_replays = 0;      // of steps
   int64_t device_recoveries = 0;  // lost devices opened again
