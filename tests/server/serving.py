@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,6 +35,7 @@ class RunningServer:
 
     url: str
     service: Service
+    drain: Callable[[], None]  # as the first SIGTERM does
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
         return httpx.post(self.url + path, json=body, timeout=60, **options)
@@ -73,7 +76,8 @@ def running_server(
     thread.start()
     try:
         wait_until(lambda: server.started or not thread.is_alive())
-        yield RunningServer(server.url, service)
+        drain = partial(server.handle_exit, signal.SIGTERM, None)
+        yield RunningServer(server.url, service, drain)
     finally:
         server.should_exit = True
         thread.join(timeout=20)
