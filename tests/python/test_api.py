@@ -171,7 +171,8 @@ def test_cancelling_a_task_cancels_its_requests(smollm2: Pipeline) -> None:
 
     async def run() -> None:
         task = asyncio.create_task(smollm2.async_infer([QUESTION] * 3, LONG))
-        await asyncio.sleep(0.2)
+        while smollm2.stats()["running"] < 3:
+            await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

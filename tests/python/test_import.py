@@ -29,7 +29,8 @@ def test_import_pulls_in_nothing_heavy() -> None:
 
 
 def test_import_takes_less_than_200_ms() -> None:
-    code = "import time; a = time.perf_counter(); import manymind; print(time.perf_counter() - a)"
+    """Of the processor: reading from disk and what else the machine does are not ours."""
+    code = "import time; a = time.process_time(); import manymind; print(time.process_time() - a)"
     assert min(float(run_python(code)) for _ in range(3)) < 0.2
 
 

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from support import FieldCoverage
+from support import FieldCoverage, wait_until
 
 from manymind import EngineConfig, GenerationConfig, Pipeline, Response, pipeline
 from manymind.errors import InvalidParameterError, RequestTimeoutError
@@ -253,15 +253,16 @@ def test_priority_decides_who_waits(smollm2_path: str) -> None:
     with pipeline(smollm2_path, EngineConfig(session_len=512, max_batch_size=1)) as pipe:
         finished: list[str] = []
 
-        def run(name: str, priority: int) -> None:
-            ask(pipe, STORY, priority=priority, max_new_tokens=60, ignore_eos=True)
+        def run(name: str, priority: int, tokens: int) -> None:
+            ask(pipe, STORY, priority=priority, max_new_tokens=tokens, ignore_eos=True)
             finished.append(name)
 
-        names = {"running": 0, "low": 1, "high": 2}
-        threads = [threading.Thread(target=run, args=item) for item in names.items()]
-        for thread in threads:
+        requests = [("running", 0, 200), ("low", 1, 20), ("high", 2, 20)]
+        threads = [threading.Thread(target=run, args=request) for request in requests]
+        for number, thread in enumerate(threads):
             thread.start()
-            time.sleep(0.05)
+            arrived = {"running": 1, "waiting": number}
+            wait_until(lambda arrived=arrived: arrived.items() <= pipe.stats().items())  # type: ignore[misc]
         for thread in threads:
             thread.join()
         assert finished.index("high") < finished.index("low")

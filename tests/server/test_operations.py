@@ -246,18 +246,19 @@ def test_priority_overtakes(smollm2_path: Path) -> None:
         finished: list[int] = []
 
         def ask(priority: int) -> None:
-            body = {**LONG, "max_tokens": 60, "priority": priority}
+            body = {**LONG, "max_tokens": 20, "priority": priority}
             assert server.post("/v1/chat/completions", body).status_code == 200
             finished.append(priority)
 
-        threads = [threading.Thread(target=ask, args=(priority,)) for priority in (0, 0, 5)]
-        for thread in threads:
-            thread.start()
-            wait_until(lambda: server.service.active > 0)
-            time.sleep(0.05)
+        threads = [threading.Thread(target=ask, args=(priority,)) for priority in (0, 5)]
+        stats = server.service.runtime.engine.stats
+        with reading(server, {**LONG, "max_tokens": 400}):  # has the only place
+            for number, thread in enumerate(threads, 1):
+                thread.start()
+                wait_until(lambda number=number: stats()["waiting"] == number)  # type: ignore[misc]
         for thread in threads:
             thread.join()
-        assert finished.index(5) < len(finished) - 1
+        assert finished == [5, 0]
 
 
 @contextmanager

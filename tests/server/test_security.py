@@ -245,6 +245,7 @@ def test_token_quota(locked: RunningServer) -> None:
         assert refused.json()["error"]["code"] == "tokens_quota_exceeded"
         # A request that began within the quota is finished.
         assert sum(1 for _ in lines) > 80
+    wait_until(lambda: locked.service.active == 0)  # counted when its last byte has gone
     counted = locked.metrics(headers={"x-api-key": SECRET})
     assert counted["manymind_key_tokens_total"] >= 77
 

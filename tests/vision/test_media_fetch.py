@@ -61,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
         """A byte now and then: no single wait is long."""
         self.send_response(200)
         self.end_headers()
-        for _ in range(200):
+        for _ in range(1000):
             try:
                 self.wfile.write(b"x")
             except OSError:
@@ -208,7 +208,7 @@ def test_sizes_and_times_are_bounded(server: ThreadingHTTPServer) -> None:
     start = time.monotonic()
     with pytest.raises(MediaFetchError, match="time"):
         local(timeout=0.2).fetch(url(server, "/slow"))
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 8
 
 
 @pytest.mark.parametrize("path", ["/missing", "/short"])
