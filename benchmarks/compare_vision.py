@@ -31,10 +31,9 @@ from harness.interference import Interference, wait_until_quiet
 
 _FOLDER = Path(__file__).resolve().parent / "vision"
 WORKLOADS = ("repeated", "1", "8", "32", "preprocess")
-# Transformers computes in the checkpoint's bf16, which it is faster in than in float32.
 ENGINES = {
     "manymind": ["manymind_worker.py"],
-    "transformers": ["transformers_worker.py", "bfloat16"],
+    "transformers": ["transformers_worker.py"],
     "llama.cpp": ["llama_cpp_worker.py"],
 }
 
@@ -44,6 +43,8 @@ def run(engine: str, arguments: argparse.Namespace, workload: str) -> dict[str, 
     script, *options = ENGINES[engine]
     if engine == "llama.cpp":
         options = [arguments.llama_server, arguments.llama_text, arguments.llama_mmproj]
+    elif engine == "transformers":
+        options = [arguments.transformers_dtype]
     command = [sys.executable, script, arguments.model, workload, str(arguments.threads), *options]
     finished = subprocess.run(command, cwd=_FOLDER, capture_output=True, text=True, check=False)
     if finished.returncode:
@@ -99,6 +100,12 @@ def main() -> None:
     for name in ("server", "text", "mmproj"):
         parser.add_argument(f"--llama-{name}", metavar="FILE", type=os.path.abspath)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--transformers-dtype",
+        choices=("bfloat16", "float32"),
+        default="bfloat16",
+        help="float32 is several times as fast without instructions for bf16 (AMX, AVX512-BF16)",
+    )
     parser.add_argument("--engines", nargs="+", choices=list(ENGINES), default=list(ENGINES))
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--repeats", type=int, default=3)

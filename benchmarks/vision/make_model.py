@@ -15,10 +15,13 @@ import shutil
 import sys
 from pathlib import Path
 
-import torch
-import transformers
+_TESTS = Path(__file__).resolve().parents[2] / "tests"
+sys.path.insert(0, str(_TESTS / "parity"))
+import torch  # noqa: E402
+import torchvision_operators  # noqa: E402, F401  transformers can be imported beside any torchvision
+import transformers  # noqa: E402
 
-_TINY = Path(__file__).resolve().parents[2] / "tests" / "golden" / "vision" / "tiny" / "smolvlm"
+_TINY = _TESTS / "golden" / "vision" / "tiny" / "smolvlm"
 _TEXT = {
     "model_type": "llama",
     "vocab_size": 49280,

@@ -15,7 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "parity"))
 import torch
+import torchvision_operators  # noqa: F401  transformers can be imported beside any torchvision
 import transformers
 from cases import ANSWER_TOKENS, jpeg, picture, rates, turns
 from PIL import Image
