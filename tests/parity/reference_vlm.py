@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from types import MethodType, SimpleNamespace
 from typing import Any
@@ -51,6 +52,7 @@ class VlmReference:
         settings = json.loads((folder / "preprocessor_config.json").read_text())
         videos = folder / "video_preprocessor_config.json"
         self.side = _SIDES[self.model.config.model_type](self.model.config, settings)
+        self.side.scales_as_torch = self.model.config.model_type == "smolvlm"
         self.side.video_settings = json.loads(videos.read_text()) if videos.exists() else settings
 
     @torch.inference_mode()
@@ -79,7 +81,7 @@ class VlmReference:
             tokenize=False,
             add_generation_prompt=True,
         )
-        with resizing_as_pillow():
+        with nullcontext() if self.side.scales_as_torch else resizing_as_pillow():
             inputs, images, videos = self.side.process(conversation)
         waiting = {self.side.image_token: iter(images), self.side.video_token: iter(videos)}
         tokens = [re.escape(token) for token in (self.side.video_token, self.side.image_token)]

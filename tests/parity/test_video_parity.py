@@ -19,6 +19,7 @@ from manymind.vision.rgb import to_rgb
 # One of 255 before normalisation, of the least std: pillow and torchvision, which video processors
 # resize with, round on their own at every step.
 ROUNDING = 1.001 / 255 / 0.26
+EXACT = 1e-6  # SmolVLM's frames are scaled twice, with torchvision's arithmetic (frame_resize.py)
 
 
 def check(name: str, clip: tuple[int, int, int, float]) -> None:
@@ -30,7 +31,8 @@ def check(name: str, clip: tuple[int, int, int, float]) -> None:
     media = rules.video([to_rgb(frame) for frame in frames], fps)
     pixels = np.concatenate([item.pixels for item in media.inputs])
     assert pixels.shape == expected.shape
-    np.testing.assert_allclose(pixels, expected, rtol=0, atol=2.1 * ROUNDING)
+    exact = name.startswith("smolvlm")
+    np.testing.assert_allclose(pixels, expected, rtol=0, atol=EXACT if exact else 2.1 * ROUNDING)
     assert np.mean(np.abs(pixels - expected) > ROUNDING) < 2e-3
     assert rules.video_rows(*clip) == len(pixels)
     check_times(found, media.grid, media.seconds, media.seconds_per_slice)

@@ -14,6 +14,7 @@ import numpy as np
 
 from manymind.checkpoint.fields import Fields
 from manymind.vision import settings
+from manymind.vision.frame_resize import resize_frame
 from manymind.vision.rgb import RgbImage, resize, tiles
 from manymind.vision.tiles import TileLayout, tile_input, tile_video
 from manymind.vision.types import PreparedMedia
@@ -113,13 +114,14 @@ class SmolVlmPreprocessor(Idefics3Preprocessor):
         """Grid: (frames, 1)."""
         check_frames(len(frames), fps)
         shown = ShownFrames(self._indices(len(frames), fps), fps, len(frames))
-        resample = self._video_resample
-        images = shown.of(frames)
-        sizes = [
-            longest_edge_size(image.shape[0], image.shape[1], self._frame_edge) for image in images
-        ]
-        scaled = [resize(image, *size, resample) for image, size in zip(images, sizes, strict=True)]
-        return tile_video(scaled, shown, self._layout, resample, self._video_normalize)
+        squares = [self._square(frame) for frame in shown.of(frames)]
+        return tile_video(squares, shown, self._layout, self._video_resample, self._video_normalize)
+
+    def _square(self, frame: RgbImage) -> RgbImage:
+        """Scaled twice, which would double what another kernel rounds otherwise."""
+        size = longest_edge_size(frame.shape[0], frame.shape[1], self._frame_edge)
+        scaled = resize_frame(frame, *size, self._video_resample)
+        return resize_frame(scaled, self._tile, self._tile, self._video_resample)
 
     def _indices(self, total: int, fps: float) -> list[int]:
         """Evenly from the first to the last frame, or from a second behind the first to a second

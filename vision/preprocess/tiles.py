@@ -82,7 +82,8 @@ def tile_video(
     resample: int,
     normalize: Normalizer,
 ) -> PreparedMedia:
-    """Each of ``frames``, those that are shown, squeezed into a tile; grid: (frames, 1)."""
+    """Each of ``frames``, those that are shown, squeezed into a tile unless it is one; grid:
+    (frames, 1)."""
     squares = [resize(frame, layout.size, layout.size, resample) for frame in frames]
     inputs = tuple(tile_input(square, layout, normalize) for square in squares)
     grid = (len(squares), 1)
