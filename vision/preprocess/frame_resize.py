@@ -62,7 +62,8 @@ def _pass(image: RgbImage, size: int, resample: int) -> RgbImage:
     total = np.full((size, *image.shape[1:]), 1 << (bits - 1), np.int32)
     for tap in range(places.shape[1]):
         total += image[places[:, tap]] * weights[:, tap, None, None]
-    return np.clip(total >> bits, 0, 255).astype(np.uint8)
+    scaled: RgbImage = np.clip(total >> bits, 0, 255).astype(np.uint8)
+    return scaled
 
 
 @lru_cache(maxsize=64)
