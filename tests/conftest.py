@@ -13,6 +13,19 @@ from manymind import EngineConfig, Pipeline, pipeline
 from manymind.fetch import resolve_model
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", help="where the tests that use exact_engine.EXACT run")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    backend = config.getoption("--backend")
+    if backend is not None:
+        from exact_engine import EXACT
+
+        # A pool of so many blocks: all of a device's memory would be more than these tests look at.
+        EXACT.update(backend=backend, num_kv_blocks=64)
+
+
 def pytest_sessionstart() -> None:
     """In the background of a shell, interrupts are ignored, and children inherit that: the tests of
     Ctrl-C would wait for nothing.

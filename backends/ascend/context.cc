@@ -92,6 +92,7 @@ void Context::props(tm_device_props* out) const {
   props.always_deterministic = 0;
   props.can_capture = has_graphs(acl) ? 1 : 0;
   props.asynchronous = 1;
+  props.attention_spans = 1;
   int64_t cores = 0;
   const bool known = acl.aclrtGetDeviceInfo &&
                      acl.aclrtGetDeviceInfo(static_cast<uint32_t>(device_), kAclAttributeCubeCores, &cores) == 0;

@@ -28,16 +28,17 @@ Plan::Plan(Context& context, const tm_plan_limits& limits) : context_(context), 
   const int64_t blocks = std::max<int64_t>(limits.max_blocks_per_seq, 1);
   const size_t ints = aligned(static_cast<size_t>(rows) * sizeof(int32_t));
   const size_t bounds = aligned(static_cast<size_t>(sequences) * sizeof(int32_t));
-  row_bytes_ = 3 * ints + 2 * bounds + aligned(static_cast<size_t>(rows));
+  row_bytes_ = 4 * ints + 2 * bounds + aligned(static_cast<size_t>(rows));
   const size_t table_bytes = static_cast<size_t>(sequences * blocks) * sizeof(int32_t);
   device_data_ = Memory(TM_MEMORY_DEVICE, row_bytes_ + table_bytes);
   auto* at = static_cast<std::byte*>(device_data_.data());
   slots_ = make_view(at, kAclInt32, {rows});
   positions_ = make_view(at + ints, kAclInt32, {rows});
   sequences_ = make_view(at + 2 * ints, kAclInt32, {rows});
-  firsts_ = make_view(at + 3 * ints, kAclInt32, {sequences});
-  lasts_ = make_view(at + 3 * ints + bounds, kAclInt32, {sequences});
-  padding_ = make_view(at + 3 * ints + 2 * bounds, kAclBool, {rows});
+  row_ends_ = make_view(at + 3 * ints, kAclInt32, {rows});
+  firsts_ = make_view(at + 4 * ints, kAclInt32, {sequences});
+  lasts_ = make_view(at + 4 * ints + bounds, kAclInt32, {sequences});
+  padding_ = make_view(at + 4 * ints + 2 * bounds, kAclBool, {rows});
   table_ = make_view(at + row_bytes_, kAclInt32, {sequences, blocks});
   for (size_t i = 0; i < kNumStaging; ++i) {
     staging_.push_back({Memory(TM_MEMORY_PINNED_HOST, row_bytes_ + table_bytes), EventHandle()});
@@ -71,6 +72,7 @@ void Plan::keep_host_values(const tm_step_meta& meta) {
   padded_seqs_ = std::max(meta.num_seqs, meta.padded_seqs);
   max_q_len_ = meta.max_q_len;
   has_blocks_ = meta.block_table != nullptr && meta.context_lens != nullptr;
+  has_spans_ = abi::count_spans(meta) > 0;
   q_ends_.assign(meta.cu_seqlens_q + 1, meta.cu_seqlens_q + meta.num_seqs + 1);
   contexts_.clear();
   if (has_blocks_) contexts_.assign(meta.context_lens, meta.context_lens + meta.num_seqs);
@@ -80,6 +82,7 @@ void Plan::fill_rows(std::byte* image, const tm_step_meta& meta) const {
   const auto rows = static_cast<size_t>(slots_.dim(0));
   auto* slots = staged<int32_t>(image, slots_);
   auto* positions = staged<int32_t>(image, positions_);
+  auto* row_ends = staged<int32_t>(image, row_ends_);
   auto* sequences = staged<int32_t>(image, sequences_);
   auto* padding = staged<uint8_t>(image, padding_);
   for (int64_t seq = 0; seq < num_seqs_; ++seq) {
@@ -95,11 +98,13 @@ void Plan::fill_rows(std::byte* image, const tm_step_meta& meta) const {
                    static_cast<int32_t>(kSparePlaces);
     }
   }
+  if (has_blocks_) abi::fill_row_ends(meta, row_ends);
   std::fill(padding, padding + num_tokens_, uint8_t{0});
   for (auto row = static_cast<size_t>(num_tokens_); row < rows; ++row) {
     // Beyond the spare places lies no step that is captured; update() sees to it.
     slots[row] = static_cast<int32_t>(std::min<size_t>(row - static_cast<size_t>(num_tokens_), kSparePlaces - 1));
     positions[row] = -1;
+    row_ends[row] = 0;
     sequences[row] = 0;
     padding[row] = 1;
   }

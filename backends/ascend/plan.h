@@ -38,10 +38,12 @@ class Plan {
   // One row of every sequence meets a context longer than the window.
   bool exceeds(int64_t window) const { return window > 0 && longest_context() > window; }
   bool has_single_rows() const;
+  bool has_spans() const { return has_spans_; }  // positions that see each other
 
   // Device views, of the whole capacity.
   View slots() const { return slots_; }             // i32 [max_tokens]: place in a pool, spare ones for padding rows
   View positions() const { return positions_; }     // i32 [max_tokens]; -1: padding
+  View row_ends() const { return row_ends_; }       // i32 [max_tokens]: first position that a row does not see
   View sequences() const { return sequences_; }     // i32 [max_tokens]; 0 for padding
   View padding() const { return padding_; }         // bool [max_tokens]: 1 for padding rows
   View first_positions() const { return firsts_; }  // i32 [max_seqs + 1]: of each sequence's first row; -1: padding
@@ -73,6 +75,7 @@ class Plan {
   size_t row_bytes_ = 0;  // of everything before the block table
   View slots_;
   View positions_;
+  View row_ends_;
   View sequences_;
   View firsts_;
   View lasts_;
@@ -89,6 +92,7 @@ class Plan {
   int64_t padded_seqs_ = 0;
   int64_t max_q_len_ = 0;
   bool has_blocks_ = false;
+  bool has_spans_ = false;
 };
 
 }  // namespace turbomind::ascend

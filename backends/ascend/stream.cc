@@ -7,6 +7,7 @@
 
 #include "check.h"
 #include "library.h"
+#include "plan.h"
 
 namespace turbomind::ascend {
 namespace {
@@ -125,7 +126,11 @@ Graph::~Graph() {
   acl().aclmdlRIDestroy(graph_);
 }
 
-void Graph::launch(Stream& stream, tm_plan* const*, int32_t) {
+void Graph::launch(Stream& stream, tm_plan* const* plans, int32_t num_plans) {
+  for (int32_t i = 0; updates_ && i < num_plans; ++i) {
+    if (!abi::as<Plan>(plans[i])->has_spans()) continue;
+    throw abi::Error(TM_UNSUPPORTED, "graph: expected plans without spans, which its fused attention does not take");
+  }
   if (updates_) {
     const aclrtStream updates = updates_->handle();
     if (launched_) replayed_.wait(updates);  // a replay in flight keeps its lengths

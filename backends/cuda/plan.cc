@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
-#include <numeric>
 #include <string>
 
 #include "cuda_check.h"
@@ -17,10 +16,6 @@ constexpr size_t kNumStaging = 4;
 constexpr size_t kAlignment = 256;  // bytes, of every array in device memory
 constexpr int32_t kDefaultKvHeads = 8;
 
-void require(bool condition, const std::string& message) {
-  if (!condition) abi::reject_plan(message);
-}
-
 ScheduleLimits schedule_limits(const Context& context, const tm_plan_limits& limits) {
   abi::check_plan_limits(limits);
   int32_t kv_heads = 0;
@@ -30,14 +25,6 @@ ScheduleLimits schedule_limits(const Context& context, const tm_plan_limits& lim
   }
   if (kv_heads <= 0) kv_heads = kDefaultKvHeads;
   return {limits.max_tokens, limits.max_seqs, kv_heads, context.num_sms(), context.deterministic()};
-}
-
-// A host of an older minor version knows none.
-int64_t spans_of(const tm_step_meta& meta) {
-  if (meta.struct_size < offsetof(tm_step_meta, num_spans) + sizeof meta.num_spans) return 0;
-  require(meta.num_spans == 0 || (meta.spans && meta.context_lens && meta.block_table),
-          "spans need context_lens and block_table");
-  return meta.num_spans;
 }
 
 // Cuts one allocation into arrays; with no data it counts.
@@ -151,11 +138,11 @@ void Plan::update(Stream& stream, const tm_step_meta& meta) {
   int32_t* row_seq = packer.add(view_.row_seq, 1, padded_tokens_, padded_tokens_);
   int32_t* row_slot = packer.add(view_.row_slot, 1, padded_tokens_, padded_tokens_);
   fill_rows(meta, row_seq, row_slot);
-  const int64_t num_spans = spans_of(meta);
+  const int64_t num_spans = abi::count_spans(meta);
   knows_spans_ |= num_spans > 0;
   view_.row_end = num_spans > 0 ? row_ends_ : nullptr;
   if (knows_spans_ && has_blocks_) {
-    fill_row_ends(meta, num_spans, packer.add(row_ends_, 1, num_tokens_, num_tokens_));
+    abi::fill_row_ends(meta, packer.add(row_ends_, 1, num_tokens_, num_tokens_));
   }
   if (has_blocks_) {
     packer.copy(view_.context_lens, meta.context_lens, num_seqs_);
@@ -195,32 +182,6 @@ void Plan::fill_rows(const tm_step_meta& meta, int32_t* row_seq, int32_t* row_sl
   if (!has_blocks_) std::fill(row_slot, row_slot + num_tokens_, -1);
   std::fill(row_seq + num_tokens_, row_seq + padded_tokens_, -1);
   std::fill(row_slot + num_tokens_, row_slot + padded_tokens_, -1);
-}
-
-void Plan::fill_row_ends(const tm_step_meta& meta, int64_t num_spans, int32_t* row_end) const {
-  const auto first_position = [&](int32_t seq) {
-    return meta.context_lens[seq] - (meta.cu_seqlens_q[seq + 1] - meta.cu_seqlens_q[seq]);
-  };
-  for (int32_t seq = 0; seq < num_seqs_; ++seq) {
-    std::iota(row_end + meta.cu_seqlens_q[seq], row_end + meta.cu_seqlens_q[seq + 1], first_position(seq) + 1);
-  }
-  int32_t last_seq = 0;
-  int32_t last_end = 0;
-  for (const int32_t* span = meta.spans; span != meta.spans + 3 * num_spans; span += 3) {
-    const int32_t seq = span[0];
-    const int32_t begin = span[1];
-    const int32_t end = span[2];
-    require(seq >= last_seq && seq < num_seqs_ && begin >= (seq == last_seq ? last_end : 0) && begin < end &&
-                end <= meta.context_lens[seq],
-            "spans[" + std::to_string((span - meta.spans) / 3) +
-                "] must follow the one before and lie inside its sequence's context");
-    last_seq = seq;
-    last_end = end;
-    const int32_t first = first_position(seq);
-    for (int32_t position = std::max(begin, first); position < end; ++position) {
-      row_end[meta.cu_seqlens_q[seq] + position - first] = end;
-    }
-  }
 }
 
 AttentionItems Plan::short_items(const Stream& stream) const {

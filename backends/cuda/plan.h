@@ -53,7 +53,6 @@ class Plan {
 
   void allocate();
   void fill_rows(const tm_step_meta& meta, int32_t* row_seq, int32_t* row_slot) const;
-  void fill_row_ends(const tm_step_meta& meta, int64_t num_spans, int32_t* row_end) const;
   Staging& next_staging();
 
   tm_plan_limits limits_;

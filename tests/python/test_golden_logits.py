@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exact_engine import EXACT
 from golden_data import GOLDEN, TINY_CHECKPOINTS, logits_file
 
 from manymind import EngineConfig, _turbomind
@@ -19,7 +20,6 @@ from manymind.checkpoint import open_checkpoint
 from manymind.native import start_engine
 
 CHECKPOINTS = pytest.mark.parametrize("path", TINY_CHECKPOINTS, ids=lambda path: path.name)
-EXACT = {"compute_dtype": "float32", "kv_cache_dtype": "float32", "max_batch_size": 4}
 # Both sides add float32 in their own order: that rounding is all that may differ.
 TOLERANCE = 3e-4
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from exact_engine import EXACT
 from vlm_cases import Conversation
 
 from manymind import EngineConfig, _turbomind
@@ -19,8 +20,6 @@ from manymind.models import load_model
 from manymind.native import start_engine
 from manymind.tokenizer import load_tokenizer
 from manymind.vision.rgb import to_rgb
-
-EXACT = {"compute_dtype": "float32", "kv_cache_dtype": "float32", "max_batch_size": 4}
 
 
 class VlmEngine:

@@ -92,8 +92,8 @@ bool is_fused(const Launch& launch, const tm_attention_args& args, const KvLayou
   const AclType type = acl_type(args.q.dtype);
   const bool padded = layout.width_k == layout.width_v &&
                       padded_head_dim(profile, static_cast<int32_t>(layout.width_k)) == layout.width_k;
-  if (!takes_dtype(profile, type) || type != layout.type || !padded || args.softcap > 0 || given(args.sinks) ||
-      layout.heads * layout.width_k > kMaxCacheRow) {
+  if (!takes_dtype(profile, type) || type != layout.type || !padded || plan.has_spans() || args.softcap > 0 ||
+      given(args.sinks) || layout.heads * layout.width_k > kMaxCacheRow) {
     return false;
   }
   // The operator's document says that sequences of one row ignore the sparse mode, which is what holds the window.

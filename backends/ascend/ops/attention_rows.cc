@@ -68,14 +68,27 @@ void attend_piece(Launch& launch, const AttentionProblem& problem, const View& q
   launch.copy(out.split(1, group).permuted({1, 2, 0, 3}), result.reshaped({kv_heads, group, rows, values.dim(2)}));
 }
 
-// bool [rows, positions]: places after a row's own, and before its window.
-View hidden_places(Launch& launch, const View& places, const View& row_positions, int64_t window) {
+// Some rows of a sequence.
+struct SequenceRows {
+  View q;
+  View positions;
+  View ends;  // the first position that each does not see
+  View out;
+
+  SequenceRows slice(int64_t begin, int64_t count) const {
+    return {q.slice(0, begin, count), positions.slice(0, begin, count), ends.slice(0, begin, count),
+            out.slice(0, begin, count)};
+  }
+};
+
+// bool [rows, positions]: places from a row's end on, and before its window.
+View hidden_places(Launch& launch, const View& places, const SequenceRows& of, int64_t window) {
   const Operators& op = library().op;
-  const int64_t rows = row_positions.dim(0);
+  const int64_t rows = of.positions.dim(0);
   const int64_t positions = places.dim(0);
-  const View row = row_positions.unsqueezed(1);
+  const View row = of.positions.unsqueezed(1);
   const View hidden = launch.take(kAclBool, {rows, positions});
-  launch(op.GtTensor, places.unsqueezed(0), row, hidden);
+  launch(op.GeTensor, places.unsqueezed(0), of.ends.unsqueezed(1), hidden);
   if (window == 0) return hidden;
   const View last_hidden = launch.take(kAclInt32, {rows, 1});
   const View before = launch.take(kAclBool, {rows, positions});
@@ -133,13 +146,12 @@ struct PagedCall {
   KvLayout layout;
   View keys;
   View values;
-  View q;
-  View out;
+  SequenceRows rows;  // of all sequences
 };
 
 // Rows of the plan's sequence `slot`, over its first `blocks` blocks.
 void attend_sequence(Launch& launch, const PagedCall& call, const Plan& plan, int64_t slot, int64_t blocks,
-                     const View& q, const View& positions, const View& out) {
+                     const SequenceRows& rows) {
   const View row = plan.block_table().slice(0, slot, 1).slice(1, 0, blocks);
   const View table = make_view(row.data, row.type, {blocks});
   const View keys = gather_blocks(launch, call.keys, table);
@@ -147,9 +159,9 @@ void attend_sequence(Launch& launch, const PagedCall& call, const Plan& plan, in
   const View places = count_up(launch, keys.dim(0));
   const View unseen = unseen_places(launch, places, plan.first_positions().slice(0, slot, 1),
                                     plan.last_positions().slice(0, slot, 1), call.problem.window);
-  const View hidden = hidden_places(launch, places, positions, call.problem.window);
+  const View hidden = hidden_places(launch, places, rows, call.problem.window);
   const Attended attended{keys.slice(2, 0, call.layout.dim_k), values.slice(2, 0, call.layout.dim_v), unseen};
-  attend(launch, call.problem, q, attended, hidden, out);
+  attend(launch, call.problem, rows.q, attended, hidden, rows.out);
 }
 
 void attend_eager(Launch& launch, const PagedCall& call, const Plan& plan) {
@@ -160,8 +172,7 @@ void attend_eager(Launch& launch, const PagedCall& call, const Plan& plan) {
     const int64_t blocks = (plan.contexts()[static_cast<size_t>(s)] + kBlockSize - 1) / kBlockSize;
     if (rows > 0) {
       const Launch::Scope scope(launch);
-      attend_sequence(launch, call, plan, s, blocks, call.q.slice(0, begin, rows),
-                      plan.positions().slice(0, begin, rows), call.out.slice(0, begin, rows));
+      attend_sequence(launch, call, plan, s, blocks, call.rows.slice(begin, rows));
     }
     begin = end;
   }
@@ -171,23 +182,23 @@ void attend_eager(Launch& launch, const PagedCall& call, const Plan& plan) {
 // its own. Only decode steps, where row and sequence are the same, are told apart.
 void attend_captured(Launch& launch, const PagedCall& call, const Plan& plan) {
   const Operators& op = library().op;
-  const int64_t rows = call.q.dim(0);
+  const View& out = call.rows.out;
+  const int64_t rows = out.dim(0);
   const int64_t blocks = plan.block_table().dim(1);
   const bool decodes = !launch.counting() && plan.max_q_len() == 1 && plan.padded_seqs() == rows;
   const int64_t slots = launch.counting() ? 1 : plan.padded_seqs();
-  const View positions = plan.positions().slice(0, 0, rows);
   for (int64_t slot = 0; slot < slots; ++slot) {
     const Launch::Scope scope(launch);
     if (decodes) {
-      attend_sequence(launch, call, plan, slot, blocks, call.q.slice(0, slot, 1), positions.slice(0, slot, 1),
-                      call.out.slice(0, slot, 1));
+      attend_sequence(launch, call, plan, slot, blocks, call.rows.slice(slot, 1));
       continue;
     }
     const View own = launch.take(kAclBool, {rows});
-    const View result = launch.take(call.out.type, {rows, call.out.dim(1), call.out.dim(2)});
-    attend_sequence(launch, call, plan, slot, blocks, call.q, positions, result);
+    SequenceRows all = call.rows;
+    all.out = launch.take(out.type, {rows, out.dim(1), out.dim(2)});
+    attend_sequence(launch, call, plan, slot, blocks, all);
     launch(op.EqScalar, plan.sequences().slice(0, 0, rows), Number{static_cast<double>(slot), kAclInt32}, own);
-    launch(op.SWhere, own.unsqueezed(1).unsqueezed(2), result, call.out, call.out);
+    launch(op.SWhere, own.unsqueezed(1).unsqueezed(2), all.out, out, out);
   }
 }
 
@@ -217,8 +228,9 @@ void attention_by_rows(Launch& launch, const tm_attention_args& args, const Plan
                   given(args.sinks) ? make_view(args.sinks) : View{}};
   call.keys = call.layout.keys(args.kv);
   call.values = call.layout.values(args.kv);
-  call.q = make_view(args.q);
-  call.out = make_view(args.out);
+  const int64_t rows = args.q.shape[0];
+  call.rows = {make_view(args.q), plan.positions().slice(0, 0, rows), plan.row_ends().slice(0, 0, rows),
+               make_view(args.out)};
   // The longest contexts, all rows at once: what a capture does is what wants most.
   const bool captured = launch.counting() || launch.stream().capturing();
   captured ? attend_captured(launch, call, plan) : attend_eager(launch, call, plan);

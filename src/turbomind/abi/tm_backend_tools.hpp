@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <string>
 #include <string_view>
 
@@ -174,6 +175,44 @@ inline void check_step_meta(const tm_step_meta& meta, const tm_plan_limits& limi
     }
     if (context > limits.max_blocks_per_seq * limits.block_size) {
       reject_plan("context_lens[" + std::to_string(seq) + "] is beyond max_blocks_per_seq");
+    }
+  }
+}
+
+// Spans of positions that see each other; a host of an older minor version knows none.
+inline int64_t count_spans(const tm_step_meta& meta) {
+  if (meta.struct_size < offsetof(tm_step_meta, num_spans) + sizeof meta.num_spans) return 0;
+  if (meta.num_spans != 0 && (!meta.spans || !meta.context_lens || !meta.block_table)) {
+    reject_plan("spans need context_lens and block_table");
+  }
+  return meta.num_spans;
+}
+
+// Of each of the step's rows the first position that it does not see: the one behind its own, or its span's end. Wants
+// context_lens. Throws TM_INVALID_ARGUMENT if spans are out of order or outside their sequence's context.
+inline void fill_row_ends(const tm_step_meta& meta, int32_t* row_ends) {
+  const auto first_position = [&](int64_t seq) {
+    return meta.context_lens[seq] - (meta.cu_seqlens_q[seq + 1] - meta.cu_seqlens_q[seq]);
+  };
+  for (int64_t seq = 0; seq < meta.num_seqs; ++seq) {
+    std::iota(row_ends + meta.cu_seqlens_q[seq], row_ends + meta.cu_seqlens_q[seq + 1], first_position(seq) + 1);
+  }
+  int32_t last_seq = 0;
+  int32_t last_end = 0;
+  const int64_t count = count_spans(meta);
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t seq = meta.spans[3 * i];
+    const int32_t begin = meta.spans[3 * i + 1];
+    const int32_t end = meta.spans[3 * i + 2];
+    const bool follows = seq > last_seq || (seq == last_seq && begin >= last_end);
+    if (!follows || seq >= meta.num_seqs || begin < 0 || begin >= end || end > meta.context_lens[seq]) {
+      reject_plan("spans[" + std::to_string(i) + "] must follow the one before and lie inside its sequence's context");
+    }
+    last_seq = seq;
+    last_end = end;
+    const int32_t first = first_position(seq);
+    for (int32_t position = std::max(begin, first); position < end; ++position) {
+      row_ends[meta.cu_seqlens_q[seq] + position - first] = end;
     }
   }
 }
