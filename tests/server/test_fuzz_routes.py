@@ -109,7 +109,7 @@ def simplify(body: dict[str, Any]) -> None:
     """
     for name in INTERDEPENDENT & body.keys():
         del body[name]
-    for message in body.get("messages", ()):
+    for message in body.get("messages") or ():
         message["content"] = "Hi"
 
 
