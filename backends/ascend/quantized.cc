@@ -134,9 +134,10 @@ std::string reason_against_quantized(const tm_weight_desc& desc) {
     return "more than 65535 rows or columns in a quantised weight";
   }
   if (desc.format == TM_WEIGHT_INT8_CHANNEL) {
-    return op.QuantMatmulV4.available() && op.DynamicQuant.available()
-               ? ""
-               : "this CANN lacks aclnnQuantMatmulV4 or aclnnDynamicQuant";
+    if (!op.QuantMatmulV5.available() && !op.QuantMatmulV4.available()) {
+      return "this CANN has neither aclnnQuantMatmulV5 nor aclnnQuantMatmulV4";
+    }
+    return op.DynamicQuant.available() ? "" : "this CANN has no aclnnDynamicQuant";
   }
   if (!op.WeightQuantBatchMatmulV2.available()) return "this CANN has no aclnnWeightQuantBatchMatmulV2";
   const int64_t group = device_group(desc);

@@ -82,9 +82,10 @@ ASCEND_OP(OPTIONAL, RotaryPositionEmbedding, Tensor, Tensor, Tensor, int64_t, Ou
 ASCEND_OP(OPTIONAL, ScatterPaKvCache, Tensor, OutTensor, Tensor, Tensor, OutTensor, Tensor, Tensor, Tensor, char*, char*, Ints, Ints)
 ASCEND_OP(OPTIONAL, FusedInferAttentionScoreV3, Tensor, Tensors, Tensors, Tensor, Tensor, Ints, Ints, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Ints, Tensor, Tensor, Tensor, int64_t, double, int64_t, int64_t, char*, int64_t, int64_t, int64_t, int64_t, int64_t, bool, int64_t, int64_t, Tensor, Tensor)
 
-// Quantised weights
+// Quantised weights; of QuantMatmul either version will do
 ASCEND_OP(OPTIONAL, DynamicQuant, Tensor, Tensor, Tensor, Tensor)
 ASCEND_OP(OPTIONAL, QuantMatmulV4, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, bool, bool, Tensor)
+ASCEND_OP(OPTIONAL, QuantMatmulV5, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, bool, bool, int64_t, Tensor)
 ASCEND_OP(OPTIONAL, WeightQuantBatchMatmulV2, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int, Tensor)
 
 // Mixture of experts

@@ -21,8 +21,15 @@ void multiply_channels(Launch& launch, const View& x, const Weight& weight, cons
   const View codes = launch.take(kAclInt8, {x.dim(0), x.dim(1)});
   const View scales = launch.take(kAclFloat, {x.dim(0)});
   launch(op.DynamicQuant, source, nullptr, codes, scales);
+  constexpr auto none = nullptr;
   constexpr bool kTurnWeight = true;
-  launch(op.QuantMatmulV4, codes, weight.codes(), weight.scales(), nullptr, scales, nullptr, false, kTurnWeight, out);
+  if (op.QuantMatmulV5.available()) {
+    constexpr int64_t kNoGroups = 0;
+    launch(op.QuantMatmulV5, codes, weight.codes(), scales, weight.scales(), none, none, none, none, none, false,
+           kTurnWeight, kNoGroups, out);
+  } else {
+    launch(op.QuantMatmulV4, codes, weight.codes(), weight.scales(), none, scales, none, false, kTurnWeight, out);
+  }
 }
 
 void multiply_groups(Launch& launch, const View& x, const Weight& weight, const View& out) {

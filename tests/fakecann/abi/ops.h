@@ -158,6 +158,9 @@ FAKECANN_DECLARE(FusedInferAttentionScoreV4, FAKECANN_ATTENTION_INPUTS, FAKECANN
 FAKECANN_DECLARE(DynamicQuant, FakeIn x, FakeIn smoothScales, FakeIn y, FakeIn scale)
 FAKECANN_DECLARE(QuantMatmulV4, FakeIn x1, FakeIn x2, FakeIn scale, FakeIn offset, FakeIn pertokenScale, FakeIn bias,
                  bool transposeX1, bool transposeX2, FakeIn out)
+FAKECANN_DECLARE(QuantMatmulV5, FakeIn x1, FakeIn x2, FakeIn x1Scale, FakeIn x2Scale, FakeIn yScale, FakeIn x1Offset,
+                 FakeIn x2Offset, FakeIn yOffset, FakeIn bias, bool transposeX1, bool transposeX2, int64_t groupSize,
+                 FakeIn out)
 FAKECANN_DECLARE(WeightQuantBatchMatmulV2, FakeIn x, FakeIn weight, FakeIn antiquantScale, FakeIn antiquantOffset,
                  FakeIn quantScale, FakeIn quantOffset, FakeIn bias, int antiquantGroupSize, FakeIn y)
 

@@ -93,8 +93,19 @@ uint64_t workspace_size() { return config().exact_workspace ? 0 : 32 * (1 + draw
 
 }  // namespace
 
-Bound::Bound(const std::vector<Argument>& arguments, Stream& stream) : arguments_(arguments) {
+void DataRule::refuse(const std::string& found) const {
+  note_refusal(op, text);
+  fail(kAiCoreException, "aclnn" + op + " asks for \"" + text + "\"; found " + found);
+}
+
+Bound::Bound(const std::string& op, const std::vector<Argument>& arguments, Stream& stream)
+    : op_(op), arguments_(arguments) {
   for (const Argument& argument : arguments) bytes_.push_back(resolve(argument, stream.context->device));
+}
+
+DataRule Bound::rule(const char* text) const {
+  note_rule(op_, text);
+  return {op_, text};
 }
 
 int Call::add(const char* name, const aclTensor* tensor, bool is_output, int slot) {
@@ -163,6 +174,7 @@ const View& Call::view(int index) const {
 void Call::check() const { check_contract(*this); }
 
 void Call::require(bool holds, const std::string& rule, int code) const {
+  note_rule(op_, rule);
   if (!holds) refuse(*this, rule, code);
 }
 
@@ -199,10 +211,11 @@ aclnnStatus launch(const char* op, void* workspace, uint64_t size, aclOpExecutor
     }
     const auto arguments = std::make_shared<const std::vector<Argument>>(*executor->arguments);
     const uint64_t scribbled = executor->workspace;
-    enqueue(stream, op, [arguments, work = executor->work, workspace, scribbled](Stream& on) {
+    const std::string name = op;
+    enqueue(stream, op, [name, arguments, work = executor->work, workspace, scribbled](Stream& on) {
       if (scribbled > 0)
         std::memset(Memory::instance().alias(workspace, scribbled, on.context->device), kScribble, scribbled);
-      work(Bound(*arguments, on));
+      work(Bound(name, *arguments, on));
     });
     executor->is_used = true;
     if (!executor->is_repeatable) {

@@ -28,10 +28,22 @@ struct Argument {
   bool is_output = false;
 };
 
+// What an operator asks of the data it meets, an error of the device where that is broken.
+struct DataRule {
+  std::string op;
+  std::string text;
+
+  void require(bool holds, const std::string& found) const {
+    if (!holds) refuse(found);
+  }
+  [[noreturn]] void refuse(const std::string& found) const;
+};
+
 // The arguments of one launch, their bytes within reach.
 class Bound {
  public:
-  Bound(const std::vector<Argument>& arguments, Stream& stream);
+  Bound(const std::string& op, const std::vector<Argument>& arguments, Stream& stream);
+  DataRule rule(const char* text) const;
   const View& view(int index) const { return arguments_[index].view; }
   // Address of the view's first element; for NZ tensors, of the storage.
   char* bytes(int index) const { return bytes_[index]; }
@@ -46,6 +58,7 @@ class Bound {
   void put(int index, const std::vector<int64_t>& values) const;
 
  private:
+  const std::string& op_;
   const std::vector<Argument>& arguments_;
   std::vector<char*> bytes_;
 };

@@ -109,9 +109,16 @@ const std::map<std::string, Contract>& contracts() {
   return *parsed;
 }
 
-// Of each profile.
-std::set<std::string>& refusals() {
-  static auto* seen = new std::map<std::string, std::set<std::string>>;
+using Lines = std::set<std::string>;
+
+// Both of each profile.
+Lines& rules_met() {
+  static auto* met = new std::map<std::string, Lines>;
+  return (*met)[config().profile.name];
+}
+
+Lines& refusals() {
+  static auto* seen = new std::map<std::string, Lines>;
   return (*seen)[config().profile.name];
 }
 
@@ -164,14 +171,24 @@ bool holds_for_dim(const Rule& rule, const Call& call) {
   return dim >= number(rule.values[0]) && dim <= number(rule.values[1]);
 }
 
+// Whether a null argument is one of the combination's cases; elsewhere it goes with every one.
+bool distinguishes_null(const Rule& rule, const std::string& name) {
+  const auto position = static_cast<size_t>(std::find(rule.names.begin(), rule.names.end(), name) - rule.names.begin());
+  for (size_t at = position; at < rule.values.size(); at += rule.names.size() + 1) {
+    if (rule.values[at] == "none") return true;
+  }
+  return false;
+}
+
 bool holds_combo(const Rule& rule, const Call& call) {
   size_t at = 0;
   while (at < rule.values.size()) {
     bool matches = true;
     for (const std::string& name : rule.names) {
       const View* view = view_named(call, name);
-      matches = matches && (view == nullptr || rule.values[at] == name_of(view->dtype));
-      ++at;
+      const std::string& value = rule.values[at++];
+      matches = matches && (view == nullptr || (value != "none" && value == name_of(view->dtype)));
+      matches = matches && (view != nullptr || value == "none" || !distinguishes_null(rule, name));
     }
     if (matches) return true;
     ++at;  // the bar
@@ -247,8 +264,12 @@ bool may_be_null(const Contract& contract, const std::string& name) {
 
 }  // namespace
 
+void note_rule(const std::string& op, const std::string& rule) { rules_met().insert(op + ": " + rule); }
+
+void note_refusal(const std::string& op, const std::string& rule) { refusals().insert(op + ": " + rule); }
+
 void refuse(const Call& call, const std::string& rule, int code) {
-  refusals().insert(call.op() + ": " + rule);
+  note_refusal(call.op(), rule);
   const auto found = contracts().find(call.op());
   const std::string document = found == contracts().end() ? "" : " (" + found->second.document + ")";
   fail(code, "aclnn" + call.op() + " on " + config().profile.name + " asks for \"" + rule + "\"" + document +
@@ -290,6 +311,7 @@ std::string list_rules() {
       if ((rule.profiles & config().profile.bit) != 0 && rule.kind != "optional") text += op + ": " + rule.text + "\n";
     }
   }
+  for (const std::string& rule : rules_met()) text += rule + "\n";
   return text;
 }
 

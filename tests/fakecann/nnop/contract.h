@@ -10,7 +10,7 @@
 // and a rule is, optionally after a "[310p 950]" that bounds it to profiles, one of
 //
 //   dtype ARG...: D D D            each ARG has one of these dtypes
-//   combo ARG ARG: D D | D D       the dtypes of the ARGs are, together, one of these
+//   combo ARG ARG: D D | D none    the dtypes of the ARGs are, together, one of these; none: the argument is null
 //   samedtype ARG ARG...           they are equal
 //   rank ARG...: LOW HIGH          number of dimensions
 //   format ARG...: ND NZ
@@ -43,6 +43,9 @@ class Call;
 
 void check_contract(const Call& call);
 [[noreturn]] void refuse(const Call& call, const std::string& rule, int code);
+// Rules that an operator's code holds, since the grammar cannot say them: known from when a call first meets them.
+void note_rule(const std::string& op, const std::string& rule);
+void note_refusal(const std::string& op, const std::string& rule);
 // One line a rule of the profile in use, "op: rule"; those that have refused a call so far.
 std::string list_rules();
 std::string list_refusals();

@@ -3,6 +3,7 @@
 // FusedInferAttentionScore: attention of new rows over whole contexts, packed or paged, with the masks of its sparse
 // modes.
 #include <cmath>
+#include <optional>
 
 #include "abi/ops.h"
 #include "nnop/call.h"
@@ -26,7 +27,7 @@ struct Setup {
   int q = -1, k = -1, v = -1, mask = -1, table = -1, out = -1, lse = -1;
   int64_t heads = 0, kv_heads = 0, block = 0, sparse = 0, before = 0, after = 0, dim = 0, value_dim = 0;
   double scale = 1;
-  bool wants_lse = false, is_packed = false;
+  bool wants_lse = false, is_packed = false, has_one_part = false;
   std::string layout;
   Dims q_lengths, kv_lengths;  // one a sequence
   Dims q_starts, kv_starts;    // first token of the sequence in a packed tensor, else 0
@@ -141,11 +142,12 @@ void check_attention(const Call& call, const Setup& setup) {
 
 // The mask says 1 above its diagonal; a row here and there is looked at.
 void check_mask(const Bound& bound, int mask) {
+  const DataRule rule = bound.rule("the mask is the upper triangle");
   const char* bytes = bound.bytes(mask);
   for (int64_t row = 0; row < kMaskSide; row += 89) {
     for (int64_t column = 0; column < kMaskSide; ++column) {
       if ((bytes[row * kMaskSide + column] != 0) != (column > row))
-        fail(kAiCoreException, "the mask is not the upper triangle");
+        rule.refuse("another value at " + std::to_string(row) + ", " + std::to_string(column));
     }
   }
 }
@@ -160,12 +162,14 @@ std::vector<float> read_context(const Bound& bound, const Setup& setup, int inde
   std::vector<int64_t> table;
   if (setup.table >= 0) table = bound.integers(setup.table);
   const int64_t row_blocks = setup.table >= 0 ? bound.view(setup.table).dim(1) : 0;
+  const std::optional<DataRule> within =
+      setup.table >= 0 ? std::optional(bound.rule("block ids lie within the cache")) : std::nullopt;
   for (int64_t s = 0; s < length; ++s) {
     int64_t at = rows.at(b, setup.kv_starts[b] + s, kv_head);
     if (setup.table >= 0) {
       const int64_t block = table[b * row_blocks + s / setup.block];
       if (block < 0 || block >= view.dim(0))
-        fail(kAiCoreException, "block " + std::to_string(block) + " of " + std::to_string(view.dim(0)));
+        within->refuse("block " + std::to_string(block) + " of " + std::to_string(view.dim(0)));
       const bool is_flat = view.rank() == 3;
       at = block * view.strides[0] + (is_flat ? s % setup.block * view.strides[1] + kv_head * dim
                                               : s % setup.block * view.strides[2] + kv_head * view.strides[1]);
@@ -286,9 +290,9 @@ Setup describe(Call& call, const AttentionInputs& inputs, const AttentionAttribu
   call.attribute("antiquantMode", attributes.antiquant);
   setup.wants_lse = attributes.lse;
   setup.is_packed = setup.layout == "TND";
-  call.require(keys.size() == 1 && values.size() == 1, "key and value are lists of one tensor");
-  setup.k = keys[0];
-  setup.v = values[0];
+  setup.has_one_part = keys.size() == 1 && values.size() == 1;
+  setup.k = keys.empty() ? -1 : keys[0];
+  setup.v = values.empty() ? -1 : values[0];
   return setup;
 }
 
@@ -302,6 +306,7 @@ aclnnStatus attention(const char* op, const AttentionInputs& inputs, const Atten
     const Dims kv_lengths = call.array("actualSeqLengthsKv", inputs.kv_lengths);
     call.array("actualSharedPrefixLen", inputs.prefix_length);
     call.check();
+    call.require(setup.has_one_part, "key and value are lists of one tensor");
     call.require(setup.heads > 0 && setup.kv_heads > 0 && setup.heads % setup.kv_heads == 0,
                  "numHeads is a multiple of numKeyValueHeads");
     setup.dim = dim_of(call.view(setup.q), setup.layout, setup.heads);

@@ -165,7 +165,7 @@ FAKECANN_OP(Clamp, FakeIn self, FakeScalar low, FakeScalar high, aclTensor* out)
     const bool has_low = low != nullptr, has_high = high != nullptr;
     const aclScalar from = call.scalar("low", low), to = call.scalar("high", high);
     call.check();
-    call.require(has_low || has_high, "one of the two ends is given");
+    call.require(has_low || has_high, "one of the two ends is given", kNullParameter);
     call.run([=](const Bound& bound) {
       if (is_floating(bound.view(x).dtype)) {
         std::vector<float> values = bound.floats(x);

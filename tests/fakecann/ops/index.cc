@@ -10,10 +10,10 @@
 namespace fakecann {
 namespace {
 
-int64_t checked(int64_t index, int64_t bound) {
-  if (index < 0 || index >= bound) {
-    fail(kAiCoreException, "index " + std::to_string(index) + " of " + std::to_string(bound));
-  }
+DataRule index_rule(const Bound& bound) { return bound.rule("indices lie within the axis that they name"); }
+
+int64_t checked(const DataRule& rule, int64_t index, int64_t limit) {
+  if (index < 0 || index >= limit) rule.refuse("index " + std::to_string(index) + " of " + std::to_string(limit));
   return index;
 }
 
@@ -28,6 +28,7 @@ void with_values(const Bound& bound, int index, Work&& work) {
 }
 
 void select(const Bound& bound, int x, int index, int y, const Axis& axis) {
+  const DataRule rule = index_rule(bound);
   const std::vector<int64_t> chosen = bound.integers(index);
   with_values(bound, x, [&](auto read) {
     const auto values = read(x);
@@ -35,7 +36,7 @@ void select(const Bound& bound, int x, int index, int y, const Axis& axis) {
     const Axis to{axis.outer, static_cast<int64_t>(chosen.size()), axis.inner};
     for (int64_t o = 0; o < axis.outer; ++o) {
       for (int64_t i = 0; i < to.length; ++i) {
-        const int64_t from = axis.at(o, checked(chosen[i], axis.length), 0);
+        const int64_t from = axis.at(o, checked(rule, chosen[i], axis.length), 0);
         std::copy_n(values.begin() + from, axis.inner, out.begin() + to.at(o, i, 0));
       }
     }
@@ -45,12 +46,13 @@ void select(const Bound& bound, int x, int index, int y, const Axis& axis) {
 
 // Rows of a large table, converted one at a time.
 void embed(const Bound& bound, int weight, int index, int y) {
+  const DataRule rule = index_rule(bound);
   const View& table = bound.view(weight);
   const int64_t size = bits_of(table.dtype) / 8, columns = table.dim(1);
   const std::vector<int64_t> chosen = bound.integers(index);
   std::vector<float> out(static_cast<size_t>(bound.view(y).count()));
   for (size_t i = 0; i < chosen.size(); ++i) {
-    const char* row = bound.bytes(weight) + checked(chosen[i], table.dim(0)) * table.strides[0] * size;
+    const char* row = bound.bytes(weight) + checked(rule, chosen[i], table.dim(0)) * table.strides[0] * size;
     for (int64_t j = 0; j < columns; ++j) {
       out[i * columns + j] = static_cast<float>(load_double(row + j * table.strides[1] * size, table.dtype));
     }
@@ -69,7 +71,8 @@ void put_one(const Bound& bound, int index, int64_t position, int64_t value) {
 }
 
 // Positions in `shape` that each element of an index tensor of shape `at` names along `dim`.
-std::vector<int64_t> positions(const std::vector<int64_t>& index, const Dims& at, const Dims& shape, int64_t dim) {
+std::vector<int64_t> positions(const DataRule& rule, const std::vector<int64_t>& index, const Dims& at,
+                               const Dims& shape, int64_t dim) {
   const Dims strides = dense_strides(shape);
   std::vector<int64_t> found(index.size());
   for (size_t flat = 0; flat < index.size(); ++flat) {
@@ -77,7 +80,7 @@ std::vector<int64_t> positions(const std::vector<int64_t>& index, const Dims& at
     for (int axis = static_cast<int>(at.size()) - 1; axis >= 0; --axis) {
       const int64_t here = rest % at[axis];
       rest /= at[axis];
-      position += (axis == dim ? checked(index[flat], shape[axis]) : here) * strides[axis];
+      position += (axis == dim ? checked(rule, index[flat], shape[axis]) : here) * strides[axis];
     }
     found[flat] = position;
   }
@@ -99,8 +102,10 @@ void require_within(const Call& call, const View& index, const View& whole, int6
 // to = self; to[positions] = or += source.
 void scatter(const Bound& bound, int self, int index, int source, int to, int64_t dim, bool adds) {
   const Dims shape = bound.view(self).dims, at = bound.view(index).dims;
-  const std::vector<int64_t> where = positions(bound.integers(index), at, shape, dim);
-  const std::vector<int64_t> from = positions(std::vector<int64_t>(where.size(), 0), at, bound.view(source).dims, -1);
+  const DataRule rule = index_rule(bound);
+  const std::vector<int64_t> where = positions(rule, bound.integers(index), at, shape, dim);
+  const std::vector<int64_t> from =
+      positions(rule, std::vector<int64_t>(where.size(), 0), at, bound.view(source).dims, -1);
   with_values(bound, self, [&](auto read) {
     auto values = read(self);
     const auto sources = read(source);
@@ -144,7 +149,7 @@ FAKECANN_OP(Gather, FakeIn self, int64_t dim, FakeIn index, aclTensor* out) {
     require_within(call, call.view(i), call.view(x), axis);
     call.require(call.view(y).dims == call.view(i).dims, "out has the shape of index");
     call.run([=](const Bound& bound) {
-      const auto where = positions(bound.integers(i), bound.view(i).dims, bound.view(x).dims, axis);
+      const auto where = positions(index_rule(bound), bound.integers(i), bound.view(i).dims, bound.view(x).dims, axis);
       with_values(bound, x, [&](auto read) {
         const auto values = read(x);
         decltype(read(x)) chosen(where.size());
@@ -187,13 +192,15 @@ FAKECANN_OP(ScatterNdUpdate, aclTensor* self, FakeIn indices, FakeIn updates) {
     const int64_t row = count_of(Dims(whole.dims.begin() + depth, whole.dims.end()));
     call.require(call.view(u).count() == rows * row, "updates hold one slice for each index");
     call.run([=](const Bound& bound) {
+      const DataRule rule = index_rule(bound);
       const std::vector<int64_t> index = bound.integers(i);
       const Dims dims = bound.view(x).dims;
       with_values(bound, x, [&](auto read) {
         const auto from = read(u);
         for (int64_t r = 0; r < rows; ++r) {
           int64_t position = 0;
-          for (int64_t k = 0; k < depth; ++k) position = position * dims[k] + checked(index[r * depth + k], dims[k]);
+          for (int64_t k = 0; k < depth; ++k)
+            position = position * dims[k] + checked(rule, index[r * depth + k], dims[k]);
           for (int64_t j = 0; j < row; ++j) put_one(bound, x, position * row + j, from[r * row + j]);
         }
       });

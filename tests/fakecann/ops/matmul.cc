@@ -111,7 +111,8 @@ aclnnStatus matmul(const char* op, FakeIn self, FakeIn mat2, aclTensor* out, int
     call.require(left.dim(-1) == right.dim(-2), "the last axis of self meets the last but one of mat2");
     call.require(result.dim(-1) == right.dim(-1), "out has the columns of mat2");
     const int64_t weights = batches_of(right.dims);
-    call.require(weights == 1 || weights == batches_of(left.dims), "the batches of self and mat2 agree");
+    if (right.rank() > 2)
+      call.require(weights == 1 || weights == batches_of(left.dims), "the batches of self and mat2 agree");
     call.require(result.count() == left.count() / std::max<int64_t>(left.dim(-1), 1) * right.dim(-1),
                  "out has the rows of self");
     call.run([=](const Bound& bound) { run_matmul(bound, a, b, y); });

@@ -56,6 +56,27 @@ struct Finalize {
   bool by_column;
 };
 
+void check_finalize(const Call& call, const Finalize& setup) {
+  const Dims& out = call.view(setup.out).dims;
+  const int64_t pairs = call.view(setup.row).count(), k = pairs / std::max<int64_t>(out[0], 1);
+  const auto require = [&](bool holds, const char* rule) { call.require(holds, rule, kInnerNull); };
+  require(out[0] > 0 && k * out[0] == pairs && k > 0, "expandedRowIdx has k rows for each token");
+  require(call.view(setup.x).dims == Dims{pairs, out[1]}, "expandedX has a row for each of expandedRowIdx");
+  require(setup.scales >= 0 || k == 1, "k is 1 without scales");
+  for (const auto& [index, rule] :
+       {std::pair{setup.scales, "scales is [tokens, k]"}, std::pair{setup.experts, "expertIdx is [tokens, k]"}}) {
+    if (index >= 0) require(call.view(index).dims == Dims{out[0], k}, rule);
+  }
+  for (const auto& [index, rule] :
+       {std::pair{setup.x1, "x1 has the shape of out"}, std::pair{setup.x2, "x2 has the shape of out"}}) {
+    if (index >= 0) require(call.view(index).dims == out, rule);
+  }
+  if (setup.bias >= 0) {
+    const View& bias = call.view(setup.bias);
+    require(bias.rank() == 2 && bias.dim(1) == out[1], "bias is [experts, hidden]");
+  }
+}
+
 void run_finalize(const Bound& bound, const Finalize& call) {
   const int64_t tokens = bound.view(call.out).dim(0), hidden = bound.view(call.out).dim(1);
   const std::vector<float> x = bound.floats(call.x);
@@ -63,7 +84,15 @@ void run_finalize(const Bound& bound, const Finalize& call) {
   const int64_t k = static_cast<int64_t>(rows.size()) / tokens, limit = static_cast<int64_t>(x.size()) / hidden;
   const std::vector<float> scales = call.scales < 0 ? std::vector<float>(rows.size(), 1.0f) : bound.floats(call.scales);
   const std::vector<float> bias = call.bias < 0 ? std::vector<float>() : bound.floats(call.bias);
-  const std::vector<int64_t> experts = call.experts < 0 ? std::vector<int64_t>() : bound.integers(call.experts);
+  const std::vector<int64_t> experts = call.bias < 0 ? std::vector<int64_t>() : bound.integers(call.experts);
+  const int64_t num_experts = call.bias < 0 ? 0 : bound.view(call.bias).dim(0);
+  if (call.bias >= 0) {
+    const DataRule known = bound.rule("expertIdx lies within the rows of bias");
+    for (const int64_t expert : experts)
+      known.require(expert >= 0 && expert < num_experts,
+                    "expert " + std::to_string(expert) + " of " + std::to_string(num_experts));
+  }
+  const DataRule within = bound.rule("expandedRowIdx lies within the rows of expandedX");
   std::vector<float> out(static_cast<size_t>(tokens * hidden), 0.0f);
   for (const int added : {call.x1, call.x2}) {
     if (added < 0) continue;
@@ -73,8 +102,7 @@ void run_finalize(const Bound& bound, const Finalize& call) {
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t j = 0; j < k; ++j) {
       const int64_t row = rows[call.by_column ? j * tokens + t : t * k + j];
-      if (row < 0 || row >= limit)
-        fail(kAiCoreException, "row " + std::to_string(row) + " of " + std::to_string(limit));
+      within.require(row >= 0 && row < limit, "row " + std::to_string(row) + " of " + std::to_string(limit));
       for (int64_t h = 0; h < hidden; ++h) {
         const float shift = bias.empty() ? 0.0f : bias[experts[t * k + j] * hidden + h];
         out[t * hidden + h] += scales[t * k + j] * (x[row * hidden + h] + shift);
@@ -88,9 +116,10 @@ void run_finalize(const Bound& bound, const Finalize& call) {
 std::vector<int64_t> ends_of(const Bound& bound, int groups, bool are_counts, int64_t rows) {
   std::vector<int64_t> ends = bound.integers(groups);
   if (are_counts) std::partial_sum(ends.begin(), ends.end(), ends.begin());
+  const DataRule rising = bound.rule("groupList rises to at most the number of rows");
   int64_t before = 0;
   for (const int64_t end : ends) {
-    if (end < before || end > rows) fail(kAiCoreException, "groupList does not rise to the number of rows");
+    rising.require(end >= before && end <= rows, std::to_string(end) + " after " + std::to_string(before));
     before = end;
   }
   return ends;
@@ -130,9 +159,16 @@ FAKECANN_OP(MoeGatingTopKSoftmaxV2, FakeIn x, FakeIn finished, int64_t k, int64_
     call.attribute("k", k);
     call.attribute("renorm", renorm);
     call.check();
-    call.require(k <= call.view(a).dim(-1) && k <= 1024, "k is at most the number of experts and 1024");
-    call.require(call.view(o).dims == call.view(e).dims && call.view(o).dim(-1) == k, "y and expertIdx are [..., k]");
-    call.run([=](const Bound& bound) { run_gating(bound, a, o, e, softmaxResultFlag ? s : -1, k, renorm == 1); });
+    call.require(k <= call.view(a).dim(-1), "k is at most the number of experts", kTilingError);
+    Dims chosen = call.view(a).dims;
+    chosen.back() = k;
+    call.require(call.view(o).dims == chosen && call.view(e).dims == chosen, "y and expertIdx are [..., k]",
+                 kTilingError);
+    // Renormalised weights come without it, whatever the flag says.
+    const int scores = softmaxResultFlag && renorm == 0 ? s : -1;
+    if (scores >= 0)
+      call.require(call.view(s).dims == call.view(a).dims, "softmaxOut has the shape of x", kTilingError);
+    call.run([=](const Bound& bound) { run_gating(bound, a, o, e, scores, k, renorm == 1); });
   });
 }
 
@@ -150,10 +186,9 @@ FAKECANN_OP(MoeFinalizeRoutingV2, FakeIn expandedX, FakeIn expandedRowIdx, FakeI
                    dropPadMode == 0};
     call.attribute("dropPadMode", dropPadMode);
     call.check();
-    call.require(setup.x2 < 0 || setup.x1 >= 0, "x2 comes with x1");
-    call.require(setup.bias < 0 || setup.experts >= 0, "bias comes with expertIdx");
-    const int64_t tokens = std::max<int64_t>(call.view(setup.out).dim(0), 1);
-    call.require(call.view(setup.row).count() % tokens == 0, "expandedRowIdx has k rows for each token");
+    if (setup.x2 >= 0) call.require(setup.x1 >= 0, "x2 comes with x1");
+    if (setup.bias >= 0) call.require(setup.experts >= 0, "bias comes with expertIdx");
+    check_finalize(call, setup);
     call.run([setup](const Bound& bound) { run_finalize(bound, setup); });
   });
 }

@@ -70,10 +70,20 @@ void run_quantised(const Bound& bound, const Quantised& call) {
   bound.put(call.out, out);
 }
 
-void require_vector(const Call& call, int index, int64_t length, const char* rule) {
-  if (index < 0) return;
-  const int64_t count = call.view(index).count();
-  call.require(count == 1 || count == length, rule);
+void check_quantised(const Call& call, const Quantised& setup) {
+  const View a = oriented(call.view(setup.x1), setup.transpose1), b = oriented(call.view(setup.x2), setup.transpose2);
+  call.require(a.dim(1) == b.dim(0), "the columns of x1 meet the rows of x2");
+  call.require(call.view(setup.out).dims == Dims{a.dim(0), b.dim(1)}, "out is [rows of x1, columns of x2]");
+  const int64_t scales = call.view(setup.scale).count();
+  call.require(scales == 1 || scales == b.dim(1), "the scale of x2 has one element or one for each column");
+  if (setup.bias >= 0) call.require(call.view(setup.bias).count() == b.dim(1), "bias has one element for each column");
+  if (setup.token_scale >= 0)
+    call.require(call.view(setup.token_scale).count() == a.dim(0), "the scale of x1 has one element for each row");
+}
+
+// The document takes an empty tensor for one that is left out.
+FakeIn unless_empty(FakeIn tensor) {
+  return tensor != nullptr && serial_of(tensor) != 0 && tensor->view.count() == 0 ? nullptr : tensor;
 }
 
 // Row-wise weights of a 16-bit activation: (w + offset) * scale, in groups along k.
@@ -127,12 +137,27 @@ FAKECANN_OP(QuantMatmulV4, FakeIn x1, FakeIn x2, FakeIn scale, FakeIn offset, Fa
     setup.bias = call.in("bias", bias);
     setup.out = call.out("out", out);
     call.check();
-    const View a = oriented(call.view(setup.x1), transposeX1), b = oriented(call.view(setup.x2), transposeX2);
-    call.require(a.dim(1) == b.dim(0), "the columns of x1 meet the rows of x2");
-    call.require(call.view(setup.out).dims == Dims{a.dim(0), b.dim(1)}, "out is [rows of x1, columns of x2]");
-    require_vector(call, setup.scale, b.dim(1), "scale has one element or one for each column");
-    require_vector(call, setup.bias, b.dim(1), "bias has one element for each column");
-    require_vector(call, setup.token_scale, a.dim(0), "pertokenScale has one element for each row");
+    check_quantised(call, setup);
+    call.run([setup](const Bound& bound) { run_quantised(bound, setup); });
+  });
+}
+
+FAKECANN_OP(QuantMatmulV5, FakeIn x1, FakeIn x2, FakeIn x1Scale, FakeIn x2Scale, FakeIn yScale, FakeIn x1Offset,
+            FakeIn x2Offset, FakeIn yOffset, FakeIn bias, bool transposeX1, bool transposeX2, int64_t groupSize,
+            FakeIn out) {
+  return plan("QuantMatmulV5", workspace_size, executor, [&](Call& call) {
+    Quantised setup{call.in("x1", x1), call.in("x2", x2), -1, -1, -1, -1, transposeX1, transposeX2};
+    setup.token_scale = call.in("x1Scale", x1Scale);
+    setup.scale = call.in("x2Scale", x2Scale);
+    call.in("yScale", yScale);
+    call.in("x1Offset", unless_empty(x1Offset));
+    call.in("x2Offset", unless_empty(x2Offset));
+    call.in("yOffset", unless_empty(yOffset));
+    setup.bias = call.in("bias", bias);
+    setup.out = call.out("out", out);
+    call.attribute("groupSize", groupSize);
+    call.check();
+    check_quantised(call, setup);
     call.run([setup](const Bound& bound) { run_quantised(bound, setup); });
   });
 }
@@ -152,7 +177,9 @@ FAKECANN_OP(WeightQuantBatchMatmulV2, FakeIn x, FakeIn weight, FakeIn antiquantS
     call.require(group == 0 || (group % 32 == 0 && group >= 32 && group <= k - 1),
                  "antiquantGroupSize is 0 or a multiple of 32 below k");
     const int64_t groups = group == 0 ? 1 : (k + group - 1) / group;
-    require_vector(call, s, groups * n, "antiquantScale has one element for each column and group");
+    const int64_t scales = call.view(s).count();
+    call.require(scales == groups * n || (group == 0 && scales == 1),
+                 "antiquantScale has one element for each column and group, or one without groups");
     if (o >= 0) call.require(call.view(o).dims == call.view(s).dims, "antiquantOffset has the shape of antiquantScale");
     if (b >= 0) call.require(call.view(b).count() == n, "bias has one element for each column");
     call.require(call.view(out).count() * k == call.view(a).count() * n, "y is [rows of x, columns of weight]");

@@ -50,12 +50,12 @@ void write_cache(const Bound& bound, int from, int cache, int slots, bool is_nz)
   const int64_t size = bits_of(source.dtype) / 8, heads = source.dim(1), dim = source.dim(2);
   const int64_t block = is_nz ? target.dim(2) : target.dim(1), limit = target.dim(0) * block, c0 = target.dim(3);
   const int64_t run = !is_nz && source.strides[2] == 1 ? dim : 1;  // elements that lie together on both sides
+  const DataRule within = bound.rule("slots lie within the cache"), once = bound.rule("a slot is written once");
   std::set<int64_t> taken;
   for (size_t t = 0; t < where.size(); ++t) {
     const int64_t slot = where[t];
-    if (slot < 0 || slot >= limit)
-      fail(kAiCoreException, "slot " + std::to_string(slot) + " of " + std::to_string(limit));
-    if (!taken.insert(slot).second) fail(kAiCoreException, "slot " + std::to_string(slot) + " is written twice");
+    within.require(slot >= 0 && slot < limit, "slot " + std::to_string(slot) + " of " + std::to_string(limit));
+    once.require(taken.insert(slot).second, "slot " + std::to_string(slot) + " again");
     for (int64_t i = 0; i < heads * dim; i += run) {
       const int64_t at = is_nz ? ((slot / block * target.dim(1) + i / c0) * block + slot % block) * c0 + i % c0
                                : slot * heads * dim + i;
@@ -103,9 +103,9 @@ FAKECANN_OP(ApplyRotaryPosEmbV2, aclTensor* query, aclTensor* key, FakeIn cos, F
     call.attribute("layout", layout);
     const bool is_half = call.attribute("rotaryMode", rotaryMode) == "half";
     call.check();
+    call.require(call.view(c).dim(-2) == 1, "cos and sin have one head");
     require_table(call, call.view(q), call.view(c));
     require_table(call, call.view(k), call.view(c));
-    call.require(call.view(c).dim(-2) == 1, "cos and sin have one head");
     call.run([=](const Bound& bound) {
       rotate_in_place(bound, q, c, s, is_half ? kHalf : kInterleave);
       rotate_in_place(bound, k, c, s, is_half ? kHalf : kInterleave);

@@ -55,6 +55,7 @@ enum Code : int {
   kRuntimeError = 361001,
   kTilingError = 561002,
   kExecutorError = 561101,
+  kInnerNull = 561103,
 };
 
 class Failure : public std::exception {

@@ -208,6 +208,7 @@ def elementwise(half: str) -> list[Call]:
         Call(
             "Clamp", {**one, "low": Scalar(-0.5), "high": Scalar(0.5)}, {"out": x.clip(-0.5, 0.5)}
         ),
+        Call("Clamp", {**one, "low": Scalar(-0.5)}, {"out": x.clip(-0.5, None)}),
         Call("Adds", {**one, "other": Scalar(2.0), "alpha": Scalar(3.0)}, {"out": x + 6}),
         Call("Subs", {**one, "other": Scalar(2.0), "alpha": Scalar(3.0)}, {"out": x - 6}),
         Call("Muls", {**one, "other": Scalar(1.5)}, {"out": x * 1.5}),

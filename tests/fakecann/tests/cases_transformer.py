@@ -42,6 +42,7 @@ def quantised(half: str) -> list[Call]:
         noise((2, 32), half),
     )
     spread = [np.repeat(each, 32, axis=0) for each in (w_scale, w_offset)]
+    added = noise((32,), "f16")
     top = np.abs(x).max(1, keepdims=True)
     levels = np.round(x * 127 / top)
     integers = {
@@ -55,9 +56,10 @@ def quantised(half: str) -> list[Call]:
         "antiquantScale": In(w_scale, half),
         "antiquantOffset": In(w_offset, half),
         "antiquantGroupSize": 32,
+        "bias": In(added, "f32" if half == "bf16" else "f16"),
         "y": out((3, 32), half),
     }
-    expected = {"y": x @ ((weight + spread[1]) * spread[0])}
+    expected = {"y": x @ ((weight + spread[1]) * spread[0]) + added}
     calls = [
         Call(
             "DynamicQuant",
@@ -67,7 +69,7 @@ def quantised(half: str) -> list[Call]:
         Call("WeightQuantBatchMatmulV2", {**weights, "weight": In(weight, "i8")}, expected),
         Call(
             "QuantMatmulV4",
-            {**integers, "scale": In(bits, "u64")},
+            {**integers, "scale": In(bits, "u64") if half == "f16" else In(scale, "f32")},
             {"out": (x1 @ x2 + bias) * scale},
         ),
     ]
@@ -81,10 +83,21 @@ def quantised_beyond_310p(half: str) -> list[Call]:
     token = np.abs(noise((3,), "f32"))
     scale = np.abs(noise((32,), "f32", 1e-3))
     values = weight.arguments["weight"].values
+    named = {name: matmul.arguments[name] for name in ("x1", "x2", "bias", "out")}
     return [
         replace(
             matmul.having(scale=In(scale, "f32"), pertokenScale=In(token, "f32")),
             expected={"out": matmul.expected["out"] * token[:, None]},
+        ),
+        Call(
+            "QuantMatmulV5",
+            {**named, "x1Scale": In(token, "f32"), "x2Scale": In(scale, "f32")},
+            {"out": matmul.expected["out"] * token[:, None]},
+        ),
+        Call(
+            "QuantMatmulV5",
+            {**named, "x2Scale": matmul.arguments["scale"]},
+            matmul.expected,
         ),
         replace(weight.having(weight=In(values, "i4")), expected=weight.expected),
     ]
@@ -338,21 +351,21 @@ def experts(half: str) -> list[Call]:
     logits = noise((5, 8), half)
     order = np.argsort(-logits, axis=1, kind="stable")[:, :2]
     weights = np.take_along_axis(softmax(logits), order, 1)
-    weights = weights / weights.sum(1, keepdims=True)
+    routing = {
+        "x": In(logits, half),
+        "k": 2,
+        "y": out((5, 2), half),
+        "expertIdx": out((5, 2), "i32"),
+    }
+    asked = {"renorm": 0, "softmaxResultFlag": True, "softmaxOut": out((5, 8), "f32")}
+    shares = weights / weights.sum(1, keepdims=True)
     return [
+        Call("MoeGatingTopKSoftmaxV2", {**routing, "renorm": 1}, {"y": shares, "expertIdx": order}),
         Call(
             "MoeGatingTopKSoftmaxV2",
-            {
-                "x": In(logits, half),
-                "k": 2,
-                "renorm": 1,
-                "softmaxResultFlag": True,
-                "y": out((5, 2), half),
-                "expertIdx": out((5, 2), "i32"),
-                "softmaxOut": out((5, 8), "f32"),
-            },
+            {**routing, **asked},
             {"y": weights, "expertIdx": order, "softmaxOut": softmax(logits)},
-        )
+        ),
     ]
 
 
@@ -385,6 +398,42 @@ def expert_products(half: str) -> list[Call]:
             },
             {"out": summed},
         ),
+        Call(
+            "MoeFinalizeRoutingV2",
+            {
+                "expandedX": In(x, half),
+                "expandedRowIdx": In(rows, "i32"),
+                "dropPadMode": 2,
+                "out": out((6, 32), half),
+            },
+            {"out": x[rows]},
+        ),
+    ]
+
+
+def shared_experts(half: str) -> list[Call]:
+    """The sum with all that may be added to it; rows by column."""
+    x, scales, bias = noise((6, 32), half), np.abs(noise((3, 2), "f32")), noise((4, 32), half)
+    rows, ids = np.array([3, 0, 5, 1, 4, 2]), np.array([[0, 3], [2, 1], [3, 3]])
+    shared = [noise((3, 32), half, scale) for scale in (0.5, 2.0)]
+    scales = rounded(scales, half)
+    chosen = x[rows.reshape(2, 3).T] + bias[ids]
+    return [
+        Call(
+            "MoeFinalizeRoutingV2",
+            {
+                "expandedX": In(x, half),
+                "expandedRowIdx": In(rows, "i32"),
+                "x1": In(shared[0], half),
+                "x2": In(shared[1], half),
+                "bias": In(bias, half),
+                "scales": In(scales, half),
+                "expertIdx": In(ids, "i32"),
+                "dropPadMode": 0,
+                "out": out((3, 32), half),
+            },
+            {"out": shared[0] + shared[1] + (chosen * scales[..., None]).sum(1)},
+        )
     ]
 
 
@@ -402,7 +451,11 @@ def calls(profile: str) -> list[Call]:
         )
         if profile != "310p":
             found += (
-                format_cast(half) + paged_writes(half) + experts(half) + quantised_beyond_310p(half)
+                format_cast(half)
+                + paged_writes(half)
+                + experts(half)
+                + shared_experts(half)
+                + quantised_beyond_310p(half)
             )
         if profile in ("a2", "a3"):
             found += attentions(half) + attentions(half, 64) + dense_attentions(half)

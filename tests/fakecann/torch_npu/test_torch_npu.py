@@ -266,6 +266,21 @@ def test_quantised_products() -> None:
     close(levels.float(), torch.round(x.float() * 127 / largest[:, None]), torch.float32)
 
 
+def test_a_product_of_int8_codes_with_scales_of_rows_and_columns() -> None:
+    generator = torch.Generator().manual_seed(5)
+    codes = torch.randint(-128, 128, (3, 64), generator=generator, dtype=torch.int8)
+    weight = torch.randint(-128, 128, (64, 32), generator=generator, dtype=torch.int8)
+    scale, step = noise(32).abs(), noise(3, seed=4).abs() / 1000  # within float16
+    found = torch_npu.npu_quant_matmul(
+        codes.npu(),
+        weight.npu(),
+        scale.npu(),
+        pertoken_scale=step.npu(),
+        output_dtype=torch.float16,
+    )
+    close(found, codes.float() @ weight.float() * scale * step[:, None], torch.float16)
+
+
 def test_products_by_expert_and_their_sum() -> None:
     x, weight = noise(6, 64, dtype=torch.float16), noise(2, 64, 16, dtype=torch.float16, seed=4) / 8
     ends = torch.tensor([2, 6])
