@@ -159,26 +159,26 @@ def order_of_service(server: RunningServer, waiting: list[tuple[str, Ask]]) -> l
     return finished
 
 
-def test_shares_follow_weights_in_every_interface(narrow: Pipeline) -> None:
-    keys = [key("occupant"), key("light", weight=0.25), key("heavy", weight=4.0)]
+def order_of_keys(narrow: Pipeline, first: ApiKey, second: ApiKey) -> list[str]:
+    """Whose requests were answered, in order; each client sends one with either key, those of the
+    first before those of the second.
+    """
+    config = ServerConfig("m", port=0, keys=[key("occupant"), first, second])
     with (
-        running_server(narrow, ServerConfig("m", port=0, keys=keys)) as server,
-        clients(server, ("light", "light", "light"), TOKENS) as light,
-        clients(server, ("heavy", "heavy", "heavy"), TOKENS) as heavy,
+        running_server(narrow, config) as server,
+        clients(server, (first.name,) * 3, TOKENS) as early,
+        clients(server, (second.name,) * 3, TOKENS) as late,
     ):
-        waiting = [("light", ask) for ask in light] + [("heavy", ask) for ask in heavy]
-        finished = order_of_service(server, waiting)
+        waiting = [(first.name, ask) for ask in early] + [(second.name, ask) for ask in late]
+        return order_of_service(server, waiting)
+
+
+def test_shares_follow_weights_in_every_interface(narrow: Pipeline) -> None:
+    finished = order_of_keys(narrow, key("light", weight=0.25), key("heavy", weight=4.0))
     # A share is owed from the first step on: one of the light ones may be served before.
     assert finished[-2:] == ["light", "light"], finished
 
 
 def test_priorities_of_keys_in_every_interface(narrow: Pipeline) -> None:
-    keys = [key("occupant"), key("low"), key("high", priority=5)]
-    with (
-        running_server(narrow, ServerConfig("m", port=0, keys=keys)) as server,
-        clients(server, ("low", "low", "low"), TOKENS) as low,
-        clients(server, ("high", "high", "high"), TOKENS) as high,
-    ):
-        waiting = [("low", ask) for ask in low] + [("high", ask) for ask in high]
-        finished = order_of_service(server, waiting)
+    finished = order_of_keys(narrow, key("low"), key("high", priority=5))
     assert finished == ["high"] * 3 + ["low"] * 3
