@@ -58,6 +58,13 @@ class ChatTemplate:
         except Exception as error:
             raise _template_error("expected a valid Jinja template", error) from error
 
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """Names that the template reads and does not set itself."""
+        from jinja2.meta import find_undeclared_variables
+
+        return frozenset(find_undeclared_variables(self._environment.parse(self.source)))
+
     def render(self, messages: Sequence[Mapping[str, Any]], **variables: Any) -> str:
         """The text of a conversation; arguments and errors are those of ``render_segments``."""
         return "".join(text for text, _ in self.render_segments(messages, **variables))

@@ -6,6 +6,7 @@ References: ``json``, the ``jsonschema`` package and ``re``.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import Any
@@ -240,6 +241,12 @@ FORMS = {
         "parameter_begin": "<arg_key>{name}</arg_key>\n<arg_value>",
         "parameter_end": "</arg_value>\n",
     },
+    "pythonic": {
+        "begin": "[get_weather(",
+        "end": ")]",
+        "parameter_begin": "{name}=",
+        "parameter_separator": ", ",
+    },
 }
 WEATHER: dict[str, Any] = {
     "type": "object",
@@ -255,7 +262,7 @@ WEATHER: dict[str, Any] = {
 
 def form_tag(name: str, schema: Any) -> dict[str, Any]:
     structures = [{**FORMS[name], "schema": schema}]
-    triggers = ["<tool_call>"]
+    triggers = ["[" if name == "pythonic" else "<tool_call>"]
     tag = {"type": "structural_tag", "structures": structures, "triggers": triggers}
     return {**tag, "at_least_one": True}
 
@@ -281,6 +288,30 @@ def test_forms_of_tags(smollm2: Pipeline, name: str) -> None:
         assert isinstance(events[1], ToolCallDelta)
         assert events[2] == ToolCallEnd(0, True)
         jsonschema.validate(json.loads(events[1].arguments), WEATHER)
+
+
+def test_a_separator_stands_between_arguments_only(smollm2: Pipeline) -> None:
+    """Whichever of those that may be left out are there."""
+    properties = {name: {"const": 1} for name in "abcd"}
+
+    def takes(required: str, text: str) -> bool:
+        schema = {"type": "object", "properties": properties, "required": list(required)}
+        form = {**form_tag("pythonic", schema), "stop_after_first": True}
+        guide = smollm2.runtime.guides.compile(form).clone()
+        ids = smollm2.runtime.tokenizer.encode(f"[get_weather({text})]")
+        try:
+            return all(guide.accept(token, 1000) for token in ids)
+        except InvalidParameterError:  # of a token that the grammar does not allow
+            return False
+
+    for required in ("", "b", "ad", "abcd"):
+        for count in range(5):
+            for names in itertools.combinations("abcd", count):
+                text = ", ".join(f"{name}=1" for name in names)
+                assert takes(required, text) == (set(required) <= set(names)), (required, text)
+    assert not takes("", "a=1, ")
+    assert not takes("", ", a=1")
+    assert not takes("", "b=1, a=1")
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,12 @@ CASES = [
         ],
     ),
     Case(
+        "pythonic, JSON's escapes",
+        "pythonic",
+        r'[get_weather(city="\ud83d\ude00\/\\/\u00e9\"\n", tags={"\ud83d\ude00": "\ud83d"})]',
+        call(0, "get_weather", {"city": '\U0001f600/\\/é"\n', "tags": {"\U0001f600": "\ufffd"}}),
+    ),
+    Case(
         "pythonic, a list that is none of calls",
         "pythonic",
         "[1, f(x=2)] and [get_time()]",

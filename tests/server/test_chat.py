@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import openai
@@ -159,6 +160,41 @@ def test_sharpening_to_one_token_is_greedy(client: openai.OpenAI, change: dict[s
     assert ask(client, STORY, **options, **change).choices[0].message.content == greedy
 
 
+STRUCTURED: list[tuple[dict[str, Any], str]] = [
+    ({"json": {"const": {"a": 1}}}, r'\{\s*"a":\s*1\s*\}'),
+    ({"json": '{"enum": ["x", "y"]}'}, '"[xy]"'),
+    ({"json_object": True}, r"\{.*\}"),
+    ({"regex": "[0-9]{3}"}, "[0-9]{3}"),
+    ({"choice": ["yes", "no"], "disable_fallback": True}, "yes|no"),
+    ({"grammar": 'root ::= "ab" | "cd"'}, "ab|cd"),
+    (
+        {
+            "structural_tag": '{"type": "structural_tag", "structures": '
+            '[{"begin": "<a>", "schema": {"const": 1}, "end": "</a>"}], "triggers": ["<a>"], '
+            '"at_least_one": true, "stop_after_first": true}'
+        },
+        "<a>1</a>",
+    ),
+]
+
+
+@pytest.mark.parametrize(("form", "pattern"), STRUCTURED, ids=lambda form: "+".join(form)[:20])
+def test_structured_outputs_in_vllms_words(
+    client: openai.OpenAI, form: dict[str, Any], pattern: str
+) -> None:
+    answer = ask(client, max_tokens=40, extra_body={"structured_outputs": form})
+    assert re.fullmatch(pattern, answer.choices[0].message.content, re.DOTALL)
+
+
+def test_a_begun_message_is_continued(client: openai.OpenAI) -> None:
+    whole = ask(client).choices[0].message.content
+    begun = [*QUESTION, {"role": "assistant", "content": whole[:11]}]
+    going_on = {"continue_final_message": True}
+    answer = ask(client, begun, extra_body={**going_on, "add_generation_prompt": False})
+    assert whole[:11] + answer.choices[0].message.content == whole
+    assert ask(client, begun).choices[0].message.content != answer.choices[0].message.content
+
+
 def test_cache_salt_separates_prefixes(client: openai.OpenAI) -> None:
     def cached(salt: str) -> int:
         message = [{"role": "user", "content": "A salted question, " * 12}]
@@ -233,6 +269,18 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("chat_template_kwargs", {"chat_template_kwargs": {"x": "y" * 20000}}),
     ("min_tokens", {"min_tokens": 5, "max_tokens": 2}),
     ("bad_words", {"bad_words": ["several tokens long"]}),
+    ("continue_final_message", {"continue_final_message": True}),
+    ("reasoning_effort", {"reasoning_effort": "low"}),
+    ("structured_outputs", {"structured_outputs": {}}),
+    ("structured_outputs", {"structured_outputs": {"json_object": False}}),
+    ("structured_outputs", {"structured_outputs": {"regex": "a", "choice": ["a"]}}),
+    ("structured_outputs.nonsense", {"structured_outputs": {"nonsense": "a"}}),
+    ("structured_outputs.json", {"structured_outputs": {"json": "{"}}),
+    ("whitespace_pattern", {"structured_outputs": {"regex": "a", "whitespace_pattern": " "}}),
+    (
+        "structured_outputs",
+        {"structured_outputs": {"regex": "a"}, "response_format": {"type": "text"}},
+    ),
     ("model", {"model": "other"}),
     ("messages", {"messages": None}),
 ]

@@ -11,6 +11,7 @@ import openai
 import pytest
 from serving import RunningServer
 
+import manymind
 from manymind import Pipeline
 
 PROMPT = "The capital of France is"
@@ -45,6 +46,19 @@ def test_all_forms_of_prompts(client: openai.OpenAI, smollm2: Pipeline) -> None:
     assert [choice.index for choice in several.choices] == [0, 1]
     assert several.choices[0].text == alone
     assert [choice.text for choice in complete(client, [ids, ids]).choices] == [alone, alone]
+
+
+def test_tokens_in_and_out(client: openai.OpenAI, smollm2: Pipeline) -> None:
+    tokenizer = smollm2.runtime.tokenizer
+    ids = tokenizer.encode(PROMPT)
+    (whole,) = complete(client, ids, extra_body={"return_token_ids": True}).choices
+    assert whole.prompt_token_ids == ids
+    assert tokenizer.decode(whole.token_ids, True) == whole.text
+    chunks = list(complete(client, PROMPT, stream=True, extra_body={"return_token_ids": True}))
+    choices = [choice for chunk in chunks for choice in chunk.choices]
+    assert [choice.prompt_token_ids for choice in choices if choice.prompt_token_ids] == [ids]
+    assert [token for choice in choices for token in choice.token_ids] == whole.token_ids
+    assert not hasattr(complete(client).choices[0], "token_ids")
 
 
 def test_choices_are_numbered_prompt_by_prompt(client: openai.OpenAI) -> None:
@@ -133,6 +147,10 @@ def test_models(client: openai.OpenAI, server: RunningServer) -> None:
     assert server.get("/v1/models").json()["data"][0]["max_model_len"] == 2048
     with pytest.raises(openai.NotFoundError):
         client.models.retrieve("other")
+
+
+def test_version(server: RunningServer) -> None:
+    assert server.get("/version").json() == {"version": manymind.__version__}
 
 
 def test_tokenize_and_back(server: RunningServer, smollm2: Pipeline) -> None:

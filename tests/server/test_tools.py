@@ -93,7 +93,7 @@ def test_a_forced_call_follows_its_schema(chat: openai.OpenAI, choice: Any) -> N
     check(json.loads(call.function.arguments))
 
 
-@pytest.mark.parametrize("name", sorted(set(TOOL_PARSERS) - {"pythonic", "qwen"}))
+@pytest.mark.parametrize("name", sorted(set(TOOL_PARSERS) - {"qwen"}))
 def test_a_call_is_forced_in_every_format(calling_pipe: Pipeline, name: str) -> None:
     """Written as a grammar of the format says, read by the format's own parser."""
     config = ServerConfig("m", port=0, tool_call_parser=name, reasoning_parser=None)
@@ -119,14 +119,37 @@ def test_a_call_is_forced_in_every_format(calling_pipe: Pipeline, name: str) -> 
     check(json.loads("".join(call.function.arguments for call in calls)))
 
 
-def test_calls_of_python_are_not_forced(calling_pipe: Pipeline) -> None:
-    body = {"model": "m", "messages": QUESTION, "tools": [TOOL], "tool_choice": "required"}
+@pytest.mark.parametrize(
+    ("function", "param"),
+    [
+        ({"name": "get-weather"}, "tools[1].function.name"),
+        ({"name": "class.a"}, "tools[1].function.name"),
+        (
+            {"name": "f", "parameters": {"properties": {"a-b": {}}}},
+            "tools[1].function.parameters.properties",
+        ),
+        (
+            {"name": "f", "parameters": {"properties": {"from": {}}}},
+            "tools[1].function.parameters.properties",
+        ),
+    ],
+)
+def test_names_that_no_call_of_python_can_have(
+    calling_pipe: Pipeline, function: dict[str, Any], param: str
+) -> None:
+    """They are refused where such a call is forced, in time rather than in the answer."""
+    body: dict[str, Any] = {"model": "m", "messages": QUESTION, "max_tokens": 40}
+    body["tools"] = [OTHER, {"type": "function", "function": function}]
     with running_server(
         calling_pipe, ServerConfig("m", port=0, tool_call_parser="pythonic")
     ) as server:
-        answer = server.post("/v1/chat/completions", body)
-    assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == "tool_choice"
+        answer = server.post("/v1/chat/completions", {**body, "tool_choice": "required"})
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == param
+        choice = {"type": "function", "function": {"name": "clock"}}
+        answer = server.post("/v1/chat/completions", {**body, "tool_choice": choice})
+        message = answer.json()["choices"][0]["message"]
+        assert message["tool_calls"][0]["function"] == {"name": "clock", "arguments": "{}"}
 
 
 def test_calls_in_chat_completions(chat: openai.OpenAI) -> None:
@@ -145,6 +168,38 @@ def test_calls_in_chat_completions(chat: openai.OpenAI) -> None:
     assert [call.function.name for call in final.message.tool_calls] == ["weather"] * 2
     streamed = [json.loads(call.function.arguments) for call in final.message.tool_calls]
     assert streamed == [ARGUMENTS] * 2
+
+
+def test_a_single_call_may_be_asked_for(calling: RunningServer, chat: openai.OpenAI) -> None:
+    common: dict[str, Any] = {"model": "m", "messages": QUESTION, "tools": [TOOL]}
+    written: dict[str, Any] = {**common, "parallel_tool_calls": False}
+    written["extra_body"] = {"response_format": writing(f"Let me see.\n{CALL}\n{CALL}")}
+    message = chat.chat.completions.create(**written).choices[0].message
+    assert [json.loads(call.function.arguments) for call in message.tool_calls] == [ARGUMENTS]
+    with chat.chat.completions.stream(**written) as stream:
+        message = stream.get_final_completion().choices[0].message
+    assert [json.loads(call.function.arguments) for call in message.tool_calls] == [ARGUMENTS]
+    # A call that is forced ends the answer.
+    choice = chat.chat.completions.create(
+        **common, tool_choice="required", parallel_tool_calls=False, max_tokens=900
+    ).choices[0]
+    assert (choice.finish_reason, len(choice.message.tool_calls)) == ("tool_calls", 1)
+    tool: Any = {"type": "function", **FUNCTION}
+    response = chat.responses.create(
+        model="m", input="Where?", tools=[tool], tool_choice="required", parallel_tool_calls=False
+    )
+    assert [item.type for item in response.output] == ["function_call"]
+    assert response.parallel_tool_calls is False
+    with anthropic.Anthropic(base_url=calling.url, api_key="none", max_retries=0) as claude:
+        answer = claude.messages.create(
+            model="m",
+            messages=QUESTION,
+            max_tokens=900,
+            tools=[{"name": "weather", "input_schema": SCHEMA}],
+            tool_choice={"type": "any", "disable_parallel_tool_use": True},
+        )
+    assert answer.stop_reason == "tool_use"
+    assert [block.type for block in answer.content] == ["tool_use"]
 
 
 def test_reasoning_in_chat_completions(chat: openai.OpenAI) -> None:
@@ -247,7 +302,6 @@ def test_calls_in_responses(chat: openai.OpenAI) -> None:
         ("tool_choice", {"tools": [TOOL], "tool_choice": {"function": {"name": "other"}}}),
         ("tools[0].function.name", {"tools": [{"function": {"name": "a b"}}]}),
         ("tools[0].type", {"tools": [{"type": "web_search", "function": FUNCTION}]}),
-        ("parallel_tool_calls", {"tools": [TOOL], "parallel_tool_calls": False}),
         (
             "response_format",
             {"tools": [TOOL], "tool_choice": "required", "response_format": writing("x")},

@@ -11,8 +11,9 @@ The forms, by ``type``; those of one name are LMDeploy's, OpenAI's and vLLM's ow
 - ``choice``: ``{"choice": ["yes", "no"]}``.
 - ``grammar``: ``{"grammar": "..."}`` in llama.cpp's GBNF or in llguidance's variant of Lark.
 - ``structural_tag``: ``{"structures": [{"begin", "schema", "end"}, ...], "triggers": [...]}``; with
-  ``parameter_begin`` and ``parameter_end`` a structure is a form of tags. With ``at_least_one`` the
-  text begins with a structure, with ``stop_after_first`` it ends with the first.
+  ``parameter_begin`` and ``parameter_end`` a structure is a form of tags, with ``parameter_begin``
+  and ``parameter_separator`` a list of arguments. With ``at_least_one`` the text begins with a
+  structure, with ``stop_after_first`` it ends with the first.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 
 The form is xgrammar's: ``structures`` of ``begin``, ``schema`` and ``end``, and ``triggers``, each
 the beginning of some ``begin``. With ``parameter_begin`` and ``parameter_end`` the body is not JSON
-but a form of tags, see ``xml_forms``. Once a trigger is in the text, one of the structures that
-begin with it has to follow to its end; then the text is free again.
+but a form of tags, with ``parameter_begin`` and ``parameter_separator`` a list of arguments, see
+``argument_forms``. Once a trigger is in the text, one of the structures that begin with it has to
+follow to its end; then the text is free again.
 
 Where ``begin`` and ``end`` name control tokens of the model, such as Mistral's ``[TOOL_CALLS]``,
 the tokens themselves are meant: text cannot contain them.
@@ -18,12 +19,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from manymind.errors import InvalidParameterError
+from manymind.guided.argument_forms import listed_arguments, text_rules, xml_body
 from manymind.guided.json_schema import schema_text
-from manymind.guided.xml_forms import text_rules, xml_body
 from manymind.validation import require, require_bool
 
 MAX_STRUCTURES = 512
-_TAG_FIELDS = {"parameter_begin", "parameter_end"}
+_FIELDS = frozenset(("begin", "schema", "end"))
+_FORMS = (
+    _FIELDS,
+    _FIELDS | {"parameter_begin", "parameter_end"},
+    _FIELDS | {"parameter_begin", "parameter_separator"},
+)
 
 
 class _Structure(NamedTuple):
@@ -31,6 +37,7 @@ class _Structure(NamedTuple):
     body: str  # in Lark
     end: str
     parameter_end: str = ""
+    rules: Sequence[str] = ()  # that the body uses
 
 
 def structural_tag_grammar(
@@ -112,6 +119,7 @@ def _write_grammar(
             if structure.begin.startswith(trigger)
         ]
         lines += [f"tagged_{i}: trigger_{i} body_{i}", f"body_{i}: " + "\n  | ".join(bodies)]
+    lines += [rule for structure in structures for rule in structure.rules]
     lines += text_rules({item.parameter_end for item in structures if item.parameter_end})
     return "%llguidance {}\n" + "\n".join(lines) + "\n"
 
@@ -127,18 +135,24 @@ def _regex_literal(text: str) -> str:
 def _read_structures(value: object, name: str) -> list[_Structure]:
     valid = _is_list(value) and 0 < len(value) <= MAX_STRUCTURES  # type: ignore[arg-type]
     require(valid, name, f"a list of 1 to {MAX_STRUCTURES} structures", value)
-    return [_read_structure(item, f"{name}[{i}]") for i, item in enumerate(value)]  # type: ignore[arg-type, var-annotated]
+    return [_read_structure(item, i, f"{name}[{i}]") for i, item in enumerate(value)]  # type: ignore[arg-type, var-annotated]
 
 
-def _read_structure(value: object, name: str) -> _Structure:
-    fields = {"begin", "schema", "end"}
-    valid = isinstance(value, Mapping) and set(value) in (fields, fields | _TAG_FIELDS)
-    expected = "'begin', 'schema' and 'end', with 'parameter_begin' and 'parameter_end' or without"
+def _read_structure(value: object, index: int, name: str) -> _Structure:
+    valid = isinstance(value, Mapping) and set(value) in _FORMS
+    expected = "'begin', 'schema' and 'end', and besides them nothing, or 'parameter_begin' and "
+    expected += "either 'parameter_end' or 'parameter_separator'"
     require(valid, name, f"a mapping of {expected}", value)
     assert isinstance(value, Mapping)
     for field in set(value) - {"schema"}:
         require(isinstance(value[field], str), f"{name}.{field}", "a str", value[field])
     begin, schema, end = value["begin"], value["schema"], value["end"]
+    if "parameter_separator" in value:
+        separator = value["parameter_separator"]
+        listed = listed_arguments(
+            schema, value["parameter_begin"], separator, name, f"argument_{index}"
+        )
+        return _Structure(begin, listed[0], end, rules=listed[1])
     if "parameter_end" not in value:
         return _Structure(begin, f"%json {schema_text(schema, f'{name}.schema')}", end)
     parameter_end = value["parameter_end"]

@@ -15,6 +15,7 @@ from manymind.parsers.reader import MalformedError, Reading
 _NAME = re.compile(r"\[\s*[A-Za-z_][\w.]*\s*\(")
 _BEGUN_NAME = re.compile(r"\[\s*([A-Za-z_][\w.]*\s*)?")
 _WORDS = {"true": True, "false": False, "null": None}  # JSON's, which models mix in
+_ESCAPE = re.compile(r"\\.", re.DOTALL)
 
 
 class PythonicParser(OutputParser):
@@ -71,12 +72,17 @@ def _calls_of(text: str) -> list[tuple[str, str]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)  # of the model's own escapes
-            parsed = ast.parse(text, mode="eval").body
+            parsed = ast.parse(_ESCAPE.sub(_python_escape, text), mode="eval").body
         if not isinstance(parsed, ast.List):
             raise MalformedError("a list")
         return [_call_of(node) for node in parsed.elts]
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise MalformedError("a list of calls") from error
+
+
+def _python_escape(match: re.Match[str]) -> str:
+    """JSON's escapes are Python's, but for this one."""
+    return "/" if match[0] == "\\/" else match[0]
 
 
 def _call_of(node: ast.expr) -> tuple[str, str]:
@@ -96,8 +102,12 @@ def _value_of(node: ast.expr) -> Any:
     if isinstance(node, (ast.List, ast.Tuple)):
         return [_value_of(item) for item in node.elts]
     if isinstance(node, ast.Dict):
-        keys = [ast.literal_eval(key) if key is not None else None for key in node.keys]
+        keys = [_value_of(key) if key is not None else None for key in node.keys]
         if not all(isinstance(key, str) for key in keys):
             raise MalformedError("a str as key")
         return {key: _value_of(value) for key, value in zip(keys, node.values, strict=True)}
-    return ast.literal_eval(node)
+    value = ast.literal_eval(node)
+    if isinstance(value, str) and any("\ud800" <= char <= "\udfff" for char in value):
+        # JSON writes a character beyond 16 bits as two escapes.
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return value

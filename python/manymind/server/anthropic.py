@@ -90,15 +90,21 @@ class ToolChoice(RequestModel):
 
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = Field(None, max_length=128)
-    disable_parallel_tool_use: Any = None
-
-    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"disable_parallel_tool_use": (False,)}
+    disable_parallel_tool_use: bool | None = None
 
     def as_choice(self) -> str:
         """``Toolset.of``'s form."""
-        self.refuse_unsupported()
         words = {"any": "required", "tool": f"={self.name}"}
         return words.get(self.type, self.type)
+
+
+class Thinking(RequestModel):
+    """``thinking``: whether, not how much."""
+
+    type: Literal["disabled", "adaptive"]
+    display: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"display": ()}
 
 
 class CountRequest(RequestModel):
@@ -110,17 +116,16 @@ class CountRequest(RequestModel):
     cache_control: dict[str, Any] | None = None
     tools: list[Tool] | None = Field(None, max_length=128)
     tool_choice: ToolChoice | None = None
+    thinking: Thinking | None = None
 
     context_management: Any = None
     mcp_servers: Any = None
     output_config: Any = None
-    thinking: Any = None
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
         "context_management": (),
         "mcp_servers": ([],),
         "output_config": ({},),
-        "thinking": ({"type": "disabled"},),
     }
 
     def dialogue(self) -> Dialogue:
@@ -131,11 +136,19 @@ class CountRequest(RequestModel):
         for index, message in enumerate(self.messages):
             _append(messages, f"messages[{index}].content", message)
         definitions = [tool.as_definition() for tool in self.tools or ()]
-        choice = self.tool_choice.as_choice() if self.tool_choice else None
-        tools = Toolset.of(definitions, choice)
+        choice, single = None, False
+        if self.tool_choice is not None:
+            choice = self.tool_choice.as_choice()
+            single = self.tool_choice.disable_parallel_tool_use is True
+        prefill = ""
         if len(messages) > 1 and messages[-1]["role"] == "assistant":
-            return Dialogue(messages[:-1], prefill=messages[-1]["content"], tools=tools)
-        return Dialogue(messages, tools=tools)
+            prefill = messages.pop()["content"]
+        wanted = None
+        if self.thinking is not None:
+            self.thinking.refuse_unsupported()
+            wanted = self.thinking.type == "adaptive"
+        tools = Toolset.of(definitions, choice, single)
+        return Dialogue(messages, prefill, tools=tools, thinking=(wanted, "thinking"))
 
 
 class MessageRequest(CountRequest):

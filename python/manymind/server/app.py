@@ -196,6 +196,10 @@ def _add_operations(app: FastAPI, service: Service, metrics: Metrics) -> None:
             raise ApiError(503, "the device is lost", "device_lost")
         return json_response({"status": "ok"})
 
+    @app.get("/version")
+    async def version() -> Response:
+        return json_response({"version": __version__})
+
     @app.get("/ready")
     async def ready() -> Response:
         if service.draining or service.device_lost:

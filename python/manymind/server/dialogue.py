@@ -24,6 +24,7 @@ from manymind.server.errors import ApiError
 from manymind.server.messages import EventStream, json_response
 from manymind.server.record import RequestRecord
 from manymind.server.service import Service
+from manymind.server.thinking import thinking_variables
 from manymind.server.tools import Toolset
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ class Dialogue:
         prefill: how the answer begins; the model goes on from there.
         add_generation_prompt: end the prompt with the header of the answer.
         variables: further ones of the template.
+        thinking: how much the model is to think, see ``thinking_variables``, and which parameter
+            says so.
         tools: what the model may call.
     """
 
@@ -49,6 +52,7 @@ class Dialogue:
     add_generation_prompt: bool = True
     variables: Mapping[str, Any] = field(default_factory=dict)
     tools: Toolset = field(default_factory=Toolset)
+    thinking: tuple[bool | str | None, str] = (None, "")
 
 
 @dataclass(frozen=True)
@@ -103,10 +107,16 @@ class Wording(Protocol):
 
 
 class AnswerReader:
-    """Finds out what the text of answers means; a parser per answer, or none."""
+    """Finds out what the text of answers means; a parser per answer, or none.
 
-    def __init__(self, make_parser: Callable[[], OutputParser] | None) -> None:
+    single_call: leave out all but an answer's first call.
+    """
+
+    def __init__(
+        self, make_parser: Callable[[], OutputParser] | None, single_call: bool = False
+    ) -> None:
         self._make_parser = make_parser
+        self._single_call = single_call
         self._parsers: dict[int, OutputParser] = {}
 
     def read(self, piece: Response) -> Delta:
@@ -119,12 +129,15 @@ class AnswerReader:
         events = parser.push(piece.text) if piece.text else []
         if piece.finish_reason is not None:
             events += parser.finish()
+        if self._single_call:
+            events = [event for event in events if getattr(event, "index", 0) == 0]
         return Delta(piece, joined(events), parser.num_calls > 0)
 
 
 async def encode_dialogue(service: Service, record: RequestRecord, dialogue: Dialogue) -> list[int]:
     """The conversation's token ids."""
     tools = dialogue.tools.definitions
+    thinking = thinking_variables(service, *dialogue.thinking)
 
     def work() -> list[list[int]]:
         ids = service.runtime.encode_chat(
@@ -132,7 +145,7 @@ async def encode_dialogue(service: Service, record: RequestRecord, dialogue: Dia
             prefill=dialogue.prefill,
             add_generation_prompt=dialogue.add_generation_prompt,
             **({"tools": tools} if tools else {}),
-            **dialogue.variables,
+            **{**thinking, **dialogue.variables},
         )
         return [ids]
 
@@ -160,7 +173,7 @@ async def converse(
         # The prompt's end tells whether it has opened the reasoning.
         end = service.runtime.tokenizer.decode(ids[-_LAST_TOKENS:], False)
         make_parser = partial(form.parser, tools.definitions, end)
-    reader = AnswerReader(make_parser)
+    reader = AnswerReader(make_parser, tools.single)
     return await respond(service, record, ids, config, wording, stream, reader)
 
 

@@ -33,6 +33,7 @@ from manymind.server.messages import RequestModel, json_response, read_model, re
 from manymind.server.openai.logprobs import chat_logprobs
 from manymind.server.openai.sampling import MAX_LOGPROBS
 from manymind.server.service import Service
+from manymind.server.thinking import Effort
 from manymind.server.tools import Tool, Toolset
 
 if TYPE_CHECKING:
@@ -105,9 +106,7 @@ class BaseRequest(RequestModel):
     keep_alive: float | str | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
-    think: Any = None
-
-    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"think": (False,)}
+    think: bool | Effort | None = None
 
     def top(self) -> int | None:
         """Alternatives to report per token; None = no log probabilities."""
@@ -161,7 +160,6 @@ class GenerateRequest(BaseRequest):
     template: Any = None
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
-        **BaseRequest.unsupported,
         "context": ([],),
         "suffix": ("",),
         "template": ("",),
@@ -197,7 +195,7 @@ class ChatRequest(BaseRequest):
         """What is to be answered."""
         tools = [tool.model_dump(exclude_none=True) for tool in self.tools or ()]
         messages = [message.as_mapping(index) for index, message in enumerate(self.messages)]
-        return Dialogue(messages, tools=Toolset(tools))
+        return Dialogue(messages, tools=Toolset(tools), thinking=(self.think, "think"))
 
 
 class EmbedRequest(RequestModel):
@@ -240,12 +238,14 @@ async def generate(request: Request, service: Service) -> HttpResponse:
         return json_response(wording.loaded())
     runtime = service.runtime
     if not body.raw and runtime.template is not None:
-        messages = [{"role": "system", "content": body.system}] if body.system else []
         content = _content(body.images, body.prompt, "images")
-        dialogue = Dialogue([*messages, {"role": "user", "content": content}])
+        messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
+        if body.system:
+            messages.insert(0, {"role": "system", "content": body.system})
+        dialogue = Dialogue(messages, thinking=(body.think, "think"))
         configure = partial(body.generation_config, service)
         return await converse(service, record, dialogue, configure, wording, body.stream)
-    for name in ("system", "images"):
+    for name in ("system", "images", "think"):
         if getattr(body, name):
             message = f"{name}: not supported with raw, nor by a model without a chat template"
             raise ApiError(400, message, "unsupported_parameter", name)

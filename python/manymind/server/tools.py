@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import keyword
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -45,6 +47,7 @@ _CALLS = {
     "llama3": ('{"name": "%s", "parameters": ', "}", '{"name": "'),
     "mistral": ('[TOOL_CALLS][{"name": "%s", "arguments": ', "}]", "[TOOL_CALLS]"),
     "mistral_args": ("[TOOL_CALLS]%s[ARGS]", "", "[TOOL_CALLS]"),
+    "pythonic": ("[%s(", ")]", "["),
     "qwen3_coder": (
         "<tool_call>\n<function=%s>\n",
         "</function>\n</tool_call>",
@@ -52,17 +55,24 @@ _CALLS = {
     ),
 }
 _CALLS["qwen"] = _CALLS["hermes"]
-# What stands around each argument where they are not JSON.
+# What stands around each argument, or between two, where they are not a JSON object.
 _ARGUMENTS = {
-    "deepseek_v32": (
-        '<｜DSML｜parameter name="{name}" string="{is_string}">',
-        "</｜DSML｜parameter>\n",
-    ),
-    "glm": ("<arg_key>{name}</arg_key>\n<arg_value>", "</arg_value>\n"),
-    "qwen3_coder": ("<parameter={name}>\n", "</parameter>\n"),
+    "deepseek_v32": {
+        "parameter_begin": '<｜DSML｜parameter name="{name}" string="{is_string}">',
+        "parameter_end": "</｜DSML｜parameter>\n",
+    },
+    "glm": {
+        "parameter_begin": "<arg_key>{name}</arg_key>\n<arg_value>",
+        "parameter_end": "</arg_value>\n",
+    },
+    "pythonic": {"parameter_begin": "{name}=", "parameter_separator": ", "},
+    "qwen3_coder": {
+        "parameter_begin": "<parameter={name}>\n",
+        "parameter_end": "</parameter>\n",
+    },
 }
-# Where text after a call would be part of it.
-_ENDS_WITH_CALL = frozenset(("gpt-oss",))
+# Where text after a call would be part of it, or further calls are not looked for in it.
+_ENDS_WITH_CALL = frozenset(("gpt-oss", "pythonic"))
 _ANY_OBJECT = {"type": "object"}
 
 
@@ -100,10 +110,7 @@ class ToolParameters(RequestModel):
 
     tools: list[Tool] | None = Field(None, max_length=128)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    parallel_tool_calls: Any = None
-
-    # A grammar that allows one call only does not exist for every format.
-    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"parallel_tool_calls": (True,)}
+    parallel_tool_calls: bool | None = None
 
     def toolset(self) -> Toolset:
         """What the model is offered."""
@@ -113,7 +120,7 @@ class ToolParameters(RequestModel):
         else:
             choice = self.tool_choice
         definitions = [tool.model_dump(exclude_none=True) for tool in self.tools or ()]
-        return Toolset.of(definitions, choice)
+        return Toolset.of(definitions, choice, self.parallel_tool_calls is False)
 
 
 @dataclass(frozen=True)
@@ -123,27 +130,31 @@ class Toolset:
     Attributes:
         definitions: OpenAI's.
         forced: names of the functions of which one has to be called; empty: none has to be.
+        single: of the calls in an answer, only the first is wanted.
     """
 
     definitions: Sequence[Mapping[str, Any]] = ()
     forced: Sequence[str] = ()
+    single: bool = False
 
     @staticmethod
-    def of(definitions: Sequence[Mapping[str, Any]], choice: str | None) -> Toolset:
+    def of(
+        definitions: Sequence[Mapping[str, Any]], choice: str | None, single: bool = False
+    ) -> Toolset:
         """choice: None or "auto", "none", "required", or "=" and a name.
 
         Raises ApiError 400 for a choice among tools that are not there.
         """
         names = [str(item["function"]["name"]) for item in definitions]
         if choice in (None, "auto"):
-            return Toolset(definitions)
+            return Toolset(definitions, single=single)
         if choice == "none":
             return Toolset()
         wanted = names if choice == "required" else [str(choice)[1:]]
         if not wanted or not set(wanted) <= set(names):
             message = f"tool_choice: expected one of the tools {names}, found {choice!r}"
             raise ApiError(400, message, "invalid_value", "tool_choice")
-        return Toolset(definitions, wanted)
+        return Toolset(definitions, wanted, single)
 
     def check(self, form: OutputFormat, response_format: Mapping[str, Any] | None) -> None:
         """Raises ApiError 400 if a model of this output format cannot do what is asked."""
@@ -152,29 +163,41 @@ class Toolset:
         if form.tools is None:
             message = "tools: not supported by this model: its chat template knows no tools"
             raise ApiError(400, message, "unsupported_parameter", "tools")
-        if self.forced and form.tools not in _CALLS:
-            message = f"tool_choice: only auto and none with tool calls of format {form.tools}"
-            raise ApiError(400, message, "unsupported_parameter", "tool_choice")
+        if self.forced and form.tools == "pythonic":
+            self._check_names()
         if self.forced and response_format is not None and response_format.get("type") != "text":
             message = "response_format: not supported with a tool that has to be called"
             raise ApiError(400, message, "unsupported_parameter", "response_format")
+
+    def _check_names(self) -> None:
+        """Raises ApiError 400 for names that cannot stand in a call of Python."""
+        for index, item in enumerate(self.definitions):
+            function = item["function"]
+            where = f"tools[{index}].function"
+            names = [(f"{where}.name", part) for part in function["name"].split(".")]
+            parameters = function.get("parameters") or {}
+            properties = parameters.get("properties")
+            for name in properties if isinstance(properties, Mapping) else ():
+                names.append((f"{where}.parameters.properties", name))
+            for place, name in names if function["name"] in self.forced else ():
+                # Python takes other spellings of a character for the same name.
+                plain = unicodedata.normalize("NFKC", name) == name
+                if not (plain and name.isidentifier()) or keyword.iskeyword(name):
+                    message = f"{place}: expected an identifier of Python, as this model writes "
+                    message += f"calls, found {name!r}"
+                    raise ApiError(400, message, "invalid_value", place)
 
     def response_format(self, form: OutputFormat) -> dict[str, Any] | None:
         """The grammar of a forced call; its arguments follow the function's schema."""
         if not self.forced:
             return None
         begin, end, trigger = _CALLS[str(form.tools)]
-        tags = {}
-        if form.tools in _ARGUMENTS:
-            tags = dict(
-                zip(("parameter_begin", "parameter_end"), _ARGUMENTS[form.tools], strict=True)
-            )
         structures = [
             {
                 "begin": begin % item["function"]["name"],
                 "schema": item["function"].get("parameters") or _ANY_OBJECT,
                 "end": end,
-                **tags,
+                **_ARGUMENTS.get(str(form.tools), {}),
             }
             for item in self.definitions
             if item["function"]["name"] in self.forced
@@ -184,5 +207,5 @@ class Toolset:
             "structures": structures,
             "triggers": [trigger],
             "at_least_one": True,
-            "stop_after_first": form.tools in _ENDS_WITH_CALL,
+            "stop_after_first": self.single or form.tools in _ENDS_WITH_CALL,
         }

@@ -17,12 +17,13 @@ from pydantic import Field
 
 from manymind.config import GenerationConfig, Response
 from manymind.parsers import Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
-from manymind.server.dialogue import Delta, Dialogue, converse
+from manymind.server.dialogue import Delta, Dialogue, converse, texts_of
 from manymind.server.errors import ApiError, error_body
 from manymind.server.messages import RequestModel, read_model, record_of, server_sent
 from manymind.server.openai.logprobs import chat_logprobs
 from manymind.server.openai.sampling import MAX_LOGPROBS, SamplingModel, usage
 from manymind.server.service import Service
+from manymind.server.thinking import Effort
 from manymind.server.tools import ToolParameters
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class ChatRequest(SamplingModel, ToolParameters):
     max_tokens: int | None = Field(None, ge=1)
     add_generation_prompt: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
+    continue_final_message: bool = False
+    reasoning_effort: Effort | None = None
 
     audio: Any = None
     function_call: Any = None
@@ -108,7 +111,6 @@ class ChatRequest(SamplingModel, ToolParameters):
     prediction: Any = None
     prompt_cache_key: Any = None
     prompt_cache_retention: Any = None
-    reasoning_effort: Any = None
     safety_identifier: Any = None
     service_tier: Any = None
     store: Any = None
@@ -116,7 +118,6 @@ class ChatRequest(SamplingModel, ToolParameters):
     web_search_options: Any = None
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
-        **ToolParameters.unsupported,
         "audio": (),
         "function_call": ("none",),
         "functions": (),
@@ -126,7 +127,6 @@ class ChatRequest(SamplingModel, ToolParameters):
         "prediction": (),
         "prompt_cache_key": (),
         "prompt_cache_retention": (),
-        "reasoning_effort": ("none",),
         "safety_identifier": (),
         "service_tier": ("auto", "default"),
         "store": (False,),
@@ -147,13 +147,29 @@ class ChatRequest(SamplingModel, ToolParameters):
         return variables
 
     def dialogue(self) -> Dialogue:
-        """What is to be answered."""
+        """What is to be answered, or gone on with: the last message."""
+        messages = [message.as_mapping() for message in self.messages]
+        prefill = self._taken_prefill(messages) if self.continue_final_message else ""
         return Dialogue(
-            [message.as_mapping() for message in self.messages],
-            add_generation_prompt=self.add_generation_prompt,
+            messages,
+            prefill=prefill,
+            add_generation_prompt=self.add_generation_prompt or self.continue_final_message,
             variables=self.template_variables(),
             tools=self.toolset(),
+            thinking=(self.reasoning_effort, "reasoning_effort"),
         )
+
+    def _taken_prefill(self, messages: list[dict[str, Any]]) -> str:
+        """Takes away the last message, whose text the answer begins with."""
+        last = self.messages[-1]
+        content = texts_of(last.content, f"messages[{len(messages) - 1}].content", ("text",))
+        wrong = "add_generation_prompt" in self.model_fields_set and self.add_generation_prompt
+        if len(messages) < 2 or last.role != "assistant" or last.tool_calls or wrong:
+            message = "continue_final_message: expected a last message of the assistant without "
+            message += "calls, after others, and no add_generation_prompt"
+            raise ApiError(400, message, "invalid_value", "continue_final_message")
+        messages.pop()
+        return content
 
     def top(self) -> int | None:
         """Alternatives to report per token; None = no log probabilities."""

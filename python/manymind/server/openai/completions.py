@@ -47,6 +47,7 @@ class CompletionRequest(SamplingModel):
     logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     max_tokens: int | None = Field(None, ge=0)
     add_special_tokens: bool = True
+    return_token_ids: bool = False
 
     best_of: Any = None
     suffix: Any = None
@@ -181,12 +182,16 @@ class _Answer:
         logprobs = None
         if self._body.logprobs is not None:
             logprobs = self._piece_logprobs(index, piece, prompt_rows if echo else None, echo)
-        return {
+        choice: dict[str, Any] = {
             "text": text,
             "index": index,
             "logprobs": logprobs,
             "finish_reason": piece.finish_reason,
         }
+        if self._body.return_token_ids:
+            choice["token_ids"] = piece.token_ids
+            choice["prompt_token_ids"] = self._ids[piece.index] if first else None
+        return choice
 
     def _piece_logprobs(
         self, index: int, piece: Response, prompt_rows: Sequence[Row] | None, echo: bool

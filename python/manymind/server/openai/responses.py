@@ -17,6 +17,7 @@ from manymind.server.errors import ApiError
 from manymind.server.messages import RequestModel, read_model, record_of
 from manymind.server.openai.response_wording import ResponseWording
 from manymind.server.service import Service
+from manymind.server.thinking import Effort
 from manymind.server.tools import Toolset
 
 if TYPE_CHECKING:
@@ -121,6 +122,21 @@ class TextOptions(RequestModel):
         return {"type": "json_schema", "json_schema": inner}
 
 
+class Reasoning(RequestModel):
+    """``reasoning``."""
+
+    effort: Effort | None = None
+    context: Any = None
+    generate_summary: Any = None
+    summary: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        "context": (),
+        "generate_summary": (),
+        "summary": (),
+    }
+
+
 class ResponseRequest(RequestModel):
     """The body of a request."""
 
@@ -129,6 +145,8 @@ class ResponseRequest(RequestModel):
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     metadata: dict[str, str] | None = Field(None, max_length=16)
+    parallel_tool_calls: bool | None = None
+    reasoning: Reasoning | None = None
     stream: bool | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     text: TextOptions | None = None
@@ -143,12 +161,10 @@ class ResponseRequest(RequestModel):
     include: Any = None
     max_tool_calls: Any = None
     moderation: Any = None
-    parallel_tool_calls: Any = None
     previous_response_id: Any = None
     prompt: Any = None
     prompt_cache_key: Any = None
     prompt_cache_retention: Any = None
-    reasoning: Any = None
     safety_identifier: Any = None
     service_tier: Any = None
     store: Any = None
@@ -163,12 +179,10 @@ class ResponseRequest(RequestModel):
         "include": ([],),
         "max_tool_calls": (),
         "moderation": (),
-        "parallel_tool_calls": (True,),
         "previous_response_id": (),
         "prompt": (),
         "prompt_cache_key": (),
         "prompt_cache_retention": (),
-        "reasoning": ({},),
         "safety_identifier": (),
         "service_tier": ("auto", "default"),
         "store": (False,),
@@ -189,7 +203,12 @@ class ResponseRequest(RequestModel):
         definitions = [tool.as_definition() for tool in self.tools or ()]
         named = isinstance(self.tool_choice, NamedTool)
         choice = f"={self.tool_choice.name}" if named else self.tool_choice  # type: ignore[union-attr]
-        return Dialogue(messages, tools=Toolset.of(definitions, choice))  # type: ignore[arg-type]
+        tools = Toolset.of(definitions, choice, self.parallel_tool_calls is False)  # type: ignore[arg-type]
+        effort = None
+        if self.reasoning is not None:
+            self.reasoning.refuse_unsupported()
+            effort = self.reasoning.effort
+        return Dialogue(messages, tools=tools, thinking=(effort, "reasoning.effort"))
 
     def generation_config(self, room: int) -> GenerationConfig:
         """The engine's words for the same."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -24,6 +25,56 @@ class StreamOptions(RequestModel):
     include_obfuscation: bool | None = None
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"include_obfuscation": (False,)}
+
+
+class StructuredOutputs(RequestModel):
+    """vLLM's spelling of a response format: one of these."""
+
+    json_: str | dict[str, Any] | None = Field(None, alias="json")
+    json_object: bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    structural_tag: str | None = None
+
+    disable_additional_properties: Any = None
+    disable_any_whitespace: Any = None
+    disable_fallback: Any = None
+    whitespace_pattern: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        "disable_additional_properties": (False,),
+        "disable_any_whitespace": (False,),
+        "disable_fallback": (True, False),
+        "whitespace_pattern": (),
+    }
+
+    def response_format(self) -> dict[str, Any]:
+        """The same in our words. Raises ApiError 400 unless it asks for one thing."""
+        self.refuse_unsupported()
+        given = self.model_dump(by_alias=True, exclude_none=True, exclude=set(self.unsupported))
+        if len(given) != 1 or given == {"json_object": False}:
+            names = "json, json_object, regex, choice, grammar and structural_tag"
+            message = f"structured_outputs: expected one of {names}, found {sorted(given)}"
+            raise ApiError(400, message, "invalid_value", "structured_outputs")
+        ((kind, value),) = given.items()
+        if kind == "json":
+            schema = _read_json("json", value) if isinstance(value, str) else value
+            return {"type": "json_schema", "json_schema": {"schema": schema}}
+        if kind == "structural_tag":
+            return dict(_read_json(kind, value))
+        return {"type": kind} if kind == "json_object" else {"type": kind, kind: value}
+
+
+def _read_json(name: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        where = f"structured_outputs.{name}"
+        raise ApiError(400, f"{where}: expected an object in JSON", "invalid_value", where)
+    return value
 
 
 class SamplingModel(RequestModel):
@@ -54,6 +105,7 @@ class SamplingModel(RequestModel):
     repetition_penalty: float = Field(1.0, ge=1e-3, le=1e3)
     skip_special_tokens: bool = True
     stop_token_ids: TokenIds | None = None
+    structured_outputs: StructuredOutputs | None = None
     timeout: float | None = Field(None, gt=0, le=86400)
     top_k: int = Field(0, ge=-1, le=2**31 - 1)
 
@@ -89,11 +141,20 @@ class SamplingModel(RequestModel):
             include_stop_str_in_output=self.include_stop_str_in_output,
             logprobs=logprobs,
             prompt_logprobs=prompt_logprobs,
-            response_format=self.response_format,
+            response_format=self.text_format(),
             priority=self.priority,
             timeout=self.timeout,
             cache_salt=self.cache_salt or "",
         )
+
+    def text_format(self) -> dict[str, Any] | None:
+        """What the text must be. Raises ApiError 400 if two parameters say it."""
+        if self.structured_outputs is None:
+            return self.response_format
+        if self.response_format is not None:
+            message = "structured_outputs: expected no response_format beside it"
+            raise ApiError(400, message, "invalid_value", "structured_outputs")
+        return self.structured_outputs.response_format()
 
     def check_stream_options(self) -> None:
         """Raises ApiError 400 for options of a stream that was not asked for."""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments between tags of their own, as Qwen3-Coder and GLM write them: a string stands there as
-it is, anything else as JSON.
+"""Arguments one by one rather than as an object: between tags of their own, as Qwen3-Coder and GLM
+write them (a string stands there as it is, anything else as JSON), or listed as Python calls do.
 """
 
 from __future__ import annotations
@@ -28,23 +28,12 @@ def xml_body(schema: object, begin: str, end: str, name: str) -> str:
     require("{name}" in begin, f"{name}.parameter_begin", "a str with '{name}' in it", begin)
     require(bool(end.strip()), f"{name}.parameter_end", "a str with more than space in it", end)
     name = f"{name}.schema"
-    require(isinstance(schema, Mapping), name, "a JSON Schema of an object", schema)
-    assert isinstance(schema, Mapping)
-    _refuse_others(schema, _OBJECT, name)
-    require(schema.get("type", "object") == "object", f"{name}.type", "object", schema.get("type"))
-    properties = schema.get("properties", {})
-    require(isinstance(properties, Mapping), f"{name}.properties", "an object", properties)
-    listed = schema.get("required", [])
-    require(_are_strings(listed), f"{name}.required", "a list of str", listed)
-    required = set(listed)
-    missing = sorted(required - set(properties))
-    require(not missing, f"{name}.required", "names of properties", missing)
+    properties, required, shared = properties_of(schema, name)
     # Where a value begins on a line of its own, it may end one, too.
     closing = f"/\\n?/ {_literal(end.rstrip())}" if begin.endswith("\n") else _literal(end.rstrip())
     parts = []
     for key, value in properties.items():
         where = f"{name}.properties.{key}"
-        shared = {"$defs": schema["$defs"]} if "$defs" in schema else {}
         body = _value(value, shared, where)
         # A lazy terminal ends with the first end tag, which no parser could tell from text.
         closed = f"{body} {closing}" if body else _rule_name(end.rstrip())
@@ -56,6 +45,61 @@ def xml_body(schema: object, begin: str, end: str, name: str) -> str:
     return " ".join(parts)
 
 
+def listed_arguments(
+    schema: object, begin: str, separator: str, name: str, rule: str
+) -> tuple[str, list[str]]:
+    """Lark for arguments as a call lists them, ``city="Rome", days=2``, and the rules it uses,
+    whose names begin with ``rule``. Values are JSON, in the order of the schema's properties.
+
+    begin: what stands before a value, with "{name}" in it; separator: what stands between two.
+    Raises InvalidParameterError naming a keyword that such a list cannot keep.
+    """
+    require("{name}" in begin, f"{name}.parameter_begin", "a str with '{name}' in it", begin)
+    require(bool(separator), f"{name}.parameter_separator", "a str that is not empty", separator)
+    properties, required, shared = properties_of(schema, f"{name}.schema")
+    rules: list[str] = []
+    firsts: list[str] = []
+    rest = ""
+    for index, (key, value) in reversed(list(enumerate(properties.items()))):
+        text = json_value(value, shared, f"{name}.schema.properties.{key}")
+        rules.append(f"{rule}_{index}: {_literal(begin.replace('{name}', key))} {text}")
+        following = f"{_literal(separator)} {rule}_{index}"
+        # What comes first has nothing before it that a separator could separate it from.
+        firsts = [] if key in required else firsts
+        firsts.insert(0, f"{rule}_{index} {rest}")
+        rest = f"{following} {rest}" if key in required else f"({following})? {rest}"
+    if not required:
+        firsts.append('""')
+    return f"({' | '.join(firsts)})", rules
+
+
+def properties_of(
+    schema: object, name: str
+) -> tuple[Mapping[str, Any], set[str], Mapping[str, Any]]:
+    """Of an object schema of known keywords only: its properties, the names of those that must be
+    there, and the definitions that they share. Raises InvalidParameterError.
+    """
+    require(isinstance(schema, Mapping), name, "a JSON Schema of an object", schema)
+    assert isinstance(schema, Mapping)
+    _refuse_others(schema, _OBJECT, name)
+    require(schema.get("type", "object") == "object", f"{name}.type", "object", schema.get("type"))
+    properties = schema.get("properties", {})
+    require(isinstance(properties, Mapping), f"{name}.properties", "an object", properties)
+    listed = schema.get("required", [])
+    require(_are_strings(listed), f"{name}.required", "a list of str", listed)
+    missing = sorted(set(listed) - set(properties))
+    require(not missing, f"{name}.required", "names of properties", missing)
+    shared = {"$defs": schema["$defs"]} if "$defs" in schema else {}
+    return properties, set(listed), shared
+
+
+def json_value(schema: Any, shared: Mapping[str, Any], name: str) -> str:
+    """Lark for a value in JSON."""
+    require(isinstance(schema, (Mapping, bool)), name, "a JSON Schema", schema)
+    value = {**schema, **shared} if isinstance(schema, Mapping) else schema
+    return f"%json {schema_text(value, name)}"
+
+
 def _value(schema: Any, shared: Mapping[str, Any], name: str) -> str:
     """Lark for a value; "" for free text."""
     require(isinstance(schema, (Mapping, bool)), name, "a JSON Schema", schema)
@@ -64,8 +108,7 @@ def _value(schema: Any, shared: Mapping[str, Any], name: str) -> str:
         valid = isinstance(values, (list, tuple)) and bool(values)
         require(valid, f"{name}.enum", "a list of one or more values", values)
     if not isinstance(schema, Mapping) or not _is_text(schema):
-        value = {**schema, **shared} if isinstance(schema, Mapping) else schema
-        return f"%json {schema_text(value, name)}"
+        return json_value(schema, shared, name)
     _refuse_others(schema, _STRING, name)
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
     return "" if choices is None else f"({' | '.join(map(_literal, choices))})"
@@ -91,7 +134,7 @@ def _are_strings(values: object) -> bool:
 def _refuse_others(schema: Mapping[str, Any], known: frozenset[str], name: str) -> None:
     for keyword in schema:
         if keyword not in known:
-            raise InvalidParameterError(f"{name}.{keyword}: not supported in a form of tags")
+            raise InvalidParameterError(f"{name}.{keyword}: not supported with parameter_begin")
 
 
 def _rule_name(tag: str) -> str:
