@@ -69,6 +69,7 @@ void bind_output(py::module_& module) {
       .def_property_readonly("error", &error)
       .def_readonly("prompt_tokens", &Output::prompt_tokens)
       .def_readonly("cached_tokens", &Output::cached_tokens)
+      .def_readonly("preemptions", &Output::preemptions)
       .def_readonly("times", &Output::times)
       .def("take_logits", [](Output& self) { return take_rows(self.logits); })
       .def("take_last_hidden_state", [](Output& self) { return take_rows(self.last_hidden_state); });

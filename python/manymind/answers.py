@@ -42,6 +42,7 @@ class Answer:
             index=response.index,
             choice=response.choice,
             cached_tokens=output.cached_tokens,
+            preemptions=output.preemptions,
         )
         self._finish_if_over(output, piece)
         self._accumulate(output, piece)
@@ -67,6 +68,7 @@ class Answer:
         response.generate_token_len = piece.generate_token_len
         response.input_token_len = piece.input_token_len
         response.cached_tokens = piece.cached_tokens
+        response.preemptions = piece.preemptions
         response.finish_reason = piece.finish_reason
         response.stop_word = piece.stop_word
         response.error_message = piece.error_message

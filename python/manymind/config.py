@@ -293,6 +293,7 @@ class Response:
         index: the prompt's place in the list it came in.
         choice: which of the prompt's n answers this is.
         cached_tokens: tokens of the prompt that the prefix cache supplied.
+        preemptions: how often the answer had to give its KV cache to another, to go on later.
         stop_word: the one that ended the answer, if one did.
         error_message: set with finish_reason "error".
         times: set with finish_reason.
@@ -310,6 +311,7 @@ class Response:
     index: int = 0
     choice: int = 0
     cached_tokens: int = 0
+    preemptions: int = 0
     stop_word: str | None = None
     error_message: str | None = None
     times: RequestTimes | None = None

@@ -36,6 +36,7 @@ class RunningServer:
     url: str
     service: Service
     drain: Callable[[], None]  # as the first SIGTERM does
+    connections: Callable[[], int]  # that are open
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
         return httpx.post(self.url + path, json=body, timeout=60, **options)
@@ -50,6 +51,17 @@ class RunningServer:
             for sample in family.samples:
                 values[sample.name] = values.get(sample.name, 0.0) + sample.value
         return values
+
+    def labelled(self, name: str, **labels: str) -> float:
+        """The only sample of that name with these labels among its own."""
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples]
+        (found,) = [
+            sample.value
+            for sample in samples
+            if sample.name == name and labels.items() <= sample.labels.items()
+        ]
+        return found
 
     def raw(self, data: bytes, seconds: float = 20.0) -> bytes:
         """Everything the server sends in return to ``data``, until it closes."""
@@ -77,7 +89,8 @@ def running_server(
     try:
         wait_until(lambda: server.started or not thread.is_alive())
         drain = partial(server.handle_exit, signal.SIGTERM, None)
-        yield RunningServer(server.url, service, drain)
+        opened = server.server_state.connections
+        yield RunningServer(server.url, service, drain, lambda: len(opened))
     finally:
         server.should_exit = True
         thread.join(timeout=20)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -112,6 +113,41 @@ def test_metrics_count(server: RunningServer) -> None:
     edges = [1, *(2**power for power in range(3, 15)), float("inf")]
     assert grown(steps + "_bucket") == sum((computed <= edge) + 7 for edge in edges)
     assert grown("manymind_requests_bounded_by_total") == 1
+    by_source = "vllm:prompt_tokens_by_source_total"
+    assert grown(by_source) == usage["prompt_tokens"]
+    assert (
+        server.labelled(by_source, source="local_cache_hit")
+        == after["vllm:prompt_tokens_cached_total"]
+    )
+
+
+def test_preemptions_are_counted(smollm2_path: Path) -> None:
+    """Two answers of 100 tokens in a cache for 128: one has to give way to the other."""
+    config = EngineConfig(num_kv_blocks=8, block_size=16, max_batch_size=2)
+    body = {"model": "m", "prompt": "The", "max_tokens": 100, "ignore_eos": True, "n": 2}
+    with (
+        pipeline(smollm2_path, config) as pipe,
+        running_server(pipe, ServerConfig("m", port=0)) as server,
+    ):
+        assert server.post("/v1/completions", body).status_code == 200
+        wait_until(lambda: server.service.active == 0)
+        expected = pipe.runtime.engine.stats()["preemptions"]
+        assert expected > 0
+        found = server.metrics()
+        for prefix in ("manymind_", "vllm:"):
+            assert found[prefix + "num_preemptions_total"] == expected
+            assert found[prefix + "request_num_preemptions_sum"] == expected
+            assert found[prefix + "request_num_preemptions_count"] == 1
+
+
+def test_states_that_boards_ask_for(server: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    stats = {**server.service.runtime.engine.stats(), "waiting": 3}
+    monkeypatch.setattr(server.service.runtime, "engine", SimpleNamespace(stats=lambda: stats))
+    waiting = "vllm:num_requests_waiting_by_reason"
+    assert server.labelled(waiting, reason="capacity") == 3
+    assert server.labelled(waiting, reason="deferred") == 0
+    assert server.labelled("vllm:engine_sleep_state", sleep_state="awake") == 1
+    assert server.labelled("vllm:engine_sleep_state", sleep_state="discard_all") == 0
 
 
 # What Grafana boards for vLLM and the inference gateway of Kubernetes ask for.
@@ -142,6 +178,10 @@ VLLM_CORE = (
     "request_generation_tokens_bucket",
     "request_max_num_generation_tokens_bucket",
     "request_prefill_kv_computed_tokens_bucket",
+    "num_requests_waiting_by_reason",
+    "engine_sleep_state",
+    "prompt_tokens_by_source_total",
+    "request_num_preemptions_bucket",
     "request_params_n_bucket",
     "request_params_max_tokens_bucket",
     "iteration_tokens_total_bucket",

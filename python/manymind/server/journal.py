@@ -65,6 +65,7 @@ def record_fields(record: RequestRecord) -> dict[str, Any]:
             "prompt_tokens": record.prompt_tokens,
             "cached_tokens": record.cached_tokens,
             "generated_tokens": record.generated_tokens,
+            "preemptions": record.preemptions,
             "finish_reasons": record.reasons,
             "ttft_seconds": round(record.time_to_first_token or 0.0, 6),
             "phases": {name: round(value, 6) for name, value in record.phases().items()},

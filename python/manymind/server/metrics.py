@@ -40,6 +40,7 @@ _E2E = _edges(
 )
 _TOKENS = tuple(float(scale * 10**power) for power in range(6) for scale in (1, 2, 5))
 _CHOICES = _edges("1 2 5 10 20")
+_PREEMPTIONS = _edges("0 1 2 5 10 20 50 100")
 
 _HISTOGRAMS = {
     "time_to_first_token_seconds": ("From the request's head to its first token.", _TTFT),
@@ -54,6 +55,7 @@ _HISTOGRAMS = {
     "request_generation_tokens": ("Tokens of a request's answers.", _TOKENS),
     "request_max_num_generation_tokens": ("Tokens of a request's longest answer.", _TOKENS),
     "request_prefill_kv_computed_tokens": ("Prompt tokens not in the prefix cache.", _TOKENS),
+    "request_num_preemptions": ("Times a request gave back its KV blocks.", _PREEMPTIONS),
     "request_params_n": ("Answers asked for.", _CHOICES),
     "request_params_max_tokens": ("Tokens allowed.", _TOKENS),
 }
@@ -163,6 +165,7 @@ class Metrics:
             "request_generation_tokens": record.generated_tokens,
             "request_max_num_generation_tokens": record.longest_answer,
             "request_prefill_kv_computed_tokens": record.prompt_tokens - record.cached_tokens,
+            "request_num_preemptions": record.preemptions,
             "request_params_n": record.choices,
             "request_params_max_tokens": record.max_tokens,
             "request_receive_time_seconds": record.receive,
@@ -187,6 +190,7 @@ class Metrics:
         yield from self._gauges(stats, "manymind_", ["model_name"], [model])
         yield from self._gauges(stats, "vllm:", ["model_name", "engine"], [model, "0"])
         yield self._cache_config(stats, model)
+        yield from _vllm_states(stats, model)
         yield from self._engine_counters(stats, model)
         yield from self._media_counters(model)
         yield from self._step_sizes(stats, model)
@@ -240,6 +244,7 @@ class Metrics:
                 yield _own_counter(name, text, model, stats[key])
         text = "Prompt tokens looked up in the prefix cache."
         yield from _both_counters("prefix_cache_queries", text, model, stats["prompt_tokens"])
+        yield _by_source(stats, model)
         text = "Of these, tokens found."
         yield from _both_counters("prefix_cache_hits", text, model, stats["cached_tokens"])
         text = "Requests refused for want of room."
@@ -288,6 +293,44 @@ class Metrics:
             for reason, count in self._finished.copy().items():
                 family.add_metric([model, *(["0"] if more else []), reason], count)
             yield family
+
+
+def _vllm_states(stats: dict[str, Any], model: str) -> Iterator[Metric]:
+    """What this engine has one value of only: nothing waits for anything but room, and it never
+    sleeps.
+    """
+    for name, text, label, values in (
+        (
+            "vllm:num_requests_waiting_by_reason",
+            "Sequences that wait, by what for.",
+            "reason",
+            {"capacity": stats["waiting"], "deferred": 0},
+        ),
+        (
+            "vllm:engine_sleep_state",
+            "1 for the state that the engine is in.",
+            "sleep_state",
+            {"awake": 1, "weights_offloaded": 0, "discard_all": 0},
+        ),
+    ):
+        family = GaugeMetricFamily(name, text, labels=["model_name", "engine", label])
+        for key, value in values.items():
+            family.add_metric([model, "0", key], value)
+        yield family
+
+
+def _by_source(stats: dict[str, Any], model: str) -> Metric:
+    text = "Prompt tokens admitted, by where their KV comes from."
+    labels = ["model_name", "engine", "source"]
+    family = CounterMetricFamily("vllm:prompt_tokens_by_source", text, labels=labels)
+    computed = stats["prompt_tokens"] - stats["cached_tokens"]
+    for source, value in (
+        ("local_compute", computed),
+        ("local_cache_hit", stats["cached_tokens"]),
+        ("external_kv_transfer", 0),
+    ):
+        family.add_metric([model, "0", source], value)
+    return family
 
 
 def _vllm_names(name: str) -> list[str]:

@@ -48,6 +48,7 @@ class RequestRecord:
     finished: float = 0.0
     prompt_tokens: int = 0
     cached_tokens: int = 0
+    preemptions: int = 0
     generated_tokens: int = 0
     longest_answer: int = 0
     choices: int = 0
@@ -83,6 +84,7 @@ class RequestRecord:
     def _finish(self, piece: Response) -> None:
         self.reasons.append(piece.finish_reason or "")
         self.longest_answer = max(self.longest_answer, piece.generate_token_len)
+        self.preemptions += piece.preemptions
         if piece.times is not None:
             self.times.append(piece.times)
         if piece.choice == 0:

@@ -78,6 +78,7 @@ Output& OutputCollector::output(const Sequence& sequence) {
   out.index = sequence.index;
   out.prompt_tokens = sequence.prompt_len();
   out.cached_tokens = sequence.cached_tokens;
+  out.preemptions = sequence.preemptions;
   out.times = sequence.times;
   return out;
 }

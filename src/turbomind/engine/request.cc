@@ -196,6 +196,7 @@ void Output::merge(Output&& later) {
   error_code = later.error_code;
   error_message = std::move(later.error_message);
   cached_tokens = later.cached_tokens;
+  preemptions = later.preemptions;
   times = later.times;
 }
 

@@ -126,6 +126,7 @@ struct Output {
   std::string error_message;
   int64_t prompt_tokens = 0;
   int64_t cached_tokens = 0;   // of the prompt, taken from the prefix cache
+  int64_t preemptions = 0;     // times the sequence had to give its KV blocks back so far
   RowBlock logits;             // [positions, vocab]; prompt rows come with sequence 0 only
   RowBlock last_hidden_state;  // [positions, hidden]; likewise
   RequestTimes times;

@@ -111,6 +111,7 @@ bool Scheduler::grow_or_preempt(const SequencePtr& sequence) {
 
 void Scheduler::preempt(const SequencePtr& sequence) {
   send_back(sequence, true);
+  ++sequence->preemptions;
   ++num_preemptions_;
 }
 

@@ -72,6 +72,7 @@ struct Sequence {
   uint64_t void_through = 0;          // what steps up to this one drew is dropped: it follows a refused token
   int64_t rows_returned = 0;          // positions whose logits, hidden state or prompt logprob the caller has
   int64_t cached_tokens = 0;          // of the prompt, at first admission
+  int64_t preemptions = 0;            // times it had to give its blocks back
   bool admitted = false;              // has been scheduled before
   RequestTimes times;
 
