@@ -21,5 +21,6 @@ void bind_embedder(pybind11::module_& module);
 void bind_engine(pybind11::module_& module);
 void bind_guide(pybind11::module_& module);
 void bind_plugins(pybind11::module_& module);
+void bind_scaling(pybind11::module_& module);
 
 }  // namespace turbomind::bindings

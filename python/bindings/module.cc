@@ -10,4 +10,5 @@ PYBIND11_MODULE(_turbomind, module) {
   turbomind::bindings::bind_engine(module);
   turbomind::bindings::bind_embedder(module);
   turbomind::bindings::bind_plugins(module);
+  turbomind::bindings::bind_scaling(module);
 }

@@ -14,14 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import NoneType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from manymind.errors import InvalidParameterError, MediaError, MediaTooLargeError, QueueFullError
 from manymind.media import LoadedImage, MediaLimits, open_image
 from manymind.media_input import PreparedItem, PromptTokens, assemble
 from manymind.media_video import LoadedAnimation, LoadedVideo, open_video, shown_fps
 from manymind.prompts import MediaSource
-from manymind.validation import require, require_int, require_type
+from manymind.validation import require_int, require_type
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from manymind.models.vision_family import VisionSource
     from manymind.tokenizer import Segment, Tokenizer
     from manymind.vision.rgb import RgbImage
-    from manymind.vision.types import PreparedMedia, Preprocessor
+    from manymind.vision.types import PreparedMedia
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,9 @@ class MediaSide:
     def __init__(self, vision: VisionSource, config: VisionConfig, limits: MediaLimits) -> None:
         self.prompt = vision.prompt
         self.limits = limits
-        self._rules: Any = _rules(vision.preprocessor, config.pan_and_scan)
+        self._rules = vision.preprocessor
+        if config.pan_and_scan is not None:
+            self._rules = self._rules.with_pan_and_scan(config.pan_and_scan)
         self.budget = MediaBudget(
             Charge(config.max_pending_bytes, config.max_pending_pixels, config.max_pending_patches)
         )
@@ -251,14 +253,6 @@ class MediaSide:
             media = rules(*_rgb([image.decode()]))
             self.prepared.put(key, media)
         return PreparedItem(media)
-
-
-def _rules(rules: Preprocessor, pan_and_scan: bool | None) -> Preprocessor:
-    if pan_and_scan is None:
-        return rules
-    switch = getattr(rules, "with_pan_and_scan", None)
-    require(switch is not None, "pan_and_scan", "None for a model without it", pan_and_scan)
-    return switch(pan_and_scan)  # type: ignore[misc,no-any-return]
 
 
 @contextmanager

@@ -3,14 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
-import torch
 import torchvision_operators  # noqa: F401  before transformers
 import transformers
 from PIL import Image
@@ -33,25 +29,6 @@ def process_video(
         videos=[video], video_metadata=[metadata], return_metadata=True, return_tensors="pt"
     )
     return found
-
-
-@contextmanager
-def resizing_as_pillow() -> Iterator[None]:
-    """Video processors resize as image processors do, to the bit, where rounding must not hide what
-    else may differ."""
-    from torchvision.transforms.v2 import functional
-
-    def resize(image: torch.Tensor, size: Any, interpolation: Any, **_: Any) -> torch.Tensor:
-        frames = image.reshape(-1, *image.shape[-3:]).permute(0, 2, 3, 1).numpy()
-        filter_number = Image.Resampling[interpolation.name]
-        scaled = [
-            Image.fromarray(frame).resize((size[1], size[0]), filter_number) for frame in frames
-        ]
-        out = torch.from_numpy(np.stack([np.asarray(frame) for frame in scaled]))
-        return out.permute(0, 3, 1, 2).reshape(*image.shape[:-2], *size)
-
-    with patch.object(functional, "resize", resize):
-        yield
 
 
 def shown_pixels(found: dict[str, Any], merge: int) -> np.ndarray[Any, np.dtype[np.float32]]:

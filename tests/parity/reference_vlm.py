@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import re
-from contextlib import nullcontext
 from pathlib import Path
 from types import MethodType, SimpleNamespace
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from reference_video import process_video, resizing_as_pillow
+from reference_video import process_video
 from transformers.models.gemma3.processing_gemma3 import Gemma3Processor
 from transformers.models.internvl.processing_internvl import InternVLProcessor
 from transformers.models.llava.processing_llava import LlavaProcessor
@@ -52,7 +51,6 @@ class VlmReference:
         settings = json.loads((folder / "preprocessor_config.json").read_text())
         videos = folder / "video_preprocessor_config.json"
         self.side = _SIDES[self.model.config.model_type](self.model.config, settings)
-        self.side.scales_as_torch = self.model.config.model_type == "smolvlm"
         self.side.video_settings = json.loads(videos.read_text()) if videos.exists() else settings
 
     @torch.inference_mode()
@@ -81,8 +79,7 @@ class VlmReference:
             tokenize=False,
             add_generation_prompt=True,
         )
-        with nullcontext() if self.side.scales_as_torch else resizing_as_pillow():
-            inputs, images, videos = self.side.process(conversation)
+        inputs, images, videos = self.side.process(conversation)
         waiting = {self.side.image_token: iter(images), self.side.video_token: iter(videos)}
         tokens = [re.escape(token) for token in (self.side.video_token, self.side.image_token)]
         pattern = "|".join(token for token in tokens if token)

@@ -17,7 +17,7 @@ from manymind.vision.internvl import InternVlPreprocessor
 from manymind.vision.llava_onevision import LlavaOnevisionPreprocessor
 from manymind.vision.qwen_vl import Layout, QwenPreprocessor
 from manymind.vision.tiles import TileLayout
-from manymind.vision.types import VideoPreprocessor
+from manymind.vision.types import Preprocessor
 
 
 @dataclass(frozen=True)
@@ -27,29 +27,29 @@ class VideoCase:
 
     reference: str
     config: dict[str, Any]
-    make: Callable[[Fields], VideoPreprocessor]
+    make: Callable[[Fields], Preprocessor]
     merge: int = 1
 
 
-def _qwen2(video: Fields) -> VideoPreprocessor:
+def _qwen2(video: Fields) -> Preprocessor:
     return QwenPreprocessor(Fields({"patch_size": 4}), Layout(), video=video)
 
 
-def _qwen3(video: Fields) -> VideoPreprocessor:
+def _qwen3(video: Fields) -> Preprocessor:
     layout = Layout(one_input_per_slice=True)
     return QwenPreprocessor(Fields({"patch_size": 4}), layout, video=video)
 
 
-def _internvl(video: Fields) -> VideoPreprocessor:
+def _internvl(video: Fields) -> Preprocessor:
     return InternVlPreprocessor(Fields({"size": 16}), TileLayout(4, 4, 2), video)
 
 
-def _onevision(video: Fields) -> VideoPreprocessor:
+def _onevision(video: Fields) -> Preprocessor:
     layout = TileLayout(4, 4, image_size=18)
     return LlavaOnevisionPreprocessor(Fields({"size": 18}), layout, [[18, 18]], 9, video)
 
 
-def _smolvlm(video: Fields) -> VideoPreprocessor:
+def _smolvlm(video: Fields) -> Preprocessor:
     pictures = Fields({"max_image_size": {"longest_edge": 16}})
     return SmolVlmPreprocessor(pictures, TileLayout(4, 4, 2), video)
 
@@ -143,6 +143,6 @@ def clip_frames(count: int, height: int, width: int) -> list[Image.Image]:
     return [rgb(height, width, seed) for seed in range(count)]
 
 
-def make_video_rules(name: str) -> VideoPreprocessor:
+def make_video_rules(name: str) -> Preprocessor:
     case = VIDEO_CASES[name]
     return case.make(Fields(case.config))

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from manymind.vision import settings
 from manymind.vision.rgb import RgbImage, resize
 
-_Weights = tuple[npt.NDArray[np.intp], npt.NDArray[np.int32], int]
+# Of each output: the first input, how many, weights times 2**bits, and those bits.
+_Filter = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int16], int]
 _MOST_BITS = 22
 
 
@@ -50,41 +51,34 @@ def resize_frame(frame: RgbImage, height: int, width: int, resample: int) -> Rgb
     """``frame`` scaled to [height, width, 3]; filters that have no such kernel are pillow's."""
     if resample not in _FILTERS:
         return resize(frame, height, width, resample)
-    across = _pass(frame.swapaxes(0, 1), width, resample)
-    return np.ascontiguousarray(_pass(across.swapaxes(0, 1), height, resample))
+    from manymind._turbomind import scale_axis
 
-
-def _pass(image: RgbImage, size: int, resample: int) -> RgbImage:
-    """The first axis scaled to ``size``."""
-    if image.shape[0] == size:
-        return image
-    places, weights, bits = _weights(image.shape[0], size, resample)
-    total = np.full((size, *image.shape[1:]), 1 << (bits - 1), np.int32)
-    for tap in range(places.shape[1]):
-        total += image[places[:, tap]] * weights[:, tap, None, None]
-    scaled: RgbImage = np.clip(total >> bits, 0, 255).astype(np.uint8)
-    return scaled
+    for axis, size in ((1, width), (0, height)):
+        if frame.shape[axis] != size:
+            frame = scale_axis(frame, axis, *_filter(frame.shape[axis], size, resample))
+    return frame
 
 
 @lru_cache(maxsize=64)
-def _weights(size: int, out_size: int, resample: int) -> _Weights:
-    """Of each output: places [out_size, taps], weights times 2**bits, and those bits."""
+def _filter(size: int, out_size: int, resample: int) -> _Filter:
     kernel, radius = _FILTERS[resample]
     scale = size / out_size
     stretch = max(scale, 1.0)
     taps = math.ceil(radius * stretch) * 2 + 1
-    places = np.zeros((out_size, taps), np.intp)
+    firsts = np.zeros(out_size, np.int32)
+    counts = np.zeros(out_size, np.int32)
     weights = np.zeros((out_size, taps))
     for index in range(out_size):
         center = scale * (index + 0.5)
         first = max(int(center - radius * stretch + 0.5), 0)
         last = min(int(center + radius * stretch + 0.5), size)
         values = [kernel((place - center + 0.5) / stretch) for place in range(first, last)]
-        places[index, : len(values)] = range(first, last)
+        firsts[index], counts[index] = first, len(values)
         weights[index, : len(values)] = np.array(values) / sum(values)
     # As many bits as leave the largest weight within 16.
     largest, bits = weights.max(), 0
     while bits < _MOST_BITS and int(0.5 + largest * 2 ** (bits + 1)) < 1 << 15:
         bits += 1
     scaled = weights * 2**bits
-    return places, np.trunc(scaled + np.copysign(0.5, scaled)).astype(np.int32), bits
+    whole = np.trunc(scaled + np.copysign(0.5, scaled)).astype(np.int16)
+    return firsts, counts, whole, bits

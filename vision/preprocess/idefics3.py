@@ -17,7 +17,7 @@ from manymind.vision import settings
 from manymind.vision.frame_resize import resize_frame
 from manymind.vision.rgb import RgbImage, resize, tiles
 from manymind.vision.tiles import TileLayout, tile_input, tile_video
-from manymind.vision.types import PreparedMedia
+from manymind.vision.types import PreparedMedia, Preprocessor
 from manymind.vision.video import SLOWEST_FPS, FrameRate, ShownFrames, check_frames
 
 MAX_EDGE = 4096
@@ -28,7 +28,7 @@ _MAX_SAMPLED = 64  # frames of a video, where no setting says otherwise
 _SKIPPED = 1  # seconds at either end of a long video
 
 
-class Idefics3Preprocessor:
+class Idefics3Preprocessor(Preprocessor):
     """Grid: (rows, columns) of tiles, (0, 0) if there is only the thumbnail, the last input."""
 
     def __init__(self, config: Fields, layout: TileLayout) -> None:

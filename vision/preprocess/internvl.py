@@ -13,14 +13,14 @@ from manymind.checkpoint.fields import Fields
 from manymind.vision import settings
 from manymind.vision.rgb import RgbImage, resize, tiles
 from manymind.vision.tiles import TileLayout, tile_input, tile_video
-from manymind.vision.types import PreparedMedia
+from manymind.vision.types import PreparedMedia, Preprocessor
 from manymind.vision.video import SLOWEST_FPS, FrameRate, ShownFrames, check_frames, every
 
 _DEFAULTS = settings.Defaults(settings.BICUBIC, settings.CLIP_MEAN, settings.CLIP_STD)
 MAX_TILES = 64
 
 
-class InternVlPreprocessor:
+class InternVlPreprocessor(Preprocessor):
     """Grid: (rows, columns) of the canvas; the thumbnail, if there is one, is the last input."""
 
     def __init__(self, config: Fields, layout: TileLayout, video: Fields | None = None) -> None:

@@ -15,14 +15,14 @@ from manymind.errors import UnsupportedModelError
 from manymind.vision import settings
 from manymind.vision.rgb import RgbImage, center_crop, resize, shortest_edge_size, tiles
 from manymind.vision.tiles import TileLayout, tile_input
-from manymind.vision.types import PreparedMedia
+from manymind.vision.types import PreparedMedia, Preprocessor
 
 _CLIP = settings.Defaults(settings.BICUBIC, settings.CLIP_MEAN, settings.CLIP_STD)
 _SIGLIP = settings.Defaults(settings.BILINEAR, settings.HALF, settings.HALF)
 _MAX_CROPS = 16
 
 
-class ClipPreprocessor:
+class ClipPreprocessor(Preprocessor):
     """One square per picture; grid: (1, 1)."""
 
     def __init__(self, config: Fields, layout: TileLayout) -> None:
@@ -48,7 +48,7 @@ class ClipPreprocessor:
         return PreparedMedia((tile_input(square, self._layout, self._normalize),), (1, 1))
 
 
-class SquarePreprocessor:
+class SquarePreprocessor(Preprocessor):
     """The picture as a square and, with pan and scan, squares cut along the longer side of one that
     is long; grid: (1, 1)."""
 
@@ -69,7 +69,6 @@ class SquarePreprocessor:
         self._min_ratio = config.positive("pan_and_scan_min_ratio_to_activate", 1.2)
 
     def with_pan_and_scan(self, enabled: bool) -> SquarePreprocessor:
-        """The same rules with pan and scan switched on or off."""
         changed = copy.copy(self)
         changed._pans = enabled
         return changed

@@ -14,6 +14,7 @@ import numpy as np
 
 from manymind.checkpoint.fields import Fields
 from manymind.vision import settings
+from manymind.vision.frame_resize import resize_frame
 from manymind.vision.patches import Normalizer, cut_patches
 from manymind.vision.positions import bilinear_resize
 from manymind.vision.rgb import RgbImage, resize, tiles
@@ -23,6 +24,7 @@ from manymind.vision.types import (
     FloatArray,
     IndexArray,
     PreparedMedia,
+    Preprocessor,
     WeightedRows,
     content_digest,
 )
@@ -34,7 +36,7 @@ _MAX_CANVASES = 1024
 _TOLERATED_RATIO = 1.1
 
 
-class LlavaOnevisionPreprocessor:
+class LlavaOnevisionPreprocessor(Preprocessor):
     """Grid: (rows, columns) of the canvas's tiles, (0, 0) for one of several pictures.
 
     Args:
@@ -108,7 +110,7 @@ class LlavaOnevisionPreprocessor:
         check_frames(len(frames), fps)
         shown = ShownFrames(self._rate.evenly(len(frames), fps), fps, len(frames))
         size, count = (self._side, self._side), len(shown.indices)
-        squares = [resize(frame, *size, self._video_resample) for frame in shown.of(frames)]
+        squares = [resize_frame(frame, *size, self._video_resample) for frame in shown.of(frames)]
         side = self._layout.side
         half = bilinear_resize((side, side), (math.ceil(side / 2), math.ceil(side / 2)))
         blocks = [half.rows + np.int32(index * side**2) for index in range(count)]

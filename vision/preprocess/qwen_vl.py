@@ -8,8 +8,9 @@ Source: Qwen2-VL (arXiv:2409.12191), Qwen2.5-VL (arXiv:2502.13923), Qwen3-VL (ar
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from manymind.checkpoint.fields import Fields
 from manymind.errors import MediaError
 from manymind.vision import settings
+from manymind.vision.frame_resize import resize_frame
 from manymind.vision.patches import Normalizer, cut_merged_patches
 from manymind.vision.positions import bilinear_table
 from manymind.vision.qwen_video import FrameBudget, PixelLimits, VideoBudget, fitted_size
@@ -25,6 +27,7 @@ from manymind.vision.types import (
     EncoderInput,
     IndexArray,
     PreparedMedia,
+    Preprocessor,
     content_digest,
 )
 from manymind.vision.video import ShownFrames, check_frames
@@ -48,7 +51,7 @@ class Layout:
     one_input_per_slice: bool = False
 
 
-class QwenPreprocessor:
+class QwenPreprocessor(Preprocessor):
     """Rules of preprocessor_config.json.
 
     Raises CheckpointError or UnsupportedModelError on settings that have no meaning here.
@@ -91,7 +94,8 @@ class QwenPreprocessor:
     def image(self, image: RgbImage) -> PreparedMedia:
         """A picture is a video of one frame, repeated to fill a slice; grid: (1, y, x)."""
         frames = [image] * self.temporal_patch_size
-        return self._prepare(frames, self.size(*image.shape[:2]), self._resample, self._normalize)
+        scale = partial(resize, resample=self._resample)
+        return self._prepare(frames, self.size(*image.shape[:2]), scale, self._normalize)
 
     def video_rows(self, count: int, height: int, width: int, fps: float | None) -> int:
         """Patches of ``count`` frames of this size."""
@@ -118,21 +122,26 @@ class QwenPreprocessor:
         images += images[-1:] * missing
         times += times[-1:] * missing
         middles = tuple((times[i] + times[i + step - 1]) / 2 for i in range(0, len(times), step))
+        scale = partial(resize_frame, resample=self._video_resample)
         return replace(
-            self._prepare(images, size, self._video_resample, self._video_normalize),
+            self._prepare(images, size, scale, self._video_normalize),
             seconds=middles,
             seconds_per_slice=step / shown.shown_fps,
         )
 
     def _prepare(
-        self, frames: Sequence[RgbImage], size: tuple[int, int], resample: int, norm: Normalizer
+        self,
+        frames: Sequence[RgbImage],
+        size: tuple[int, int],
+        scale: Callable[[RgbImage, int, int], RgbImage],
+        norm: Normalizer,
     ) -> PreparedMedia:
         """Frames, of which any number may be one object."""
         height, width = size
         cut: dict[int, npt.NDArray[np.uint8]] = {}
         for frame in frames:  # each object is cut once
             if id(frame) not in cut:
-                scaled = resize(frame, height, width, resample)
+                scaled = scale(frame, height, width)
                 cut[id(frame)] = cut_merged_patches(scaled, self.patch_size, self.merge_size)
         slices = [
             np.stack(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from manymind.vision.frame_resize import resize_frame
 from manymind.vision.patches import Normalizer, cut_merged_patches
-from manymind.vision.rgb import RgbImage, resize
+from manymind.vision.rgb import RgbImage
 from manymind.vision.types import (
     EncoderInput,
     IndexArray,
@@ -84,7 +85,7 @@ def tile_video(
 ) -> PreparedMedia:
     """Each of ``frames``, those that are shown, squeezed into a tile unless it is one; grid:
     (frames, 1)."""
-    squares = [resize(frame, layout.size, layout.size, resample) for frame in frames]
+    squares = [resize_frame(frame, layout.size, layout.size, resample) for frame in frames]
     inputs = tuple(tile_input(square, layout, normalize) for square in squares)
     grid = (len(squares), 1)
     return PreparedMedia(inputs, grid, shown.seconds, 1 / shown.shown_fps, shown.duration)

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from manymind.errors import InvalidParameterError, MediaError
 from manymind.vision.rgb import RgbImage
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
@@ -86,28 +88,45 @@ class PreparedMedia:
         return sum(item.num_tokens for item in self.inputs)
 
 
-class Preprocessor(Protocol):
-    """The rules of one model, from its preprocessor_config.json."""
+class Preprocessor(ABC):
+    """The rules of one model, from its preprocessor_config.json.
 
+    What not every family does is refused here, or is what the others do, until a family overrides
+    it.
+    """
+
+    @abstractmethod
     def image(self, image: RgbImage) -> PreparedMedia:
         """A picture, uint8 [height, width, 3]. Raises MediaError if the rules refuse its
         shape."""
 
+    @abstractmethod
     def rows(self, height: int, width: int) -> int:
         """Patches that a picture of this size becomes: what it costs the encoder, before it is
         decoded."""
 
+    def one_of_several(self, image: RgbImage) -> PreparedMedia:
+        """A picture that is not alone in its prompt."""
+        return self.image(image)
 
-class VideoPreprocessor(Preprocessor, Protocol):
-    """A preprocessor of a model that takes videos."""
+    def with_pan_and_scan(self, enabled: bool) -> Preprocessor:
+        """The same rules with pan and scan switched on or off.
+
+        Raises InvalidParameterError for rules without it.
+        """
+        expected = "None for a model without it"
+        raise InvalidParameterError(f"pan_and_scan: expected {expected}, found {enabled}")
 
     def video(self, frames: Sequence[RgbImage], fps: float) -> PreparedMedia:
         """Frames of equal size, taken ``fps`` per second; the model's rules may show some of them
-        only. Raises MediaError."""
+        only. Raises MediaError, for any video where the model takes none."""
+        raise MediaError("video: this model takes none")
 
     def video_rows(self, count: int, height: int, width: int, fps: float | None) -> int:
         """Patches that ``count`` frames of this size become, before they are decoded; the most of
-        any rate where ``fps`` is None: that of an animation shows only then."""
+        any rate where ``fps`` is None: that of an animation shows only then. Raises MediaError
+        where the model takes no videos."""
+        raise MediaError("video: this model takes none")
 
 
 def content_digest(kind: str, *parts: Any) -> bytes:

@@ -6,11 +6,12 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from manymind.api import Pipeline, pipeline
+from manymind.cli.vision_flags import refuse_without_pictures, vision_config
 from manymind.config import ChatTemplateConfig, EngineConfig, GenerationConfig
 from manymind.errors import ManymindError
 
@@ -35,6 +36,7 @@ class ChatOptions:
     backend: str
     num_threads: int
     session_len: int
+    vision: Mapping[str, Any]  # flags that were given
 
     def generation_config(self) -> GenerationConfig:
         """Greedy at temperature 0."""
@@ -63,7 +65,9 @@ def run(model: str, prompt: str | None, image: str | None, options: ChatOptions)
     about it."""
     config = options.generation_config()
     template = ChatTemplateConfig(system=options.system)
-    with pipeline(model, options.engine_config(), template) as pipe:
+    vision = vision_config(options.vision, local_files=True)
+    with pipeline(model, options.engine_config(), template, vision_config=vision) as pipe:
+        refuse_without_pictures(pipe.runtime, options.vision)
         if prompt is None:
             _converse(pipe, model, image, config)
         else:

@@ -6,8 +6,12 @@ start short.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
+
+from manymind.cli.vision_flags import takes_vision_flags
 
 
+@takes_vision_flags
 def chat(
     model: str,
     prompt: str | None = None,
@@ -22,6 +26,7 @@ def chat(
     backend: str = "auto",
     num_threads: int = 0,
     session_len: int = 0,
+    **vision: Any,
 ) -> None:
     """Talks with a model.
 
@@ -56,6 +61,7 @@ def chat(
         backend=backend,
         num_threads=num_threads,
         session_len=session_len,
+        vision=vision,
     )
     run(model, prompt, image, options)
 
@@ -82,6 +88,7 @@ def models(*, check: bool = False) -> None:
     run(check)
 
 
+@takes_vision_flags
 def serve(
     model: str,
     host: str = "127.0.0.1",
@@ -105,6 +112,7 @@ def serve(
     max_batch_size: int = 32,
     kv_cache_dtype: str = "auto",
     log_level: str = "info",
+    **vision: Any,
 ) -> None:
     """Serves a model over HTTP, with the interfaces of OpenAI.
 

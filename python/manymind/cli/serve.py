@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from manymind.cli.vision_flags import refuse_without_pictures, vision_config
 from manymind.config import ChatTemplateConfig, EngineConfig
 from manymind.environment import LOG_LEVELS, api_key
 from manymind.errors import ManymindError
@@ -48,6 +50,7 @@ class ServeFlags:
     max_batch_size: int
     kv_cache_dtype: str
     log_level: str
+    vision: Mapping[str, Any]  # flags that were given
 
     def engine_config(self) -> EngineConfig:
         """The engine's part."""
@@ -74,6 +77,7 @@ def run(flags: ServeFlags) -> None:
     engine = flags.engine_config()
     runtime = _load(flags, engine)
     try:
+        refuse_without_pictures(runtime, flags.vision)
         serve(runtime, config, flags.log_level)
     finally:
         runtime.close()
@@ -83,9 +87,10 @@ def _load(flags: ServeFlags, engine: EngineConfig) -> Runtime | EmbeddingRuntime
     from manymind.embedding_runtime import EmbeddingRuntime, is_encoder
     from manymind.runtime import Runtime
 
+    vision = vision_config(flags.vision, local_files=False)
     if is_encoder(flags.model):
         return EmbeddingRuntime.load(flags.model, engine, flags.log_level)
-    return Runtime.load(flags.model, engine, ChatTemplateConfig(), flags.log_level)
+    return Runtime.load(flags.model, engine, ChatTemplateConfig(), flags.log_level, vision)
 
 
 def server_config(flags: ServeFlags) -> ServerConfig:
