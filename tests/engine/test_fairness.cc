@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Who gets how much of an engine that everybody wants more of.
+#include <algorithm>
+#include <future>
 #include <map>
 #include <random>
 
@@ -166,29 +168,50 @@ TEST(priority_goes_before_shares) {
   EXPECT(fair->state == SequenceState::kWaiting);
 }
 
+// Holds the engine's thread at its sequence's first draw until the gate is opened.
+class GateGuide : public TokenGuide {
+ public:
+  explicit GateGuide(std::shared_future<void> gate) : gate_(std::move(gate)) {}
+  std::unique_ptr<TokenGuide> clone() const override { return std::make_unique<GateGuide>(*this); }
+  int64_t draws_to_end() const override { return 1; }
+  void fill_mask(std::span<uint32_t> mask) override {
+    gate_.wait();
+    mask[0] = 2;
+  }
+  bool accept(int32_t, int64_t) override { return true; }
+
+ private:
+  std::shared_future<void> gate_;
+};
+
 TEST(a_running_engine_shares_by_weight) {
-  EngineFixture fixture(null_options({{"tokens", "context"}, {"sample_delay_us", "200"}}));
-  std::map<std::string, std::vector<uint64_t>> ids;
+  EngineFixture fixture(null_options({{"tokens", "context"}}));
+  std::promise<void> gate;
+  SamplingParams first = greedy(1);
+  first.guide = std::make_shared<GateGuide>(gate.get_future().share());
+  first.eos_token_ids = {kVocab - 1};
+  fixture.engine.submit(make_prompt(8, 1), first);
+  std::map<uint64_t, std::string> tenants;
   std::mt19937 random(3);
   for (uint32_t i = 0; i < 400; ++i) {
     for (const auto& [tenant, weight] : {std::pair<std::string, double>{"one", 1.0}, {"three", 3.0}}) {
       SamplingParams params = greedy(1 + random() % 20);
       params.tenant = tenant;
       params.tenant_weight = weight;
-      ids[tenant].push_back(fixture.engine.submit(make_prompt(8, random()), params));
+      tenants[fixture.engine.submit(make_prompt(8, random()), params)] = tenant;
     }
   }
-  fixture.wait_finished(300);
+  gate.set_value();  // all wait now, so that the order of service depends on nothing else
+  fixture.wait_finished(801);
+  std::vector<std::pair<double, uint64_t>> order;
+  for (const auto& [id, tenant] : tenants) order.emplace_back(fixture.result(id).times.finish, id);
+  std::sort(order.begin(), order.end());
   Tokens tokens;
-  for (const auto& [tenant, requests] : ids) {
-    for (const uint64_t id : requests) {
-      const auto found = fixture.results.find({id, 0});
-      if (found == fixture.results.end()) continue;
-      tokens[tenant] += 8 + static_cast<int64_t>(found->second.token_ids.size());
-    }
+  for (size_t i = 0; i < 300; ++i) {
+    const uint64_t id = order[i].second;
+    tokens[tenants[id]] += 8 + static_cast<int64_t>(fixture.result(id).token_ids.size());
   }
   expect_ratio(tokens["three"], tokens["one"], 3.0);
-  fixture.wait_finished(800);
 }
 
 }  // namespace

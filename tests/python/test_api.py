@@ -185,11 +185,16 @@ def test_interrupt_ends_the_call_and_frees_the_engine(smollm2: Pipeline) -> None
     before = smollm2.stats()["requests_cancelled"]
     main = threading.main_thread().ident
     assert main is not None
-    timer = threading.Timer(0.3, signal.pthread_kill, (main, signal.SIGINT))
-    timer.start()
+
+    def interrupt() -> None:
+        wait_until(lambda: smollm2.stats()["running"] == 2)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
     with pytest.raises(KeyboardInterrupt):
         smollm2([QUESTION] * 2, LONG)
-    timer.join()
+    interrupting.join()
     wait_until(lambda: smollm2.stats()["requests_cancelled"] == before + 2)
     assert "Tokyo" in smollm2(QUESTION, GenerationConfig(max_new_tokens=32)).text
 

@@ -22,6 +22,7 @@ from support import wait_until
 from manymind import EngineConfig, Pipeline, pipeline
 from manymind.server.config import ServerConfig
 from manymind.server.keys import ApiKey
+from manymind.server.record import RequestRecord
 
 TOKENS = 15
 Ask = Callable[[], object]
@@ -129,18 +130,22 @@ def narrow(smollm2_path: Path) -> Iterator[Pipeline]:
         yield pipe
 
 
-def order_of_service(server: RunningServer, waiting: list[tuple[str, Ask]]) -> list[str]:
-    """Names in the order in which they were answered by an engine with one place, which was taken
-    until all of them waited for it.
+def order_of_service(server: RunningServer, waiting: list[Ask]) -> list[str]:
+    """Keys in the order in which an engine with one place, which was taken until all of them waited
+    for it, began with their requests.
     """
-    finished: list[str] = []
+    served: list[tuple[float, str]] = []
+    release = server.service.release
 
-    def run(name: str, ask: Ask) -> None:
-        ask()
-        finished.append(name)
+    def noted(record: RequestRecord) -> None:
+        release(record)
+        assert record.key is not None
+        if record.key.name != "occupant":
+            served.append((record.times[0].first_scheduled, record.key.name))
 
+    server.service.release = noted  # type: ignore[method-assign]
     stats = server.service.runtime.engine.stats
-    threads = [threading.Thread(target=run, args=item) for item in waiting]
+    threads = [threading.Thread(target=ask) for ask in waiting]
     with openai.OpenAI(base_url=f"{server.url}/v1", api_key="occupant", max_retries=0) as gpt:
         occupant = gpt.chat.completions.create(
             model="m",
@@ -156,7 +161,8 @@ def order_of_service(server: RunningServer, waiting: list[tuple[str, Ask]]) -> l
                 wait_until(lambda number=number: stats()["waiting"] == number)  # type: ignore[misc]
     for thread in threads:
         thread.join()
-    return finished
+    wait_until(lambda: len(served) == len(waiting))
+    return [name for _, name in sorted(served)]
 
 
 def order_of_keys(narrow: Pipeline, first: ApiKey, second: ApiKey) -> list[str]:
@@ -169,8 +175,7 @@ def order_of_keys(narrow: Pipeline, first: ApiKey, second: ApiKey) -> list[str]:
         clients(server, (first.name,) * 3, TOKENS) as early,
         clients(server, (second.name,) * 3, TOKENS) as late,
     ):
-        waiting = [(first.name, ask) for ask in early] + [(second.name, ask) for ask in late]
-        return order_of_service(server, waiting)
+        return order_of_service(server, [*early, *late])
 
 
 def test_shares_follow_weights_in_every_interface(narrow: Pipeline) -> None:

@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -423,15 +423,16 @@ def test_slow_heads_are_cut_off(tight: RunningServer) -> None:
     assert tight.raw(b"GET /health HTTP/1.1\r\nho").startswith(b"HTTP/1.1 408")
 
 
-def test_connections_are_bounded(tight: RunningServer) -> None:
-    open_connections = [tight.connect() for _ in range(8)]
-    try:
-        time.sleep(0.1)
-        assert tight.raw(b"").startswith(b"HTTP/1.1 503")
-    finally:
-        for connection in open_connections:
-            connection.close()
-    wait_until(lambda: tight.raw(b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 4"))
+def test_connections_are_bounded(smollm2: Pipeline) -> None:
+    limits = Limits(max_connections=4)
+    with running_server(smollm2, ServerConfig("smollm2", port=0, limits=limits)) as server:
+        with ExitStack() as stack:
+            for _ in range(4):
+                stack.enter_context(server.connect())
+            wait_until(lambda: server.connections() == 4)
+            assert server.raw(b"").startswith(b"HTTP/1.1 503")
+        wait_until(lambda: server.connections() == 0)
+        assert server.raw(b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 4")
 
 
 def test_a_reader_that_stalls_is_cut_off(tight: RunningServer) -> None:
