@@ -167,6 +167,45 @@ TEST(cpu_linear_with_outliers_is_near_the_reference) {
   }
 }
 
+// The largest products there are, all of one sign: a sum of them that has too few bits wraps or saturates.
+TEST(cpu_linear_has_room_for_the_largest_sums) {
+  struct CodeBytes {
+    tm_weight_format format;
+    size_t block;  // bytes
+    size_t first;  // code byte of a block
+    size_t count;
+    uint8_t value;
+  };
+  constexpr CodeBytes kLargest[] = {
+      {TM_WEIGHT_GGUF_Q4_0, 18, 2, 16, 0xff},    {TM_WEIGHT_GGUF_Q4_1, 20, 4, 16, 0xff},
+      {TM_WEIGHT_GGUF_Q5_0, 22, 2, 20, 0xff},    {TM_WEIGHT_GGUF_Q5_1, 24, 4, 20, 0xff},
+      {TM_WEIGHT_GGUF_Q8_0, 34, 2, 32, 0x80},    {TM_WEIGHT_GGUF_Q4_K, 144, 16, 128, 0xff},
+      {TM_WEIGHT_GGUF_Q5_K, 176, 16, 160, 0xff}, {TM_WEIGHT_GGUF_Q6_K, 210, 0, 192, 0xff},
+  };
+  for (const std::string& isa : instruction_sets()) {
+    Session session(isa, "1");
+    for (const CodeBytes& largest : kLargest) {
+      RawWeight raw = random_weight(largest.format);
+      for (size_t i = 0; i < raw.codes.size(); ++i) {
+        const size_t place = i % largest.block;
+        if (place >= largest.first && place < largest.first + largest.count) raw.codes[i] = largest.value;
+      }
+      const PackedWeight weight = session.pack(raw);
+      for (const float activation : {1.0f, -1.0f}) {  // rounded to 127 steps of a 127th
+        const std::vector<float> out = session.linear(weight, std::vector<float>(kCols, activation).data(), 1);
+        for (int64_t row = 0; row < kRows; ++row) {
+          double sum = 0, size = 0;
+          for (int64_t k = 0; k < kCols; ++k) {
+            sum += activation * reference::weight_value(raw, row, k);
+            size += std::abs(reference::weight_value(raw, row, k));
+          }
+          EXPECT_NEAR(out[static_cast<size_t>(row)], sum, 1e-5 * size);
+        }
+      }
+    }
+  }
+}
+
 TEST(cpu_linear_passes_nan_on_in_its_row_only) {
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
     std::vector<float> x = random_rows(3);

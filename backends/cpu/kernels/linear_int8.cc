@@ -39,12 +39,12 @@ struct Tile {
   // block: the panels' current block. activations: the group of 32 that holds the weight group's k.
   TM_INLINE void add_group(const uint8_t* const (&block)[kPanels], int group, const int32_t* activations) {
     const int half = T::kQuads == 8 ? 0 : group % 2;
-    Sums sums[kTokens][kPanels];
+    Dot<T::kBits> dots[kTokens][kPanels];
 #pragma GCC unroll 16
     for (int t = 0; t < kTokens; ++t) {
       const Sums initial = initial_sums(activations + t, half);
 #pragma GCC unroll 4
-      for (int p = 0; p < kPanels; ++p) sums[t][p] = initial;
+      for (int p = 0; p < kPanels; ++p) dots[t][p].sums = initial;
     }
     const int codes_at = T::kGeometry.scale_bytes + group * T::kGeometry.group_code_bytes();
     for_each_step<T::GroupCodes::kSteps>([&](auto step) TM_INLINE_LAMBDA {
@@ -58,13 +58,13 @@ struct Tile {
       for (int t = 0; t < kTokens; ++t) {
         const Quad quad = load_quad(first + t * kCodeWords);
 #pragma GCC unroll 4
-        for (int p = 0; p < kPanels; ++p) sums[t][p] = dot<T::kBits>(sums[t][p], codes[p].first, quad);
+        for (int p = 0; p < kPanels; ++p) dots[t][p].template add<2 * kStep>(codes[p].first, quad);
       }
 #pragma GCC unroll 16
       for (int t = 0; t < kTokens; ++t) {
         const Quad quad = load_quad(second + t * kCodeWords);
 #pragma GCC unroll 4
-        for (int p = 0; p < kPanels; ++p) sums[t][p] = dot<T::kBits>(sums[t][p], codes[p].second, quad);
+        for (int p = 0; p < kPanels; ++p) dots[t][p].template add<2 * kStep + 1>(codes[p].second, quad);
       }
     });
     const float* scales = reinterpret_cast<const float*>(activations);
@@ -74,7 +74,7 @@ struct Tile {
 #pragma GCC unroll 16
       for (int t = 0; t < kTokens; ++t) {
         const Rows product = scale * set_rows(scales[kScaleWord * kTokens + t]);
-        results[t][p] = fma(to_rows(sums[t][p]), product, results[t][p]);
+        results[t][p] = fma(to_rows(dots[t][p].sums), product, results[t][p]);
       }
       if constexpr (T::GroupScales::kHasMin) {
         const Rows minimum = T::GroupScales::minimum(block[p], group);

@@ -9,9 +9,9 @@
 //   load_codes(p) mask(codes, byte) merge(low, high, byte) = low | (high & byte)
 //   shift_left<n> shift_right<n>      bits may cross byte borders: mask afterwards
 //   load_quad(p) set_sums(x) shift_sums_left<n>(sums)
-//   dot<bits>(sums, codes, quad)      adds the dot products of the 4 k; exact. With bits == 8 and kSignedBytes the
-//   codes count
-//                                     as signed after flipping their top bit, that is 128 less
+//   Dot<bits> .sums add<n>(codes, quad)   adds the dot products of the 4 k, as the n-th of a group's 8 quads (of 4 with
+//                                     6 bits), each once and in order; exact at the last one. With bits == 8 and
+//                                     kSignedBytes the codes count as signed after flipping their top bit: 128 less
 //   byte_of_lane<j>(codes) -> Sums    k = j of the quad
 //   bits_of_lane(codes, shift, mask) -> Sums = (lane >> shift) & mask        or_shifted(low, high, n) = low | (high <<
 //   n) first_bf16(codes, part) second_bf16(codes, part) -> Vec    of 16 rows x 2 bfloat16; part: which kLanes rows

@@ -11,7 +11,7 @@ namespace turbomind::cpu::TM_ISA_NAMESPACE {
 inline constexpr bool kSignedBytes = true;
 
 // Registers: sums and results take 4 * tokens of 16 (a panel is two vectors).
-inline constexpr int kInt8MaxTokens = 3;
+inline constexpr int kInt8MaxTokens = 4;
 constexpr int int8_panels_per_tile(int) { return 1; }
 inline constexpr int kF32MaxTokens = 6;
 inline constexpr int kFloatPanelsPerTile = 1;
@@ -56,20 +56,45 @@ template <int n>
 TM_INLINE Sums shift_sums_left(Sums a) {
   return {{_mm256_slli_epi32(a.v[0], n), _mm256_slli_epi32(a.v[1], n)}};
 }
+// Quads whose products of two codes and two activations may be added in 16 bits: 8 * 2 * 15 * 128 fits, and so on.
 template <int kBits>
-TM_INLINE __m256i dot_half(__m256i sums, __m256i codes, __m256i quad) {
+inline constexpr int kQuadsInShorts = kBits == 4   ? 8
+                                      : kBits == 5 ? 4
+                                      : kBits == 6 ? 2
+                                                   : 1;
+
+// The compiler would add a tree of products instead of one after the other and keep all of them, mostly in memory.
+TM_INLINE __m256i in_order(__m256i sum) {
+  asm("" : "+x"(sum));
+  return sum;
+}
+
+template <int kBits, int kNth>
+TM_INLINE void add_half(__m256i& sums, __m256i& shorts, __m256i codes, __m256i quad) {
   if constexpr (kBits == 8) {
     const __m256i weights = _mm256_xor_si256(codes, _mm256_set1_epi8(static_cast<char>(0x80)));
     quad = _mm256_sign_epi8(quad, weights);
     codes = _mm256_abs_epi8(weights);
   }
+  constexpr int kPlace = kNth % kQuadsInShorts<kBits>;
   const __m256i pairs = _mm256_maddubs_epi16(codes, quad);
-  return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  shorts = kPlace == 0 ? pairs : in_order(_mm256_add_epi16(shorts, pairs));
+  if constexpr (kPlace == kQuadsInShorts<kBits> - 1) {
+    sums = in_order(_mm256_add_epi32(sums, _mm256_madd_epi16(shorts, _mm256_set1_epi16(1))));
+  }
 }
+
 template <int kBits>
-TM_INLINE Sums dot(Sums sums, Codes codes, Quad quad) {
-  return {{dot_half<kBits>(sums.v[0], codes.v[0], quad.v), dot_half<kBits>(sums.v[1], codes.v[1], quad.v)}};
-}
+struct Dot {
+  Sums sums;
+  __m256i shorts[2];
+
+  template <int kNth>
+  TM_INLINE void add(Codes codes, Quad quad) {
+    add_half<kBits, kNth>(sums.v[0], shorts[0], codes.v[0], quad.v);
+    add_half<kBits, kNth>(sums.v[1], shorts[1], codes.v[1], quad.v);
+  }
+};
 template <int j>
 TM_INLINE Sums byte_of_lane(Codes codes) {
   const __m256i low = _mm256_set1_epi32(0xff);

@@ -49,9 +49,14 @@ TM_INLINE Sums shift_sums_left(Sums a) {
   return {_mm512_slli_epi32(a.v, n)};
 }
 template <int kBits>
-TM_INLINE Sums dot(Sums sums, Codes codes, Quad quad) {
-  return {_mm512_dpbusd_epi32(sums.v, codes.v, quad.v)};
-}
+struct Dot {
+  Sums sums;
+
+  template <int kNth>
+  TM_INLINE void add(Codes codes, Quad quad) {
+    sums.v = _mm512_dpbusd_epi32(sums.v, codes.v, quad.v);
+  }
+};
 template <int j>
 TM_INLINE Sums byte_of_lane(Codes codes) {
   return {_mm512_and_si512(_mm512_srli_epi32(codes.v, 8 * j), _mm512_set1_epi32(0xff))};

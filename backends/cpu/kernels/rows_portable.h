@@ -85,16 +85,21 @@ TM_INLINE IntLanes add_halves(ShortLanes pairs) {
   return (lanes >> 16) + ((lanes << 16) >> 16);
 }
 template <int kBits>
-TM_INLINE Sums dot(const Sums& sums, const Codes& codes, const Quad& quad) {
-  return make_sums([&](int i) {
-    const WordLanes even_bytes = codes.v[i] & 0x00ff00ffu;
-    const WordLanes odd_bytes = (codes.v[i] >> 8) & 0x00ff00ffu;
-    ShortLanes even, odd;
-    __builtin_memcpy(&even, &even_bytes, sizeof even);
-    __builtin_memcpy(&odd, &odd_bytes, sizeof odd);
-    return sums.v[i] + add_halves(even * quad.even) + add_halves(odd * quad.odd);
-  });
-}
+struct Dot {
+  Sums sums;
+
+  template <int kNth>
+  TM_INLINE void add(const Codes& codes, const Quad& quad) {
+    sums = make_sums([&](int i) {
+      const WordLanes even_bytes = codes.v[i] & 0x00ff00ffu;
+      const WordLanes odd_bytes = (codes.v[i] >> 8) & 0x00ff00ffu;
+      ShortLanes even, odd;
+      __builtin_memcpy(&even, &even_bytes, sizeof even);
+      __builtin_memcpy(&odd, &odd_bytes, sizeof odd);
+      return sums.v[i] + add_halves(even * quad.even) + add_halves(odd * quad.odd);
+    });
+  }
+};
 template <int j>
 TM_INLINE Sums byte_of_lane(const Codes& codes) {
   return make_sums([&](int i) { return __builtin_convertvector((codes.v[i] >> (8 * j)) & 0xffu, IntLanes); });
