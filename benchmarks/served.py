@@ -21,7 +21,12 @@ _END_SECONDS = 60.0
 def served(
     command: Sequence[str], health: str, log: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Runs ``command`` until the context is left; entered once ``health`` answers 200."""
+    """Runs ``command`` until the context is left; entered once ``health`` answers 200.
+
+    Raises SystemExit if a server is there already: it would be measured instead.
+    """
+    if _answers(health):
+        raise SystemExit(f"{health}: expected a free port, found a server")
     with subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
             _wait_until_ready(process, health)
@@ -46,10 +51,15 @@ def _wait_until_ready(process: subprocess.Popen[bytes], health: str) -> None:
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise SystemExit(f"{health}: the server ended with status {process.returncode}")
-        try:
-            with urllib.request.urlopen(health, timeout=2) as answer:
-                if answer.status == 200:
-                    return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
+        if _answers(health):
+            return
+        time.sleep(0.1)
     raise SystemExit(f"{health}: not ready within {_READY_SECONDS:g} s")
+
+
+def _answers(health: str) -> bool:
+    try:
+        with urllib.request.urlopen(health, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
