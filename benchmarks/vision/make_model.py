@@ -14,6 +14,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 _TESTS = Path(__file__).resolve().parents[2] / "tests"
 sys.path.insert(0, str(_TESTS / "parity"))
@@ -24,6 +25,7 @@ import transformers  # noqa: E402
 _TINY = _TESTS / "golden" / "vision" / "tiny" / "smolvlm"
 _TEXT = {
     "model_type": "llama",
+    "architectures": ["VLlama3ForCausalLM"],  # as SmolVLM's own; llama.cpp's converter asks for it
     "vocab_size": 49280,
     "hidden_size": 576,
     "intermediate_size": 1536,
@@ -68,9 +70,19 @@ def make(folder: Path) -> None:
     model = transformers.AutoModelForImageTextToText.from_config(config, dtype=torch.bfloat16)
     model.generation_config = transformers.GenerationConfig(eos_token_id=[1, 2])
     model.save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(_TINY / name, folder / name)
+    shutil.copy(_TINY / "tokenizer_config.json", folder / "tokenizer_config.json")
+    tokenizer = json.loads((_TINY / "tokenizer.json").read_text(encoding="utf-8"))
+    _take_in_blank_line(tokenizer)
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     (folder / "preprocessor_config.json").write_text(json.dumps(_PREPROCESSOR, indent=1) + "\n")
+
+
+def _take_in_blank_line(tokenizer: dict[str, Any]) -> None:
+    """Two line ends as one token, in place of the last merge: llama.cpp puts it around pictures."""
+    vocabulary, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
+    line_end = "\u010a"
+    vocabulary[line_end * 2] = vocabulary.pop("".join(merges[-1]))
+    merges[-1] = [line_end, line_end]
 
 
 if __name__ == "__main__":
