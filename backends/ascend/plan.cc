@@ -53,7 +53,7 @@ void Plan::update(Stream& stream, const tm_step_meta& meta) {
     abi::reject_plan("at most " + std::to_string(kSparePlaces) + " padding rows have a place to be written to");
   }
   keep_host_values(meta);
-  Staging& staging = next_staging();
+  Staging& staging = next_staging(stream);
   auto* image = static_cast<std::byte*>(staging.data.data());
   fill_rows(image, meta);
   fill_sequences(image, meta);
@@ -63,6 +63,7 @@ void Plan::update(Stream& stream, const tm_step_meta& meta) {
   stream.copy_async(device_data_.data(), image, row_bytes_ + table_bytes, TM_HOST_TO_DEVICE);
   staging.read.record(stream.handle());
   staging.used = true;
+  staging.aborts = stream.num_aborts();
 }
 
 void Plan::keep_host_values(const tm_step_meta& meta) {
@@ -133,9 +134,11 @@ void Plan::fill_table(int32_t* table, const tm_step_meta& meta) const {
   }
 }
 
-Plan::Staging& Plan::next_staging() {
+Plan::Staging& Plan::next_staging(const Stream& stream) {
   Staging& staging = staging_[next_staging_++ % staging_.size()];
-  if (staging.used) staging.read.synchronize();
+  if (!staging.used) return staging;
+  // An abort may have dropped the event: then what is queued is waited for, which a dropped copy is not.
+  staging.aborts == stream.num_aborts() ? staging.read.synchronize() : stream.drain();
   return staging;
 }
 

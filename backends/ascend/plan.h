@@ -55,6 +55,7 @@ class Plan {
     Memory data;
     EventHandle read;
     bool used = false;
+    int64_t aborts = 0;  // of the stream when `read` was recorded
   };
 
   void keep_host_values(const tm_step_meta& meta);
@@ -67,7 +68,7 @@ class Plan {
                                 (static_cast<std::byte*>(view.data) - static_cast<std::byte*>(device_data_.data())));
   }
   void fill_table(int32_t* table, const tm_step_meta& meta) const;
-  Staging& next_staging();
+  Staging& next_staging(const Stream& stream);
 
   Context& context_;
   tm_plan_limits limits_;

@@ -67,6 +67,12 @@ void Stream::synchronize() {
   abi::check_not_aborted(aborted_);
 }
 
+void Stream::drain() const noexcept { acl().aclrtSynchronizeStream(handle()); }
+
+void Stream::abort() const noexcept {
+  if (acl().aclrtStreamAbort) acl().aclrtStreamAbort(handle());
+}
+
 void Stream::capture_begin() {
   require_supported(has_graphs(acl()), "this CANN lacks some of the functions aclmdlRI... of graphs");
   check(acl().aclmdlRICaptureBegin(handle(), kAclCaptureThreadLocal), "aclmdlRICaptureBegin");
@@ -107,7 +113,11 @@ void* Stream::scratch(size_t bytes) {
 }
 
 Graph::Graph(Stream& captured, aclmdlRI graph)
-    : context_(captured.context()), graph_(graph), groups_(std::move(captured.groups_)), scratch_(captured.outgrown_) {
+    : context_(captured.context()),
+      graph_(graph),
+      groups_(std::move(captured.groups_)),
+      scratch_(captured.outgrown_),
+      aborted_(captured.aborted()) {
   scratch_.push_back(captured.scratch_);
   if (groups_.empty()) return;
   try {
@@ -118,15 +128,32 @@ Graph::Graph(Stream& captured, aclmdlRI graph)
   }
 }
 
-// What the graph's last update or replay still uses must not go before it.
+// What the graph's last update or replay still uses must not go before it. Of an aborted group's replay nothing is
+// left, and updates that wait for its end would wait for ever.
 Graph::~Graph() {
   context_.set_thread_if_possible();
-  if (updates_) acl().aclrtSynchronizeStream(updates_->handle());
-  if (launched_ && updates_) acl().aclrtSynchronizeEvent(replayed_.handle());
+  const bool aborted = is_set(aborted_);
+  if (updates_ && aborted) updates_->abort();
+  if (updates_) updates_->drain();
+  if (launched_ && updates_ && !aborted) acl().aclrtSynchronizeEvent(replayed_.handle());
   acl().aclmdlRIDestroy(graph_);
 }
 
+// An update that was begun is ended in any case: the stream takes no other before.
+void Graph::update(const TaskGroup& group) const {
+  const aclrtStream updates = updates_->handle();
+  check(acl().aclmdlRICaptureTaskUpdateBegin(updates, group.handle), "aclmdlRICaptureTaskUpdateBegin");
+  try {
+    group.issue(*updates_);
+  } catch (...) {
+    acl().aclmdlRICaptureTaskUpdateEnd(updates);
+    throw;
+  }
+  check(acl().aclmdlRICaptureTaskUpdateEnd(updates), "aclmdlRICaptureTaskUpdateEnd");
+}
+
 void Graph::launch(Stream& stream, tm_plan* const* plans, int32_t num_plans) {
+  abi::check_not_aborted(aborted_);
   for (int32_t i = 0; updates_ && i < num_plans; ++i) {
     if (!abi::as<Plan>(plans[i])->has_spans()) continue;
     throw abi::Error(TM_UNSUPPORTED, "graph: expected plans without spans, which its fused attention does not take");
@@ -134,11 +161,7 @@ void Graph::launch(Stream& stream, tm_plan* const* plans, int32_t num_plans) {
   if (updates_) {
     const aclrtStream updates = updates_->handle();
     if (launched_) replayed_.wait(updates);  // a replay in flight keeps its lengths
-    for (const TaskGroup& group : groups_) {
-      check(acl().aclmdlRICaptureTaskUpdateBegin(updates, group.handle), "aclmdlRICaptureTaskUpdateBegin");
-      group.issue(*updates_);
-      check(acl().aclmdlRICaptureTaskUpdateEnd(updates), "aclmdlRICaptureTaskUpdateEnd");
-    }
+    for (const TaskGroup& group : groups_) update(group);
     updated_.record(updates);
     updated_.wait(stream.handle());
   }

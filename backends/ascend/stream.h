@@ -17,6 +17,8 @@ class Stream;
 
 using abi::AbortFlag;
 
+inline bool is_set(const std::shared_ptr<const AbortFlag>& flag) { return flag && *flag; }
+
 // An event of ACL that destroys itself.
 class EventHandle {
  public:
@@ -57,6 +59,10 @@ class Stream {
   void copy_async(void* dst, const void* src, size_t bytes, tm_copy_kind kind);
   void memset_async(void* dst, int value, size_t bytes);
   void synchronize();
+  // Waits for what is queued, whatever came of it.
+  void drain() const noexcept;
+  // Drops what is queued, where CANN can.
+  void abort() const noexcept;
   void capture_begin();
   std::unique_ptr<Graph> capture_end();
 
@@ -73,9 +79,13 @@ class Stream {
   // From now on, waits for this stream's work throw abi::Error (TM_DEVICE_ERROR) once the flag is set. One group of
   // ranks per stream: the last one counts.
   void watch(const std::shared_ptr<const AbortFlag>& aborted) {
-    if (aborted_ != aborted) aborted_ = aborted;
+    if (aborted_ == aborted) return;
+    past_aborts_ = num_aborts();
+    aborted_ = aborted;
   }
   const std::shared_ptr<const AbortFlag>& aborted() const { return aborted_; }
+  // Aborted groups that this stream watched. Events recorded before the last of them may never be reached.
+  int64_t num_aborts() const { return past_aborts_ + (is_set(aborted_) ? 1 : 0); }
 
  private:
   friend class Graph;
@@ -88,6 +98,7 @@ class Stream {
   std::shared_ptr<Memory> scratch_;
   std::vector<std::shared_ptr<Memory>> outgrown_;
   std::shared_ptr<const AbortFlag> aborted_;
+  int64_t past_aborts_ = 0;  // of groups watched before
 };
 
 // A captured step. Most of what changes between replays lies in the plans' device memory; lengths that operators read
@@ -99,9 +110,12 @@ class Graph {
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 
+  // Throws abi::Error (TM_DEVICE_ERROR) once the group of ranks whose collectives it holds was aborted.
   void launch(Stream& stream, tm_plan* const* plans, int32_t num_plans);
 
  private:
+  void update(const TaskGroup& group) const;
+
   Context& context_;
   aclmdlRI graph_;
   std::vector<TaskGroup> groups_;
@@ -109,6 +123,7 @@ class Graph {
   std::unique_ptr<Stream> updates_;
   EventHandle updated_;
   EventHandle replayed_;
+  std::shared_ptr<const AbortFlag> aborted_;  // of the stream that was captured
   bool launched_ = false;
 };
 

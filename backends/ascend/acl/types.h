@@ -87,6 +87,14 @@ inline constexpr int kHcclMax = 2;
 inline constexpr int kAclErrorStorageOverLimit = 200001;  // host memory
 inline constexpr int kAclErrorMemoryAllocation = 207001;  // device memory
 inline constexpr int kAclErrorResourceShort = 207005;
+inline constexpr int kAclErrorNoEventResource = 207007;
 inline constexpr int kAclErrorNoStreamResource = 207008;
+inline constexpr int kAclErrorCollectiveTimeout = 507048;
+inline constexpr int kAclErrorDeviceLost = 507899;
+inline constexpr int kAclnnErrorTiling = 561002;
+inline constexpr int kAclnnErrorBinaryMissing = 561003;
+inline constexpr int kAclnnErrorNoOppPath = 561107;
+inline constexpr int kAclnnErrorPackageMissing = 561112;
+inline constexpr int kHcclErrorTimeout = 9;
 
 }  // namespace turbomind::ascend

@@ -171,7 +171,7 @@ bool ModelRunner::capture(CapturedStep& step) {
     try {
       forward(step);
     } catch (...) {
-      stream_.capture_end();
+      abandon_capture();
       throw;
     }
     step.graph.push_back(stream_.capture_end());
@@ -184,6 +184,15 @@ bool ModelRunner::capture(CapturedStep& step) {
   }
 }
 
+// Fails itself where what failed before has spoilt the capture, and would say less about why.
+void ModelRunner::abandon_capture() {
+  try {
+    stream_.capture_end();
+  } catch (const Error& error) {
+    log(LogLevel::kDebug, "the end of a capture that failed: ", error.what());
+  }
+}
+
 void ModelRunner::forward(CapturedStep& step) {
   step.hidden = decoder_.forward(step_input());
   step.logits = decoder_.compute_logits(step.hidden, sampler_.hidden_rows());
@@ -193,6 +202,8 @@ void ModelRunner::reset() {
   issue_slot_ = collect_slot_ = 0;
   for (Slot& slot : slots_) slot.issued = false;
   stream_.settle();
+  // Recordings hold the communicator of a group that the failure may have ended.
+  captured_.clear();
 }
 
 }  // namespace turbomind

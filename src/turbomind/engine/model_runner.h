@@ -66,6 +66,7 @@ class ModelRunner {
   void run_captured(CapturedStep& step);
   // False where the backend could not; then steps run eagerly from here on.
   bool capture(CapturedStep& step);
+  void abandon_capture();
   void forward(CapturedStep& step);
 
   // The step's inputs where upload() put them.

@@ -17,6 +17,7 @@
  *     memory=BYTES          only so many more bytes can be allocated
  *     streams=N, events=N   only so many more exist
  *     stall=N               the N-th collective from now never ends
+ *     unjoined=N            the N-th capture from now ends as one with a stream that was not joined
  */
 #ifndef FAKECANN_ABI_CONTROL_H_
 #define FAKECANN_ABI_CONTROL_H_

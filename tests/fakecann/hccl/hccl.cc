@@ -132,7 +132,7 @@ struct Progress {
 bool can_post(Comm& comm, Progress& progress) {
   if (!progress.is_counted) {
     progress.is_counted = true;
-    progress.is_stalled = stall_is_due();
+    progress.is_stalled = fault_is_due("stall");
   }
   const uint64_t next = comm.posted + 1;
   if (!progress.is_stalled && (next <= kSlots || comm.group.everyone_finished(next - kSlots))) return true;

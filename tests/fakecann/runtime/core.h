@@ -126,7 +126,7 @@ int64_t fault_value(const char* name, int64_t otherwise);
 // Counts one task that runs on a device; throws the fault that is due.
 void count_task(const std::string& name);
 // Counts one collective; true for the one that never ends.
-bool stall_is_due();
+bool fault_is_due(const char* name);
 bool device_lost();
 void forget_device_loss();
 

@@ -48,7 +48,7 @@ void set_fault(const std::string& name, const std::vector<std::string>& values) 
     faults().task_code = static_cast<int>(number(1));
   } else if (name == "lost" && values.size() == 1) {
     faults().lost_left = number(0) + 1;
-  } else if (name == "memory" || name == "streams" || name == "events" || name == "stall") {
+  } else if (name == "memory" || name == "streams" || name == "events" || name == "stall" || name == "unjoined") {
     faults().values[name] = number(0);
   } else {
     fail(kInvalidParameter, "no such fault: " + name);
@@ -98,8 +98,9 @@ void count_task(const std::string& name) {
   if (faults().task_left > 0 && --faults().task_left == 0) fail(faults().task_code, "injected failure of task " + name);
 }
 
-bool stall_is_due() {
-  const auto found = faults().values.find("stall");
+// Counts down to the one occurrence that a fault names.
+bool fault_is_due(const char* name) {
+  const auto found = faults().values.find(name);
   return found != faults().values.end() && found->second > 0 && --found->second == 0;
 }
 

@@ -38,6 +38,7 @@ void leave_capture(Graph& graph) {
 }
 
 void check_joined(Graph& graph, const Stream& origin) {
+  if (fault_is_due("unjoined")) fail(kStreamUnjoined, "injected: a stream took part in the capture and was not joined");
   for (const Stream* stream : graph.streams) {
     if (!comes_after(graph, origin.tail, stream->tail)) {
       fail(kStreamUnjoined, "stream " + std::to_string(stream->id) + " took part in the capture and was not joined");

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole models on the Ascend plug-in and the emulator: the CPU's tokens, or a typed error."""
+"""Whole models on the Ascend plug-in and the emulator: what float32 on one rank does not show."""
 
 from __future__ import annotations
 
@@ -55,12 +55,6 @@ def cpu_tokens(model: str) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("model", ["llama", "gemma3", "qwen3"])
-def test_tokens_are_the_cpu_s(model: str, schedule: str) -> None:
-    assert run(model, "ascend", "float32", SCHEDULE=schedule)["tokens"] == cpu_tokens(model)
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_half_precision_does_not_depend_on_the_schedule(schedule: str) -> None:
     """Fused attention, fractal weights and graphs, which float32 does not take."""
     tokens = run("llama", "ascend", "bfloat16", SCHEDULE=schedule)["tokens"]
@@ -71,23 +65,6 @@ def test_half_precision_does_not_depend_on_the_schedule(schedule: str) -> None:
 @pytest.mark.parametrize("model", ["llama", "qwen2"])
 def test_two_ranks(model: str, schedule: str) -> None:
     assert run(model, "ascend", "float32", tp=2, SCHEDULE=schedule)["tokens"] == cpu_tokens(model)
-
-
-@pytest.mark.parametrize(
-    ("fault", "tp", "error"),
-    [
-        ("task=2000:507015", 1, "BackendError"),
-        ("lost=2000", 1, "BackendError"),
-        ("memory=100000", 1, "OutOfMemoryError"),
-        ("memory=9000000", 1, "OutOfMemoryError"),
-        ("streams=0", 1, "OutOfMemoryError"),
-        ("stall=12", 2, "BackendError"),
-    ],
-)
-def test_faults_are_typed_errors(fault: str, tp: int, error: str) -> None:
-    result = run("llama", "ascend", "float32", tp=tp, tokens=30, FAULTS=fault, WAIT_MS="2000")
-    assert result.get("error") == error, result
-    assert len(result["text"]) > 20
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -101,11 +78,6 @@ def test_a_decode_step_prepares_few_operators(dtype: str) -> None:
     assert (long["preparations"] - short["preparations"]) / steps <= layers + 3
 
 
-def test_a_capture_without_a_stream_left_runs_eagerly() -> None:
-    result = run("llama", "ascend", "bfloat16", FAULTS="streams=1")
-    assert [row[:8] for row in result["tokens"]] == [row[:8] for row in cpu_tokens("llama")]
-
-
 def test_other_products() -> None:
     """CANN 8.5 has fused attention of one head size, the 950 none here; 310P is refused by name."""
     for profile in ("a2-8.5", "a3", "950"):
@@ -113,3 +85,17 @@ def test_other_products() -> None:
         assert [row[:8] for row in result["tokens"]] == [row[:8] for row in cpu_tokens("llama")]
     refused = run("llama", "ascend", "float16", PROFILE="310p")
     assert "310P" in refused["text"]
+
+
+def test_a_block_size_outside_the_contract_is_refused() -> None:
+    """vllm-ascend#13853: silently wrong numbers there."""
+    code = (
+        "from manymind import EngineConfig, pipeline\n"
+        f"pipeline({str(TINY / 'llama')!r}, EngineConfig(backend='ascend', block_size=64))"
+    )
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(LIBRARIES)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60
+    )
+    message = "InvalidParameterError: block_size: expected one of 128, found 64"
+    assert message in done.stderr
