@@ -153,6 +153,8 @@ def verify_ascend(
     report: str,
     conformance: str | None = None,
     model: str | None = None,
+    large_model: str | None = None,
+    tests: str | None = None,
     divergences: str | None = None,
     op: str | None = None,
     soak_seconds: float = 600.0,
@@ -166,14 +168,18 @@ def verify_ascend(
         report: file to write.
         conformance: path of the conformance runner of a build with tests; without it, that part
             and the collectives' own checks do not run.
-        model: folder of a tiny checkpoint; without it, no part that needs a model runs.
+        model: folder of a tiny checkpoint for logits, graphs and the soak; without it, these do
+            not run.
+        large_model: a real checkpoint for logits and tokens, such as SmolLM2-135M's .gguf file.
+        tests: the tests folder of a checkout, whose comparisons of every family with transformers
+            run on the device (needs pytest); without it, they do not run.
         divergences: JSON file of known differences, such as backends/ascend/divergences.json.
         op: of the conformance suite, run this op's cases only.
         soak_seconds: how long the soak lasts; 0 leaves it out.
     """
     from manymind.cli.verify_ascend import run
 
-    run(report, conformance, model, divergences, op, soak_seconds)
+    run(report, conformance, model, large_model, tests, divergences, op, soak_seconds)
 
 
 _BENCH_ARGUMENTS = """

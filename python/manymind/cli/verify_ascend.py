@@ -15,12 +15,14 @@ def run(
     report: str,
     conformance: str | None,
     model: str | None,
+    large_model: str | None,
+    tests: str | None,
     divergences: str | None,
     op: str | None,
     soak_seconds: float,
 ) -> None:
     """Exits with 1 if something failed."""
-    options = VerifyOptions(conformance, model, divergences, op, soak_seconds)
+    options = VerifyOptions(conformance, model, large_model, tests, divergences, op, soak_seconds)
     options.validate()
     file = Path(report)
     file.touch()  # a place that cannot be written is an error now, not after hours

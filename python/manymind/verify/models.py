@@ -21,7 +21,7 @@ class ModelChecks:
     """Runs of one checkpoint, compared with what the CPU computes in float32."""
 
     def __init__(self, model: str, backend: str, limit: float) -> None:
-        self._model = model
+        self._path = model
         self._backend = backend
         self._limit = limit
         self._folder = tempfile.TemporaryDirectory()
@@ -30,14 +30,19 @@ class ModelChecks:
     def close(self) -> None:
         self._folder.cleanup()
 
-    def model(self) -> Section:
-        """Logits of every position, and tokens."""
-        section = Section("model")
+    def prepare(self) -> str:
+        """Asks the CPU; what went wrong, or nothing."""
         reference = self._run("cpu", "float32", logits="cpu")
-        section.add("cpu_reference", _error(reference))
-        if "error" in reference:
+        if "error" not in reference:
+            self._reference = Reference(reference["answers"], self._load("cpu"), TOKENS)
+        return _error(reference)
+
+    def model(self, name: str) -> Section:
+        """Logits of every position, and tokens."""
+        section = Section(name)
+        section.add("cpu_reference", self.prepare())
+        if self._reference is None:
             return section
-        self._reference = Reference(reference["answers"], self._load("cpu"), TOKENS)
         for dtype in BOUNDS:
             found = self._run(self._backend, dtype, logits=dtype)
             wrong = _error(found)
@@ -113,7 +118,7 @@ class ModelChecks:
         return call(
             "answer",
             self._limit + seconds,
-            model=self._model,
+            model=self._path,
             config=config,
             tokens=TOKENS,
             logits=file,

@@ -15,6 +15,10 @@ Answers: TypeAlias = "list[list[list[int]]]"  # per prompt the different answers
 # Largest difference of logits, as a share of the CPU's largest: rounding of the dtype, with room
 # for another order of addition. Matrix units that shorten float32 mantissas miss the first one.
 BOUNDS = {"float32": 1e-4, "bfloat16": 6e-2}
+# In bfloat16 one row of a hundred may differ by more: the row behind a first token that draws all
+# attention does so in a deep model, in other engines' bfloat16 as well.
+_ROWS_PER_OUTLIER = 100
+_OUTLIER = 4  # times the bound
 
 
 class Reference:
@@ -62,10 +66,13 @@ class Reference:
             # The row that chose the first differing token is the last with the same context.
             at = min(self._common(index, found[index][0]), self._count - 1)
             count = len(rows) - self._count + at + 1
-            error = float(abs(rows[:count] - expected[:count]).max())
+            errors = abs(rows[:count] - expected[:count]).max(axis=1)
             bound = self._bound(index, dtype)
-            if not error <= bound:  # NaN, too
+            outliers = count // _ROWS_PER_OUTLIER if dtype != "float32" else 0
+            error = float(sorted(errors)[-1 - outliers])
+            worst = float(errors.max())
+            if not (error <= bound and worst <= _OUTLIER * bound):  # NaN, too
                 return (
-                    f"prompt {index}: expected an error of at most {bound:.3g}, found {error:.3g}"
+                    f"prompt {index}: expected an error of at most {bound:.3g}, found {worst:.3g}"
                 )
         return ""

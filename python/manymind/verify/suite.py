@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import platform
+import tempfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from manymind.errors import InvalidParameterError
 from manymind.validation import require_number
 from manymind.verify.child import call
 from manymind.verify.conformance import run_conformance
+from manymind.verify.eight_heads import write_checkpoint
+from manymind.verify.families import FILES, run_families
 from manymind.verify.models import ModelChecks
 from manymind.verify.outcomes import Check, Section, apply_divergences, read_divergences
 
@@ -30,6 +34,8 @@ class VerifyOptions:
 
     conformance: str | None
     model: str | None
+    large_model: str | None
+    tests: str | None
     divergences: str | None
     op: str | None
     soak_seconds: float
@@ -41,8 +47,14 @@ class VerifyOptions:
             raise InvalidParameterError(
                 f"conformance: expected a program, found {self.conformance}"
             )
-        if self.model is not None and not Path(self.model).exists():
-            raise InvalidParameterError(f"model: expected a checkpoint, found {self.model}")
+        for name in ("model", "large_model"):
+            path = getattr(self, name)
+            if path is not None and not Path(path).exists():
+                raise InvalidParameterError(f"{name}: expected a checkpoint, found {path}")
+        if self.tests is not None and not (Path(self.tests) / FILES[0]).is_file():
+            raise InvalidParameterError(
+                f"tests: expected the tests folder of a checkout, found {self.tests}"
+            )
         if self.op is not None and self.conformance is None:
             raise InvalidParameterError("op: expected conformance to be given, too")
 
@@ -57,7 +69,7 @@ def verify(options: VerifyOptions, backend: str = "ascend") -> dict[str, Any]:
     if plugin and device:
         sections += _device_sections(options, backend, plugin)
     else:
-        names = ("conformance", "model", "graph", "hccl", "soak")
+        names = ("conformance", "model", "large_model", "families", "graph", "hccl", "soak")
         sections += [Section(name, reason="there is no usable device") for name in names]
     soc = device["name"].split(" ")[0] if device else ""
     cann = device["arch"].removeprefix("CANN").strip() if device else ""
@@ -99,18 +111,24 @@ def _environment(found: dict[str, Any]) -> Section:
 
 def _device_sections(options: VerifyOptions, backend: str, plugin: dict[str, Any]) -> list[Section]:
     device = plugin["device"]
-    sections = [_conformance(options, plugin["path"])]
+    conformance = _conformance(options, plugin["path"])
+    large = Section("large_model", reason="no large_model was given")
+    if options.large_model is not None:
+        with closing(ModelChecks(options.large_model, backend, _CHILD_LIMIT)) as checks:
+            large = checks.model("large_model")
+    families = Section("families", reason="no tests were given")
+    if options.tests is not None:
+        families = Section("families", run_families(options.tests, backend, _SUITE_LIMIT))
+    hccl = _hccl(options, plugin, backend)
     if options.model is None:
-        names = ("model", "graph", "soak")
-        no_model = [Section(name, reason="no model was given") for name in names]
-        return [*sections, *no_model[:2], _hccl(options, plugin, None), no_model[2]]
-    checks = ModelChecks(options.model, backend, _CHILD_LIMIT)
-    try:
-        sections += [checks.model(), checks.graph(device["graph_capture"])]
-        sections += [_hccl(options, plugin, checks), checks.soak(options.soak_seconds)]
-    finally:
-        checks.close()
-    return sections
+        no_model = [Section(x, reason="no model was given") for x in ("model", "graph", "soak")]
+        model, graph, soak = no_model
+    else:
+        with closing(ModelChecks(options.model, backend, _CHILD_LIMIT)) as checks:
+            model = checks.model("model")
+            graph = checks.graph(device["graph_capture"])
+            soak = checks.soak(options.soak_seconds)
+    return [conformance, model, large, families, graph, hccl, soak]
 
 
 def _conformance(options: VerifyOptions, plugin: str) -> Section:
@@ -125,9 +143,25 @@ def _conformance(options: VerifyOptions, plugin: str) -> Section:
     return Section("conformance", checks)
 
 
-def _hccl(options: VerifyOptions, plugin: dict[str, Any], model: ModelChecks | None) -> Section:
+def _hccl(options: VerifyOptions, plugin: dict[str, Any], backend: str) -> Section:
     """Collectives alone, and a model on as many ranks, as far as there are devices."""
+    count = plugin["device"]["count"]
+    if count < RANKS[0]:
+        return Section("hccl", reason=f"{count} device")
     section = Section("hccl")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        closing(ModelChecks(folder, backend, _CHILD_LIMIT)) as model,
+    ):
+        write_checkpoint(Path(folder))
+        section.add("cpu_reference", model.prepare())
+        _check_ranks(options, plugin, model, section)
+    return section
+
+
+def _check_ranks(
+    options: VerifyOptions, plugin: dict[str, Any], model: ModelChecks, section: Section
+) -> None:
     count = plugin["device"]["count"]
     for size in RANKS:
         if count < size:
@@ -139,10 +173,4 @@ def _hccl(options: VerifyOptions, plugin: dict[str, Any], model: ModelChecks | N
             section.checks += run_conformance(
                 options.conformance, plugin["path"], "", _CHILD_LIMIT, *part
             )
-        if model is not None:
-            section.checks.append(model.ranks(size))
-    if section.outcome == "not run":
-        section.reason = (
-            f"{count} device" if count < RANKS[0] else "neither a runner nor a model was given"
-        )
-    return section
+        section.checks.append(model.ranks(size))
