@@ -107,6 +107,7 @@ def serve(
     tool_call_parser: str = "auto",
     reasoning_parser: str = "auto",
     backend: str = "auto",
+    tp: int = 1,
     num_threads: int = 0,
     session_len: int = 0,
     max_batch_size: int = 32,
@@ -137,6 +138,7 @@ def serve(
         tool_call_parser: format of tool calls; auto asks the chat template, none looks for none.
         reasoning_parser: likewise of reasoning.
         backend: plug-in to run on.
+        tp: devices that share the model.
         num_threads: 0 = all cores.
         session_len: most tokens of a sequence; 0 = the model's limit.
         max_batch_size: most sequences in one step.

@@ -45,6 +45,7 @@ class ServeFlags:
     tool_call_parser: str
     reasoning_parser: str
     backend: str
+    tp: int
     num_threads: int
     session_len: int
     max_batch_size: int
@@ -56,6 +57,7 @@ class ServeFlags:
         """The engine's part."""
         return EngineConfig(
             backend=self.backend,
+            tp=self.tp,
             num_threads=self.num_threads,
             session_len=self.session_len,
             max_batch_size=self.max_batch_size,
