@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
-from serving import RunningServer
+from serving import RunningServer, running_server
 
 import manymind
-from manymind import Pipeline
+from manymind import EngineConfig, Pipeline, pipeline
+from manymind.server.config import ServerConfig
 
 PROMPT = "The capital of France is"
 
@@ -59,6 +61,33 @@ def test_tokens_in_and_out(client: openai.OpenAI, smollm2: Pipeline) -> None:
     assert [choice.prompt_token_ids for choice in choices if choice.prompt_token_ids] == [ids]
     assert [token for choice in choices for token in choice.token_ids] == whole.token_ids
     assert not hasattr(complete(client).choices[0], "token_ids")
+
+
+def test_a_stream_scores_a_long_prompt(smollm2_path: Path) -> None:
+    """Which the engine computes in several steps."""
+    prompt = [5 + i % 70 for i in range(200)]
+    config = EngineConfig(session_len=256, max_batch_size=4, max_prefill_token_num=64)
+    options: dict[str, Any] = {"model": "m", "prompt": prompt, "echo": True, "logprobs": 2}
+    with (
+        pipeline(smollm2_path, config) as pipe,
+        running_server(pipe, ServerConfig("m", port=0)) as server,
+        openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        for count, n in ((0, 1), (3, 2)):
+            options |= {"max_tokens": count, "n": n, "seed": 1}
+            whole = client.completions.create(**options).choices
+            found: dict[int, list[float | None]] = {}
+            for chunk in client.completions.create(**options, stream=True):
+                for choice in chunk.choices:
+                    assert choice.logprobs is not None
+                    rows = found.setdefault(choice.index, [])
+                    rows += choice.logprobs.token_logprobs or []
+            assert len(found) == len(whole) == n
+            for choice in whole:
+                assert choice.logprobs is not None
+                expected = choice.logprobs.token_logprobs or []
+                assert len(expected) == len(prompt) + count
+                assert found[choice.index][1:] == pytest.approx(expected[1:], abs=1e-4)
 
 
 def test_choices_are_numbered_prompt_by_prompt(client: openai.OpenAI) -> None:

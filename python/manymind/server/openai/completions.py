@@ -158,8 +158,11 @@ class _Answer:
     def _events(self, pieces: Sequence[Response]) -> bytes:
         events = []
         for piece in pieces:
-            if piece.prompt_logprobs:
-                self._prompt_rows[piece.index] = piece.prompt_logprobs
+            # Those of a long prompt come in parts, before the first token.
+            self._prompt_rows.setdefault(piece.index, []).extend(piece.prompt_logprobs or [])
+        for piece in pieces:
+            if not (piece.token_ids or piece.text or piece.finish_reason):
+                continue
             index = piece.index * self._n + piece.choice
             rows = self._prompt_rows.get(piece.index)
             choice = self._choice(piece, index not in self._opened, rows)
