@@ -122,6 +122,45 @@ def test_ollamas_options_are_understood_or_named(server: RunningServer) -> None:
         assert name in answer.json()["error"]
 
 
+# What only the size of a body bounds: what a model reads, and what is checked where it is used.
+BOUNDED_BY_BODY = {
+    *("arguments", "content", "grammar", "images[*]", "input", "input[*]", "instructions", "json"),
+    *("output", "prompt", "prompt[*]", "reasoning_content", "refusal", "regex", "signature"),
+    *("structural_tag", "system", "text", "thinking", "choice[*]", "cache_control{}"),
+    *("chat_template_kwargs{}", "format{}", "input_schema{}", "input{}", "json{}"),
+    *("parameters{}", "response_format{}", "tool_calls[*]{}"),
+    # Counted by limits.max_prompts, by the context's length or by MAX_CHOICES.
+    *("choice[]", "input[]", "input[*][]", "prompt[]", "prompt[*][]", "tokens[]"),
+}
+
+
+def unbounded(schema: dict[str, Any], where: str) -> Iterator[str]:
+    """Texts "where", lists "where[]" and objects "where{}" that a JSON Schema sets no bound to."""
+    for kind in schema.get("anyOf") or [schema]:
+        if kind.get("type") == "array":
+            yield from [f"{where}[]"] if "maxItems" not in kind else []
+            yield from unbounded(kind.get("items", {}), f"{where}[*]")
+        elif kind.get("type") == "string" and not {"maxLength", "const", "enum", "pattern"} & set(
+            kind
+        ):
+            yield where
+        elif kind.get("type") == "object" and not {"maxProperties", "properties"} & set(kind):
+            yield f"{where}{{}}"
+
+
+def test_every_parameter_has_a_bound(server: RunningServer) -> None:
+    schemas = server.get("/openapi.json").json()["components"]["schemas"]
+    found = {
+        place: model
+        for model, schema in schemas.items()
+        if "." in model  # the framework's own have none
+        for name, field in schema.get("properties", {}).items()
+        for place in unbounded(field, name)
+    }
+    assert {place: model for place, model in found.items() if place not in BOUNDED_BY_BODY} == {}
+    assert set(found) == BOUNDED_BY_BODY
+
+
 STREAMED: dict[str, dict[str, Any]] = {
     "plain": {},
     "choices": {"n": 3, "temperature": 1.0, "seed": 7},

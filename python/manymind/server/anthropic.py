@@ -46,7 +46,7 @@ class Block(RequestModel):
     name: str | None = Field(None, max_length=256)
     input: dict[str, Any] | None = None
     tool_use_id: str | None = Field(None, max_length=256)
-    content: str | list[Block] | None = None
+    content: str | Annotated[list[Block], Field(max_length=1024)] | None = None
     is_error: bool | None = None
     thinking: str | None = None
     signature: str | None = None

@@ -86,6 +86,7 @@ class Options(RequestModel):
     }
 
 
+KeepAlive = Annotated[str, Field(max_length=64)]
 Pictures = Annotated[list[str], Field(max_length=1024)]  # base64
 
 
@@ -103,7 +104,7 @@ class BaseRequest(RequestModel):
     stream: bool = True
     format: Literal["", "json"] | dict[str, Any] | None = None
     options: Options | None = None
-    keep_alive: float | str | None = None
+    keep_alive: float | KeepAlive | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     think: bool | Effort | None = None
@@ -205,7 +206,7 @@ class EmbedRequest(RequestModel):
     input: str | list[str]
     truncate: bool | None = None
     dimensions: int | None = Field(None, ge=1)
-    keep_alive: float | str | None = None
+    keep_alive: float | KeepAlive | None = None
     options: Any = None
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"truncate": (False,), "options": ({},)}

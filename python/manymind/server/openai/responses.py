@@ -33,9 +33,9 @@ class Part(RequestModel):
 
     type: str = Field(max_length=64)
     text: str | None = None
-    annotations: list[Any] | None = None
-    logprobs: list[Any] | None = None
-    detail: str | None = None
+    annotations: list[Any] | None = Field(None, max_length=1024)
+    logprobs: list[Any] | None = Field(None, max_length=1 << 20)
+    detail: str | None = Field(None, max_length=64)
     image_url: Any = None
     file_id: Any = None
 
