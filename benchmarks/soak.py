@@ -39,7 +39,7 @@ from manymind.load.workload import Arrivals, DataConfig, conversations
 _BATCH = 16
 _SESSION = 512
 _OVERLOAD = 1.5
-_SAMPLE_SECONDS = 1.0
+_SAMPLE_SECONDS = 1.0  # less in a run that is too short for it
 # Whoever is let in waits for everyone who was let in before, and for few others. Counted in
 # requests, so that it holds on a machine of any speed that others use, too.
 _PATIENCE = 1.25
@@ -100,7 +100,7 @@ class Soak:
         self._data = conversations(
             DataConfig(num_requests=256, input_len=64, output_len=output_len, seed=seed)
         )
-        self._start = 0.0
+        self._start = self._seconds = 0.0
         self.found = Findings()
 
     async def capacity(self, seconds: float) -> float:
@@ -115,7 +115,7 @@ class Soak:
 
     async def overload(self, rate: float, seconds: float) -> None:
         """Sends ``rate`` requests per second in all, and watches the server meanwhile."""
-        self._start = time.perf_counter()
+        self._start, self._seconds = time.perf_counter(), seconds
         watching = asyncio.create_task(self._watch())
         kinds = {"good": self._good, "bad": self._bad, "leaving": self._leave, "slow": self._slow}
         tasks: set[asyncio.Task[None]] = set()
@@ -205,7 +205,7 @@ class Soak:
 
     async def _watch(self) -> None:
         while True:
-            await asyncio.sleep(_SAMPLE_SECONDS)
+            await asyncio.sleep(min(_SAMPLE_SECONDS, self._seconds / 12))
             self.found.samples.append(await self._look())
 
     async def _look(self) -> Sample:
