@@ -25,7 +25,7 @@ INSTALL := CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) --no-build-isolation -C bui
 CUDA_ARCHITECTURES ?= 90a-real
 CUDA_WHEEL_ARCHITECTURES ?= 80-real;89-real;90a-real;100-real
 
-.PHONY: demo install install-tests test lint test-cpp test-python test-browser test-parity test-fakecann-torch-npu sanitize sanitize-memory sanitize-threads cuda cuda-wheel clean
+.PHONY: demo install install-tests test lint test-cpp test-python test-browser test-parity test-fakecann-torch-npu golden sanitize sanitize-memory sanitize-threads cuda cuda-wheel clean
 
 demo: install
 	$(BIN)/manymind chat smollm2 --prompt "$(QUESTION)"
@@ -61,6 +61,10 @@ test-browser: install-tests
 
 test-parity: install-tests $(VENV)/.reference-stack
 	$(BIN)/python -m pytest tests/parity
+
+# The golden data of the tests anew; what differs by rounding alone stays.
+golden: install $(VENV)/.test-tools $(VENV)/.reference-stack
+	$(BIN)/python tools/make_golden.py
 
 # torch-npu, unmodified from the package index, as a client of the emulator of CANN.
 test-fakecann-torch-npu: install-tests $(VENV)/.reference-stack $(BUILD)/torch-npu/site/.ready
