@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from manymind.checkpoint import TensorSource
 from manymind.errors import CheckpointError
@@ -38,7 +38,8 @@ class SourceNames:
 
     Attributes:
         stems: canonical name -> source name without ".weight" or ".bias"; per-layer entries leave
-            out the prefix "layers.{i}." on the left and contain "{i}" on the right.
+            out the prefix "layers.{i}." on the left and contain "{i}" on the right. Weights that
+            share a source are its rows, in the order q, k, v or gate, up.
         norm_offset: added to norm weights at load (1 where a file stores gains as differences from
             1).
         ignored: patterns of tensors that a file may hold though the decoder does not read them.
@@ -101,16 +102,9 @@ def bind_weights(
     """
     bound: dict[str, tuple[TensorSource, _Slot]] = {}
     used = set(used_elsewhere)
-    for canonical, slot in _slots(config).items():
-        source_name = names.source_name(canonical)
-        source = tensors.get(source_name)
-        if source is None:
-            raise CheckpointError(source_name, f"a tensor of shape {slot.shape}", "none")
-        if source.shape != slot.shape:
-            raise CheckpointError(f"shape of {source_name}", slot.shape, source.shape)
-        if len(slot.shape) == 1 and source.format not in ("f32", "f16", "bf16"):
-            raise CheckpointError(f"format of {source_name}", "f32, f16 or bf16", source.format)
-        bound[canonical] = (source, slot)
+    for source_name, slots in _slots_by_source(config, names).items():
+        parts = _split_rows(source_name, tensors.get(source_name), list(slots.values()))
+        bound |= {name: (part, slots[name]) for name, part in zip(slots, parts, strict=True)}
         used.add(source_name)
     ignored = re.compile("|".join(names.ignored) or r"(?!)")
     extra = [name for name in tensors if name not in used and not ignored.fullmatch(name)]
@@ -120,6 +114,34 @@ def bind_weights(
             "tensors", "none that the decoder does not use", f"{len(extra)}: {shown}"
         )
     return Weights(bound, names.norm_offset)
+
+
+def _slots_by_source(config: DecoderConfig, names: SourceNames) -> dict[str, dict[str, _Slot]]:
+    """Source name -> canonical names that are its rows, nearly always one, with their slots."""
+    grouped: dict[str, dict[str, _Slot]] = {}
+    for canonical, slot in _slots(config).items():
+        grouped.setdefault(names.source_name(canonical), {})[canonical] = slot
+    return grouped
+
+
+def _split_rows(name: str, source: TensorSource | None, slots: list[_Slot]) -> list[TensorSource]:
+    """The parts of the tensor ``name`` that fill ``slots``, as views."""
+    rows = sum(slot.shape[0] for slot in slots)
+    shape = (rows, *slots[0].shape[1:])
+    if source is None:
+        raise CheckpointError(name, f"a tensor of shape {shape}", "none")
+    if source.shape != shape:
+        raise CheckpointError(f"shape of {name}", shape, source.shape)
+    if len(shape) == 1 and source.format not in ("f32", "f16", "bf16"):
+        raise CheckpointError(f"format of {name}", "f32, f16 or bf16", source.format)
+    if len(slots) == 1:
+        return [source]
+    parts, begin, row = [], 0, len(source.data) // rows
+    for slot in slots:
+        end = begin + slot.shape[0] * row
+        parts.append(replace(source, shape=slot.shape, data=source.data[begin:end]))
+        begin = end
+    return parts
 
 
 def _slots(config: DecoderConfig) -> dict[str, _Slot]:
