@@ -22,6 +22,7 @@ from manymind.errors import (
 )
 from manymind.fetch import resolve_model
 from manymind.tokenizer import Tokenizer, load_tokenizer
+from manymind.tokenizer.pre_tokenizers import pre_tokenization
 
 SPM_FILE = GOLDEN / "gguf" / "gemma3_mixed.gguf"
 BPE_FILE = GOLDEN / "gguf" / "qwen3_q8_0.gguf"
@@ -52,6 +53,20 @@ def test_ids_equal_sentencepiece(kind: str, golden: str) -> None:
             continue  # written out it is read as transformers does: see the test below
         found = tokenizer(kind).encode(text, add_special_tokens=False, parse_special=True)
         assert found == ids, text
+
+
+@pytest.mark.parametrize("name", ["dbrx", "llama-bpe"])
+def test_words_of_cl100k(name: str) -> None:
+    """Digits by three, contractions in either case, one space with the word behind it."""
+    splitter = pre_tokenization(name).pre_tokenizer
+    words = [word for word, _ in splitter.pre_tokenize_str("It'S 12345 x\n\n  y")]
+    assert words == ["It", "'S", "Ġ", "123", "45", "Ġx", "ĊĊ", "Ġ", "Ġy"]
+
+
+def test_dbrx_takes_merges_alone_and_adds_no_bos() -> None:
+    llama3, dbrx = pre_tokenization("llama-bpe"), pre_tokenization("dbrx")
+    assert (llama3.whole_words, llama3.adds_bos) == (True, True)
+    assert (dbrx.whole_words, dbrx.adds_bos) == (False, False)
 
 
 def test_literal_space_marks_are_read_as_by_gemmas_tokenizer_json() -> None:

@@ -58,6 +58,11 @@ def _llama3() -> PreTokenization:
     return PreTokenization(_split(_LLAMA3), whole_words=True, adds_bos=True)
 
 
+def _dbrx() -> PreTokenization:
+    """cl100k's words, as Llama 3's, but built by merges alone; Phi-4's files name it."""
+    return PreTokenization(_split(_LLAMA3))
+
+
 def _qwen2() -> PreTokenization:
     return PreTokenization(_split(_QWEN2), normalizer=normalizers.NFC())
 
@@ -78,6 +83,7 @@ _TABLE = {
     "llama-bpe": _llama3,
     "llama3": _llama3,
     "llama-v3": _llama3,
+    "dbrx": _dbrx,
     "qwen2": _qwen2,
     "deepseek-r1-qwen": _qwen2,
 }
