@@ -9,6 +9,7 @@ Needs torch, safetensors, tokenizers, sentencepiece and gguf. The same seed give
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -96,6 +97,21 @@ HUGGINGFACE: dict[str, tuple[dict[str, Any], torch.dtype]] = {
         },
         torch.bfloat16,
     ),
+    "phi3": (
+        {
+            **_BASE,
+            "architectures": ["Phi3ForCausalLM"],
+            "model_type": "phi3",
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "num_hidden_layers": 3,
+            "pad_token_id": 0,
+            "rope_theta": 1e4,
+            "rope_scaling": None,
+            "sliding_window": 16,
+        },
+        torch.bfloat16,
+    ),
     "qwen2": (
         {
             **_BASE,
@@ -150,6 +166,11 @@ GGUF: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
         "llama",
         {**_BASE, "hidden_size": 256, "intermediate_size": 256, "head_dim": 64},
         ("Q4_K", "Q5_K", "Q6_K", "Q4_0", "Q5_1", "Q8_0", "Q4_1", "Q5_0"),
+    ),
+    "phi3_mixed": (
+        "phi3",
+        {**_BASE, "num_attention_heads": 2, "num_key_value_heads": 1, "sliding_window": 16},
+        ("Q8_0", "Q4_0", "F16", "Q5_1", "Q4_1", "BF16", "Q5_0"),
     ),
     "qwen2_f16": ("qwen2", {**_BASE, "num_attention_heads": 2, "num_key_value_heads": 1}, ("F16",)),
     "qwen3_q8_0": ("qwen3", dict(_BASE), ("Q8_0",)),
@@ -302,7 +323,17 @@ def random_weights(config: Mapping[str, Any]) -> dict[str, FloatArray]:
     weights["model.norm.weight"] = gain(hidden)
     if not config["tie_word_embeddings"]:
         weights["lm_head.weight"] = matrix(config["vocab_size"], hidden, 3.0)
-    return weights
+    return _fused(weights) if config["model_type"] == "phi3" else weights
+
+
+def _fused(weights: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """The same with q, k and v as rows of one matrix and gate and up as those of another."""
+    fused: dict[str, FloatArray] = {}
+    for name, values in weights.items():
+        target = re.sub(r"[qkv]_proj", "qkv_proj", name)
+        target = re.sub(r"(gate|up)_proj", "gate_up_proj", target)
+        fused[target] = np.concatenate([fused[target], values]) if target in fused else values
+    return fused
 
 
 def write_gguf(
@@ -325,10 +356,11 @@ def write_gguf(
     writer.add_value_length(config["head_dim"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(1e6 if architecture == "gemma3" else 1e4)
-    if architecture == "llama":
+    if architecture in ("llama", "phi3"):
         writer.add_rope_dimension_count(config["head_dim"])
-    if architecture == "gemma3":
+    if "sliding_window" in config:
         writer.add_sliding_window(config["sliding_window"])
+    if architecture == "gemma3":
         _add_spm(writer, spm)
     else:
         _add_bpe(writer, bpe)
@@ -454,6 +486,8 @@ def _gguf_name(name: str, architecture: str) -> str:
         "post_attention_layernorm": (
             "post_attention_norm" if architecture == "gemma3" else "ffn_norm"
         ),
+        "self_attn.qkv_proj": "attn_qkv",
+        "mlp.gate_up_proj": "ffn_up",
         "mlp.gate_proj": "ffn_gate",
         "mlp.up_proj": "ffn_up",
         "mlp.down_proj": "ffn_down",

@@ -23,6 +23,7 @@ from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
     LlamaConfig,
+    Phi3Config,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
@@ -51,6 +52,8 @@ _GEMMA_STEMS = {
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
 }
+_PHI_STEMS = {**_STEMS, "attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"}
+_FAMILY_STEMS = {"gemma3": _GEMMA_STEMS, "phi3": _PHI_STEMS}
 
 
 class Reference:
@@ -181,6 +184,13 @@ def _config(reader: gguf.GGUFReader, architecture: str) -> PretrainedConfig:
             rope_theta=value("rope.freq_base"),
             rope_local_base_freq=10000.0,
         )
+    if architecture == "phi3":
+        return Phi3Config(
+            **common,
+            sliding_window=value("attention.sliding_window") or None,
+            rope_theta=value("rope.freq_base", 10000.0),
+            pad_token_id=None,
+        )
     classes = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
     if architecture == "qwen2":
         del common["head_dim"]
@@ -190,7 +200,7 @@ def _config(reader: gguf.GGUFReader, architecture: str) -> PretrainedConfig:
 def _weights(
     reader: gguf.GGUFReader, architecture: str, config: PretrainedConfig
 ) -> Iterator[tuple[str, np.ndarray[Any, np.dtype[np.float32]]]]:
-    stems = _GEMMA_STEMS if architecture == "gemma3" else _STEMS
+    stems = _FAMILY_STEMS.get(architecture, _STEMS)
     for tensor in reader.tensors:
         values = gguf.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
         values = values.reshape(tuple(int(extent) for extent in reversed(tensor.shape)))

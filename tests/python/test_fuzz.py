@@ -27,7 +27,7 @@ from manymind.errors import ManymindError
 from manymind.models import load_model
 from manymind.tokenizer import load_tokenizer
 
-FOLDERS = [GOLDEN / "tiny" / name for name in ("llama", "llama3_rope", "gemma3", "qwen3")]
+FOLDERS = [GOLDEN / "tiny" / name for name in ("llama", "llama3_rope", "phi3", "gemma3", "qwen3")]
 GGUF_FILES = sorted((GOLDEN / "gguf").glob("*.gguf"))
 SECONDS_PER_CASE = 5.0  # of a processor: whatever else the machine does
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from golden_data import GOLDEN, TINY_CHECKPOINTS
 
@@ -22,8 +23,10 @@ from manymind.models import (
     LoadedModel,
     RopeConfig,
     load_model,
+    phi3,
     rope,
 )
+from manymind.models.weights import SourceNames, bind_weights
 
 TINY = GOLDEN / "tiny"
 
@@ -68,6 +71,54 @@ def test_gguf_weights_are_the_bytes_of_the_file() -> None:
             assert weights[canonical].data is checkpoint.tensors[name].data
 
 
+@pytest.mark.parametrize(
+    ("path", "qkv", "gate_up"),
+    [
+        (TINY / "phi3", "model.layers.1.self_attn.qkv_proj", "model.layers.1.mlp.gate_up_proj"),
+        (GOLDEN / "gguf" / "phi3_mixed.gguf", "blk.1.attn_qkv", "blk.1.ffn_up"),
+    ],
+    ids=["folder", "gguf"],
+)
+def test_fused_matrices_are_split_into_views(path: Path, qkv: str, gate_up: str) -> None:
+    with open_checkpoint(path) as checkpoint:
+        weights = load_model(checkpoint).weights
+        for source, parts in ((qkv, "qkv"), (gate_up, ("gate", "up"))):
+            whole = checkpoint.tensors[f"{source}.weight"].data
+            views = [weights[f"layers.1.{part}_proj"].data for part in parts]
+            assert b"".join(views) == whole
+            assert all(view.obj is whole.obj for view in views)
+
+
+def test_fused_vectors_are_split_and_converted() -> None:
+    """No family has such biases yet; the rule is the same."""
+    config, tensors = load(TINY / "phi3").config, open_checkpoint(TINY / "phi3").tensors
+    layers = tuple(
+        dataclasses.replace(layer, attention=dataclasses.replace(layer.attention, qkv_bias=True))
+        for layer in config.layers
+    )
+    values = memoryview(np.arange(128, dtype=np.float16).tobytes())
+    biases = {
+        name: TensorSource(name, "f16", (128,), values)
+        for name in (f"model.layers.{index}.self_attn.qkv_proj.bias" for index in range(3))
+    }
+    names = SourceNames(phi3.STEMS)
+    weights = bind_weights(dataclasses.replace(config, layers=layers), {**tensors, **biases}, names)
+    found = [weights[f"layers.2.{part}_proj.bias"].data.cast("f").tolist() for part in "qkv"]
+    assert found == [list(range(64)), list(range(64, 96)), list(range(96, 128))]
+
+
+def test_fused_matrix_of_another_shape_is_named() -> None:
+    path, name = TINY / "phi3", "model.layers.0.self_attn.qkv_proj.weight"
+    tensor = open_checkpoint(path).tensors[name]
+    with pytest.raises(CheckpointError, match=f"{name}.*shape .128, 64.*none"):
+        load(path, {name: None})
+    with pytest.raises(CheckpointError, match=f"shape of {name}.*128, 64"):
+        load(path, num_key_value_heads=2)
+    short = dataclasses.replace(tensor, shape=(127, 64))
+    with pytest.raises(CheckpointError, match=f"shape of {name}.*127, 64"):
+        load(path, {name: short})
+
+
 def test_gemma_norms_are_gains() -> None:
     with open_checkpoint(TINY / "gemma3") as checkpoint:
         stored = checkpoint.tensors["model.norm.weight"].data.cast("f").tolist()
@@ -102,6 +153,27 @@ def test_qwen2_window_begins_at_a_layer() -> None:
     assert [layer.attention.window for layer in load(path).config.layers] == [0, 0]
     config = load(path, use_sliding_window=True, max_window_layers=1).config
     assert [layer.attention.window for layer in config.layers] == [0, 32]
+
+
+def test_phi3_window_is_optional_and_rms_norm_eps_has_the_familys_default() -> None:
+    config = load(TINY / "phi3", rms_norm_eps=None).config
+    assert [layer.attention.window for layer in config.layers] == [16, 16, 16]
+    assert config.norm_eps == 1e-5
+    config = load(TINY / "phi3", sliding_window=None).config
+    assert [layer.attention.window for layer in config.layers] == [0, 0, 0]
+
+
+def test_phi3_gguf_states_its_window() -> None:
+    path, key = GOLDEN / "gguf" / "phi3_mixed.gguf", "phi3.attention.sliding_window"
+    for stated, window in ((16, 16), (0, 0), (None, 0)):
+        layers = load(path, **{key: stated}).config.layers
+        assert [layer.attention.window for layer in layers] == [window, window]
+
+
+def test_phi3_gguf_refuses_the_factors_of_longrope() -> None:
+    factors = TensorSource("rope_factors_long.weight", "f32", (16,), memoryview(bytes(64)))
+    with pytest.raises(UnsupportedModelError, match=r"rope_factors_long\.weight.*longrope"):
+        load(GOLDEN / "gguf" / "phi3_mixed.gguf", {factors.name: factors})
 
 
 def test_yarn_extends_the_context() -> None:
@@ -179,6 +251,10 @@ def test_bad_configuration_names_the_field(changes: dict[str, Any], field: str) 
         ("llama", {"rope_scaling": {"rope_type": "longrope"}}, "longrope"),
         ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "dynamic"),
         ("llama", {"rope_scaling": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+        ("phi3", {"rope_scaling": {"type": "su", "short_factor": [1.0] * 16}}, "longrope.*su"),
+        ("phi3", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "longrope.*yarn"),
+        ("phi3", {"rope_parameters": {"rope_type": "longrope"}}, "longrope.*longrope"),
+        ("phi3", {"partial_rotary_factor": 0.75}, "partial_rotary_factor"),
         ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ],
 )

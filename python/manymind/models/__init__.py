@@ -42,6 +42,7 @@ __all__ = [
 _HUGGINGFACE_FAMILIES = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "mistral",
+    "Phi3ForCausalLM": "phi3",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
     "Gemma3ForCausalLM": "gemma3",
@@ -55,7 +56,13 @@ _HUGGINGFACE_FAMILIES = {
     "Qwen3VLForConditionalGeneration": "qwen3_vl",
     "SmolVLMForConditionalGeneration": "idefics3",
 }
-_GGUF_FAMILIES = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "gemma3": "gemma3"}
+_GGUF_FAMILIES = {
+    "llama": "llama",
+    "phi3": "phi3",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "gemma3": "gemma3",
+}
 
 
 @dataclass(frozen=True)
