@@ -254,7 +254,7 @@ def test_bad_configuration_names_the_field(changes: dict[str, Any], field: str) 
         ("phi3", {"rope_scaling": {"type": "su", "short_factor": [1.0] * 16}}, "longrope.*su"),
         ("phi3", {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "longrope.*yarn"),
         ("phi3", {"rope_parameters": {"rope_type": "longrope"}}, "longrope.*longrope"),
-        ("phi3", {"partial_rotary_factor": 0.75}, "partial_rotary_factor"),
+        ("phi3", {"partial_rotary_factor": 0.75}, "partial_rotary_factor.*0.75"),
         ("gemma3", {"use_bidirectional_attention": True}, "use_bidirectional_attention"),
     ],
 )

@@ -114,8 +114,7 @@ def rope_config(parameters: Fields, dim: int, theta: float, context_length: int)
 def _one_axis_rope(parameters: Fields, dim: int, theta: float, context_length: int) -> RopeConfig:
     kind = parameters.string("rope_type", parameters.string("type", "default"))
     theta = parameters.number("rope_theta", theta)
-    if parameters.number("partial_rotary_factor", 1.0) != 1.0:
-        raise UnsupportedModelError("partial_rotary_factor: expected 1, found another value")
+    require_whole_rotation(parameters)
     if kind == "default" or (kind == "mrope" and "mrope_section" in parameters):
         return rope.default_rope(dim, theta, "neox")
     if kind == "linear":
@@ -142,6 +141,13 @@ def _one_axis_rope(parameters: Fields, dim: int, theta: float, context_length: i
     raise UnsupportedModelError(
         f"rope_type: expected default, linear, llama3 or yarn without mscale, found {kind}"
     )
+
+
+def require_whole_rotation(values: Fields) -> None:
+    """Older files state the factor beside the rope settings, newer ones among them."""
+    factor = values.number("partial_rotary_factor", 1.0)
+    if factor != 1.0:
+        raise UnsupportedModelError(f"partial_rotary_factor: expected 1, found {factor:g}")
 
 
 def context_length(parameters: Fields, trained: int) -> int:

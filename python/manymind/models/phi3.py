@@ -73,5 +73,4 @@ def _refuse_rope_options(config: Fields) -> None:
     kind = parameters.string("rope_type", parameters.string("type", "default"))
     if kind in _LONGROPE:
         raise UnsupportedModelError(f"rope_type: expected none of longrope's names, found {kind}")
-    if config.number("partial_rotary_factor", 1.0) != 1.0:
-        raise UnsupportedModelError("partial_rotary_factor: expected 1, found another value")
+    huggingface.require_whole_rotation(config)
