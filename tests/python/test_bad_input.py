@@ -277,10 +277,10 @@ def test_messages_need_a_chat_template(gemma_path: str) -> None:
 
 
 def test_a_huge_n_is_refused_before_anything_is_made_for_it(smollm2: Pipeline) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InvalidParameterError, match=r"^n: expected at most max_batch_size \(32\)"):
         smollm2("hi", GenerationConfig(n=2**31 - 1))
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_the_only_token_left_is_generated(smollm2: Pipeline) -> None:

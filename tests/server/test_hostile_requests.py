@@ -120,13 +120,13 @@ def test_the_loop_answers_while_a_grammar_is_compiled(server: RunningServer) -> 
     body = {**CHAT, "response_format": as_schema({"enum": [f"v{i}" for i in range(30_000)]})}
     thread = threading.Thread(target=server.post, args=("/v1/chat/completions", body))
     thread.start()
-    longest = 0.0
+    meanwhile = 0
     while thread.is_alive():
-        begin = time.monotonic()
         assert server.get("/health").status_code == 200
-        longest = max(longest, time.monotonic() - begin)
+        meanwhile += thread.is_alive()
     thread.join()
-    assert longest < 2.0
+    # As many as fit in, on any machine; one that waited for the compiler would be the only one.
+    assert meanwhile >= 10
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -348,7 +347,7 @@ def test_sigterm_drains(smollm2_path: Path) -> None:
 
 def test_a_second_signal_ends_at_once(smollm2_path: Path) -> None:
     body = {"model": "smol", "messages": STORY, "ignore_eos": True, "max_tokens": 8000}
-    with process(str(smollm2_path), "--served_name=smol") as (running, url):
+    with process(str(smollm2_path), "--served_name=smol", "--drain_seconds=3600") as (running, url):
         with httpx.stream(
             "POST", f"{url}/v1/chat/completions", json={**body, "stream": True}, timeout=60
         ) as answer:
@@ -357,11 +356,9 @@ def test_a_second_signal_ends_at_once(smollm2_path: Path) -> None:
             running.send_signal(signal.SIGINT)
             wait_until(lambda: httpx.get(f"{url}/ready").status_code == 503, 5)
             running.send_signal(signal.SIGINT)
-            start = time.monotonic()
             with pytest.raises(httpx.RemoteProtocolError):
                 list(lines)
         assert running.wait(timeout=20) == 0
-        assert time.monotonic() - start < 15
 
 
 @pytest.mark.parametrize(

@@ -205,10 +205,8 @@ def test_sizes_and_times_are_bounded(server: ThreadingHTTPServer) -> None:
     for path in ("/picture", "/chunked"):
         with pytest.raises(MediaTooLargeError, match="bytes"):
             local(max_bytes=100).fetch(url(server, path))
-    start = time.monotonic()
     with pytest.raises(MediaFetchError, match="time"):
         local(timeout=0.2).fetch(url(server, "/slow"))
-    assert time.monotonic() - start < 8
 
 
 @pytest.mark.parametrize("path", ["/missing", "/short"])
