@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <bit>
 
 #include "kernels/attention_warpgroup.cuh"
 
@@ -11,11 +12,11 @@ constexpr int kMaxTileHeads = 8;
 template <class T, int kDim, bool kSoftcap>
 void launch(cudaStream_t stream, const WarpgroupCall& call, int num_sms) {
   constexpr auto kKernel = attend_warpgroups<T, kDim, kSoftcap>;
-  constexpr int kBytes = static_cast<int>(sizeof(WarpgroupShared<kDim>) + kSwizzleAtomBytes);
+  constexpr int kBytes = static_cast<int>(sizeof(WarpgroupShared<kDim>));
   if (cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes) != cudaSuccess) {
     check_launch("attention");
   }
-  const int64_t tiles = static_cast<int64_t>(call.items.capacity) * (call.rows.q_heads / call.heads);
+  const int64_t tiles = static_cast<int64_t>(call.items.capacity) * (call.rows.q_heads >> call.heads_log2);
   const auto blocks = static_cast<unsigned>(std::max<int64_t>(1, std::min<int64_t>(tiles, num_sms)));
   kKernel<<<blocks, kBlockThreads, kBytes, stream>>>(call);
 }
@@ -57,7 +58,8 @@ int warpgroup_heads(const AttentionRows& rows) {
 }
 
 void launch_attention_warpgroups(cudaStream_t stream, const TileCall& tiles, const PagedKv& kv) {
-  const WarpgroupCall call{tiles.rows, kv, tiles.step, tiles.items, kBlockRows / tiles.positions};
+  const auto heads = static_cast<unsigned>(kBlockRows / tiles.positions);
+  const WarpgroupCall call{tiles.rows, kv, tiles.step, tiles.items, std::countr_zero(heads)};
   if (call.rows.dtype == TM_F16) {
     launch_dims<__half>(stream, call, tiles.num_sms);
   } else {

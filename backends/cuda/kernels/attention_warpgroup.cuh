@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Prefill attention of sm_90a: FlashAttention-3 (Shah et al. 2024, arXiv:2407.08608) over a paged cache. A block holds
-// one warp that copies keys and values, and two warpgroups of 64 query rows each. Scores of the next keys are
-// multiplied while the last ones are weighed, and the warpgroups take turns on the tensor cores. The pool's tiles lie
-// in memory as tensor cores read them, so the copies need no tensor map.
+// a warp that copies keys and values, one that copies queries, and two warpgroups of 64 query rows each. Scores of the
+// next keys are multiplied while the last ones are weighed, and the warpgroups take turns on the tensor cores. The
+// pool's tiles lie in memory as tensor cores read them, so the copies need no tensor map.
 #pragma once
 
 #include <cmath>
@@ -32,12 +32,35 @@ struct WarpgroupShape {
   static constexpr int kQueryBytes = kGroupRows * kDim * 2;  // of one warpgroup
 };
 
+struct WarpgroupCall {
+  AttentionRows rows;
+  PagedKv kv;
+  StepView step;
+  AttentionItems items;  // of at most kBlockRows / heads query positions
+  int heads_log2;        // of the query heads of a tile, all of one kv head
+};
+
+// One item and some query heads: row r of the tile is query position r >> heads_log2 and head r & (heads - 1).
+struct WarpgroupTile {
+  int seq;
+  int token;     // row of the call of the first query position
+  int rows;      // positions x heads
+  int position;  // of the first query row in its context
+  int head;      // the first one
+  int begin;     // first visible position
+  int end;       // past the last one
+  int copied;    // first position of the block of `begin`
+};
+
 template <int kDim>
 struct WarpgroupShared {
   using Shape = WarpgroupShape<kDim>;
   alignas(kSwizzleAtomBytes) std::byte q[Shape::kQueryBuffers][kNumGroups][Shape::kQueryBytes];
   alignas(kSwizzleAtomBytes) std::byte k[Shape::kStages][Shape::kTileBytes];
   alignas(kSwizzleAtomBytes) std::byte v[Shape::kStages][Shape::kTileBytes];
+  WarpgroupTile tiles[Shape::kQueryBuffers];
+  Barrier queries_full[Shape::kQueryBuffers];
+  Barrier queries_empty[Shape::kQueryBuffers];
   Barrier keys_full[Shape::kStages];
   Barrier keys_empty[Shape::kStages];
   Barrier values_full[Shape::kStages];
@@ -47,39 +70,52 @@ struct WarpgroupShared {
 // Named barriers; 0 is __syncthreads.
 enum NamedBarrier : int { kTurn = 1, kGroup = kTurn + kNumGroups, kBoth = kGroup + kNumGroups };
 
-struct WarpgroupCall {
-  AttentionRows rows;
-  PagedKv kv;
-  StepView step;
-  AttentionItems items;  // of at most kBlockRows / heads query positions
-  int heads;             // query heads of a tile, all of one kv head; a power of two
-};
-
-// One item and `heads` query heads: row r of the tile is query position r / heads and head r % heads.
-struct WarpgroupTile {
-  int seq;
-  int token;     // row of the call of the first query position
-  int rows;      // positions x heads
-  int position;  // of the first query row in its context
-  int head;      // the first one
-  int begin;     // first visible position
-  int end;       // past the last one
-};
-
 __device__ __forceinline__ WarpgroupTile make_warpgroup_tile(const WarpgroupCall& call, int index) {
-  const int parts = call.rows.q_heads / call.heads;
+  const int parts = call.rows.q_heads >> call.heads_log2;
   const AttentionItem item = call.items.items[index / parts];
   const int first = call.step.cu_seqlens_q[item.seq];
   const int length = call.step.cu_seqlens_q[item.seq + 1] - first;
   WarpgroupTile tile;
   tile.seq = item.seq;
   tile.token = first + item.first;
-  tile.rows = item.positions * call.heads;
+  tile.rows = item.positions << call.heads_log2;
   tile.position = call.step.context_lens[item.seq] - length + item.first;
-  tile.head = index % parts * call.heads;
+  tile.head = (index % parts) << call.heads_log2;
   tile.begin = call.rows.window > 0 ? max(0, tile.position - call.rows.window + 1) : 0;
   tile.end = tile.position + item.positions;
+  tile.copied = tile.begin / call.kv.layout.block_size * call.kv.layout.block_size;
   return tile;
+}
+
+// Tiles of a block in turn. They come longest first, so every other round goes through the blocks backwards.
+class TileOrder {
+ public:
+  __device__ explicit TileOrder(const WarpgroupCall& call)
+      : call_(call), total_(*call.items.count * (call.rows.q_heads >> call.heads_log2)) {}
+
+  // False: there are no more.
+  __device__ bool next(WarpgroupTile& tile) {
+    const auto blocks = static_cast<int>(gridDim.x);
+    const auto block = static_cast<int>(blockIdx.x);
+    const int index = round_ * blocks + (round_ % 2 == 0 ? block : blocks - 1 - block);
+    ++round_;
+    if (index >= total_) return false;
+    tile = make_warpgroup_tile(call_, index);
+    return true;
+  }
+
+ private:
+  const WarpgroupCall& call_;
+  const int total_;
+  int round_ = 0;
+};
+
+// Elements from the begin of q or out to a row of the tile.
+template <int kDim>
+__device__ __forceinline__ int64_t place_of(const WarpgroupCall& call, const WarpgroupTile& tile, int row,
+                                            int64_t stride) {
+  const int head = tile.head + (row & ((1 << call.heads_log2) - 1));
+  return (tile.token + (row >> call.heads_log2)) * stride + static_cast<int64_t>(head) * kDim;
 }
 
 // A stage of a ring of buffers and the parity of its barriers.
@@ -147,12 +183,58 @@ class Copier {
   Ring<Shape::kStages> ring_;
 };
 
+// The warp that copies queries, while the tile before is worked on.
+template <class T, int kDim>
+class QueryCopier {
+ public:
+  using Shape = WarpgroupShape<kDim>;
+
+  __device__ QueryCopier(const WarpgroupCall& call, WarpgroupShared<kDim>& shared)
+      : call_(call), shared_(shared), lane_(static_cast<int>(threadIdx.x) % kWarp) {}
+
+  // nullptr: there are no more tiles.
+  __device__ void run(const WarpgroupTile* tile) {
+    shared_.queries_empty[ring_.stage].wait(ring_.parity ^ 1);
+    if (lane_ == 0) shared_.tiles[ring_.stage] = tile ? *tile : WarpgroupTile{};
+    if (tile) copy(*tile);
+    __syncwarp();
+    shared_.queries_full[ring_.stage].arrive();
+    ring_.next();
+  }
+
+ private:
+  __device__ void copy(const WarpgroupTile& tile) {
+    constexpr int kChunks = kDim / 8;
+    const uint32_t to = shared_address(shared_.q[ring_.stage][0]);
+#pragma unroll 4
+    for (int i = lane_; i < kBlockRows * kChunks; i += kWarp) {
+      const int row = i / kChunks;
+      const int chunk = i % kChunks;
+      const bool valid = row < tile.rows;
+      const T* from = static_cast<const T*>(call_.rows.q);
+      if (valid) from += place_of<kDim>(call_, tile, row, call_.rows.q_stride) + chunk * 8;
+      const int group = row / kGroupRows;
+      copy_async(to + group * Shape::kQueryBytes + SharedTile<kGroupRows>::offset(row % kGroupRows, chunk), from,
+                 valid);
+    }
+    commit_copies();
+    wait_copies<0>();
+    fence_shared();
+  }
+
+  const WarpgroupCall& call_;
+  WarpgroupShared<kDim>& shared_;
+  const int lane_;
+  Ring<Shape::kQueryBuffers> ring_;
+};
+
 // A warpgroup of 64 query rows.
 template <class T, int kDim, bool kSoftcap>
 class Multiplier {
  public:
   using Shape = WarpgroupShape<kDim>;
   static constexpr int kScores = Shape::kKeys / 2;           // registers of a thread: 64 rows x kKeys over 128 threads
+  static constexpr int kEarlyScores = kScores / 4;           // weighed before values are waited for
   static constexpr int kHalfDim = kDim == 256 ? 128 : kDim;  // columns of one product with values
   static constexpr int kHalves = kDim / kHalfDim;
   static constexpr int kValues = kHalfDim / 2;
@@ -160,51 +242,31 @@ class Multiplier {
   __device__ Multiplier(const WarpgroupCall& call, WarpgroupShared<kDim>& shared)
       : call_(call),
         shared_(shared),
-        group_(static_cast<int>(threadIdx.x) / kWarpgroup - 1),
+        group_(static_cast<int>(uniform(threadIdx.x / kWarpgroup)) - 1),
         thread_(static_cast<int>(threadIdx.x) % kWarpgroup),
         lane_(thread_ % kWarp),
-        warp_(thread_ / kWarp) {}
+        warp_(thread_ / kWarp),
+        scale_((kSoftcap ? call.rows.softcap : call.rows.scale) * kLogTwoE) {}
 
   __device__ void start() {
     if (group_ == 1) arrive_threads(kTurn, kMultiplierThreads);  // group 0 has the first turn
   }
 
-  // Queries of the next tile to be run; copied while the tile before it is worked on.
-  __device__ void fetch_queries(const WarpgroupTile& tile, int buffer) {
-    const uint32_t to = shared_address(shared_.q[buffer][group_]);
-    constexpr int kChunks = kDim / 8;
-    for (int i = thread_; i < kGroupRows * kChunks; i += kWarpgroup) {
-      const int row = i / kChunks;
-      const int chunk = i % kChunks;
-      const int tile_row = group_ * kGroupRows + row;
-      const bool valid = tile_row < tile.rows;
-      const T* from = static_cast<const T*>(call_.rows.q);
-      if (valid) from += place(tile, tile_row, call_.rows.q_stride) + chunk * 8;
-      copy_async(to + SharedTile<kGroupRows>::offset(row, chunk), from, valid);
-    }
-    commit_copies();
-  }
-
-  // The whole group is done with the last tile's place.
-  __device__ void leave_queries() { sync_threads(kGroup + group_, kWarpgroup); }
-
-  // The fetched queries are there, for the whole group.
-  __device__ void await_queries() {
-    wait_copies<0>();
-    fence_shared();
-    sync_threads(kGroup + group_, kWarpgroup);
-  }
-
-  __device__ void run(const WarpgroupTile& tile, int buffer) {
-    start_tile(tile, buffer);
-    const int last = (tile.end - 1) / Shape::kKeys;
-    const int first = tile.begin / Shape::kKeys;
-    multiply_keys();
+  // False: there are no more tiles.
+  __device__ bool run() {
+    shared_.queries_full[tiles_.stage].wait(tiles_.parity);
+    start_tile();
+    if (tile_.rows == 0) return false;
+    const int last = (tile_.end - 1) / Shape::kKeys;
+    const int first = tile_.begin / Shape::kKeys;
+    shared_.keys_full[keys_.stage].wait(keys_.parity);
+    issue_keys();
     wait_products<0>();
     pin_registers(scores_);
     release(shared_.keys_empty[keys_.stage]);
     keys_.next();
     weigh<true>(last);
+    exponentiate(0, kScores);
     pack();
     for (int n = last - 1; n >= first; --n) {
       shared_.keys_full[keys_.stage].wait(keys_.parity);
@@ -217,15 +279,20 @@ class Multiplier {
       pin_registers(scores_);
       release(shared_.keys_empty[keys_.stage]);
       keys_.next();
+      // Two paths also because the wait for values would otherwise move to where they join, before the exponentials.
       if (masked(n)) {
         weigh<true>(n);
+        exponentiate(0, kEarlyScores);
       } else {
         weigh<false>(n);
+        exponentiate(0, kEarlyScores);
       }
+      // What the product with values holds back is done between the rest of the exponentials, whose unit is slowest.
       wait_products<0>();
       pin_values();
       release(shared_.values_empty[values_.stage]);
       values_.next();
+      exponentiate(kEarlyScores, kScores);
       rescale();
       pack();
     }
@@ -235,13 +302,16 @@ class Multiplier {
     pin_values();
     release(shared_.values_empty[values_.stage]);
     values_.next();
-    store(buffer);
+    store();
+    __syncwarp();
+    release(shared_.queries_empty[tiles_.stage]);
+    tiles_.next();
+    return true;
   }
 
  private:
-  __device__ void start_tile(const WarpgroupTile& tile, int buffer) {
-    tile_ = tile;
-    queries_ = shared_address(shared_.q[buffer][group_]);
+  __device__ void start_tile() {
+    tile_ = shared_.tiles[tiles_.stage];
 #pragma unroll
     for (int h = 0; h < kHalves; ++h) {
 #pragma unroll
@@ -249,17 +319,12 @@ class Multiplier {
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      positions_[i] = tile.position + row(i) / call_.heads;
+      positions_[i] = tile_.position + (row(i) >> call_.heads_log2);
       maxima_[i] = -INFINITY;
       sums_[i] = 0.0f;
     }
-    first_position_ = tile.position + group_ * kGroupRows / call_.heads;
-    last_position_ = tile.position + (group_ * kGroupRows + kGroupRows - 1) / call_.heads;
-  }
-
-  // Elements from the begin of q or out to a row of the tile.
-  __device__ int64_t place(const WarpgroupTile& tile, int row, int64_t stride) const {
-    return (tile.token + row / call_.heads) * stride + static_cast<int64_t>(tile.head + row % call_.heads) * kDim;
+    first_position_ = tile_.position + ((group_ * kGroupRows) >> call_.heads_log2);
+    last_position_ = tile_.position + ((group_ * kGroupRows + kGroupRows - 1) >> call_.heads_log2);
   }
 
   // Row of the tile of the thread's first or second row of a fragment.
@@ -272,35 +337,30 @@ class Multiplier {
            (call_.rows.window > 0 && begin <= last_position_ - call_.rows.window);
   }
 
-  __device__ void multiply_keys() {
-    shared_.keys_full[keys_.stage].wait(keys_.parity);
-    issue_keys();
-  }
-
   __device__ void issue_keys() {
-    const uint32_t keys = shared_address(shared_.k[keys_.stage]);
+    const uint64_t a = operand(uniform(shared_address(shared_.q[tiles_.stage][group_])), kPanelBytes);
+    const uint64_t b = operand(uniform(shared_address(shared_.k[keys_.stage])), kPanelBytes);
     pin_registers(scores_);
     fence_products();
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
       const uint32_t step = (k % 4) * 32;
-      const uint64_t a = operand(queries_ + (k / 4) * (kGroupRows * kPanelBytes) + step, kPanelBytes);
-      const uint64_t b = operand(keys + (k / 4) * Shape::kPanelBytes128 + step, kPanelBytes);
-      multiply_shared<T>(scores_, a, b, k > 0);
+      multiply_shared<T>(scores_, operand_at(a, (k / 4) * (kGroupRows * kPanelBytes) + step),
+                         operand_at(b, (k / 4) * Shape::kPanelBytes128 + step), k > 0);
     }
     commit_products();
   }
 
   __device__ void issue_values() {
-    const uint32_t values = shared_address(shared_.v[values_.stage]);
+    const uint64_t values = operand(uniform(shared_address(shared_.v[values_.stage])), Shape::kPanelBytes128);
     pin_values();
     fence_products();
 #pragma unroll
     for (int k = 0; k < Shape::kKeys / 16; ++k) {
 #pragma unroll
       for (int h = 0; h < kHalves; ++h) {
-        const uint32_t at = values + h * (kHalfDim / 64) * Shape::kPanelBytes128 + k * 16 * kPanelBytes;
-        multiply_registers<T>(sums_of_values_[h], weights_ + 4 * k, operand(at, Shape::kPanelBytes128));
+        multiply_registers<T>(sums_of_values_[h], weights_ + 4 * k,
+                              operand_at(values, h * (kHalfDim / 64) * Shape::kPanelBytes128 + k * 16 * kPanelBytes));
       }
     }
     commit_products();
@@ -311,8 +371,7 @@ class Multiplier {
   __device__ void await_values(int n) {
     shared_.values_full[values_.stage].wait(values_.parity);
     const int begin = n * Shape::kKeys;
-    const int block_size = call_.kv.layout.block_size;
-    const int copied = tile_.begin / block_size * block_size;
+    const int copied = tile_.copied;
     if (begin + Shape::kKeys <= tile_.end && begin >= copied) return;
     std::byte* values = shared_.v[values_.stage];
     const int thread = static_cast<int>(threadIdx.x) - kWarpgroup;
@@ -336,38 +395,47 @@ class Multiplier {
     return y;
   }
 
-  // Scores of the keys n * kKeys ... become weights. factors_: what the sums so far are to be multiplied with.
+  // The largest scores of the rows, the keys n * kKeys ... among them, and what follows from them: bases_ of the
+  // exponents, and factors_ that the sums so far are to be multiplied with.
   template <bool kMasked>
   __device__ void weigh(int n) {
-    float scale = call_.rows.scale * kLogTwoE;
     if constexpr (kSoftcap) {
       const float inner = call_.rows.scale / call_.rows.softcap;
 #pragma unroll
       for (int i = 0; i < kScores; ++i) scores_[i] = tanhf(scores_[i] * inner);
-      scale = call_.rows.softcap * kLogTwoE;
+    }
+    if constexpr (kMasked) {
+      mask(0, n);
+      mask(1, n);
+    }
+    float largest[2] = {maxima_[0], maxima_[1]};
+#pragma unroll
+    for (int j = 0; j < kScores; j += 4) {
+      largest[0] = fmaxf(largest[0], fmaxf(scores_[j], scores_[j + 1]));
+      largest[1] = fmaxf(largest[1], fmaxf(scores_[j + 2], scores_[j + 3]));
+    }
+#pragma unroll
+    for (int lanes = 1; lanes <= 2; lanes *= 2) {
+      const float other[2] = {__shfl_xor_sync(~0u, largest[0], lanes), __shfl_xor_sync(~0u, largest[1], lanes)};
+      largest[0] = fmaxf(largest[0], other[0]);
+      largest[1] = fmaxf(largest[1], other[1]);
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      if constexpr (kMasked) mask(i, n);
-      float largest = maxima_[i];
-#pragma unroll
-      for (int j = 2 * i; j < kScores; j += 4) largest = fmaxf(largest, fmaxf(scores_[j], scores_[j + 1]));
-      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 1));
-      largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, 2));
       // A row that has seen nothing yet keeps weights of zero.
-      const float base = kMasked && largest == -INFINITY ? 0.0f : largest * scale;
-      factors_[i] = power_of_two(maxima_[i] * scale - base);
-      maxima_[i] = largest;
-      float sum = 0.0f;
+      bases_[i] = kMasked && largest[i] == -INFINITY ? 0.0f : largest[i] * scale_;
+      factors_[i] = power_of_two(maxima_[i] * scale_ - bases_[i]);
+      maxima_[i] = largest[i];
+      sums_[i] *= factors_[i];
+    }
+  }
+
+  // Scores become weights.
+  __device__ void exponentiate(int begin, int end) {
 #pragma unroll
-      for (int j = 2 * i; j < kScores; j += 4) {
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          scores_[j + c] = power_of_two(fmaf(scores_[j + c], scale, -base));
-          sum += scores_[j + c];
-        }
-      }
-      sums_[i] = sums_[i] * factors_[i] + sum;
+    for (int j = begin; j < end; ++j) {
+      scores_[j] = power_of_two(fmaf(scores_[j], scale_, -bases_[j / 2 % 2]));
+      sums_[j / 2 % 2] += scores_[j];
     }
   }
 
@@ -410,17 +478,16 @@ class Multiplier {
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
     if (!call_.rows.sinks) return 1.0f / sum;
-    const float scale = (kSoftcap ? call_.rows.softcap : call_.rows.scale) * kLogTwoE;
-    const float sink = call_.rows.sinks[tile_.head + row(i) % call_.heads] * kLogTwoE;
-    const float largest = maxima_[i] * scale;
+    const float sink = call_.rows.sinks[tile_.head + (row(i) & ((1 << call_.heads_log2) - 1))] * kLogTwoE;
+    const float largest = maxima_[i] * scale_;
     const float base = fmaxf(largest, sink);
     const float factor = exp2f(largest - base);
     return factor / (sum * factor + exp2f(sink - base));
   }
 
   // Through the tile's own queries' place in shared memory, so that whole rows leave at once.
-  __device__ void store(int buffer) {
-    std::byte* staging = shared_.q[buffer][group_];
+  __device__ void store() {
+    std::byte* staging = shared_.q[tiles_.stage][group_];
     sync_threads(kGroup + group_, kWarpgroup);  // nobody multiplies with the queries any more
     const float scale[2] = {output_scale(0), output_scale(1)};
 #pragma unroll
@@ -445,7 +512,8 @@ class Multiplier {
       const int tile_row = group_ * kGroupRows + local;
       if (tile_row >= tile_.rows) break;
       const auto value = *reinterpret_cast<const uint4*>(staging + SharedTile<kGroupRows>::offset(local, chunk));
-      *reinterpret_cast<uint4*>(out + place(tile_, tile_row, call_.rows.out_stride) + chunk * 8) = value;
+      *reinterpret_cast<uint4*>(out + place_of<kDim>(call_, tile_, tile_row, call_.rows.out_stride) + chunk * 8) =
+          value;
     }
   }
 
@@ -456,17 +524,19 @@ class Multiplier {
   const int lane_;
   const int warp_;
   WarpgroupTile tile_;
-  uint32_t queries_ = 0;
   int positions_[2];    // of the thread's rows
   int first_position_;  // of the group's rows
   int last_position_;
   Ring<Shape::kStages> keys_;
   Ring<Shape::kStages> values_;
+  Ring<Shape::kQueryBuffers> tiles_;
+  const float scale_;  // of scores, or, soft-capped, of their tanh, as exponents of two
   float scores_[kScores];
   uint32_t weights_[kScores / 2];
   float sums_of_values_[kHalves][kValues];
   float maxima_[2];
   float sums_[2];
+  float bases_[2];
   float factors_[2];
 };
 
@@ -475,10 +545,8 @@ template <class T, int kDim, bool kSoftcap>
 __global__ void __launch_bounds__(kBlockThreads, 1) attend_warpgroups(const __grid_constant__ WarpgroupCall call) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   using Shape = WarpgroupShape<kDim>;
-  extern __shared__ std::byte dynamic[];
-  const uintptr_t aligned =
-      (reinterpret_cast<uintptr_t>(dynamic) + kSwizzleAtomBytes - 1) / kSwizzleAtomBytes * kSwizzleAtomBytes;
-  auto& shared = *reinterpret_cast<WarpgroupShared<kDim>*>(aligned);
+  extern __shared__ __align__(kSwizzleAtomBytes) std::byte dynamic[];
+  auto& shared = *reinterpret_cast<WarpgroupShared<kDim>*>(dynamic);
   if (threadIdx.x == 0) {
     for (int i = 0; i < Shape::kStages; ++i) {
       shared.keys_full[i].init(1);
@@ -486,34 +554,30 @@ __global__ void __launch_bounds__(kBlockThreads, 1) attend_warpgroups(const __gr
       shared.keys_empty[i].init(kMultiplierThreads / kWarp);
       shared.values_empty[i].init(kMultiplierThreads / kWarp);
     }
+    for (int i = 0; i < Shape::kQueryBuffers; ++i) {
+      shared.queries_full[i].init(kWarp);
+      shared.queries_empty[i].init(kMultiplierThreads / kWarp);
+    }
     fence_barriers();
   }
   __syncthreads();
-  const int total = *call.items.count * (call.rows.q_heads / call.heads);
-  const int step = static_cast<int>(gridDim.x);
-  int index = static_cast<int>(blockIdx.x);
   if (threadIdx.x < kWarpgroup) {
-    give_registers<24>();
-    if (threadIdx.x >= kWarp) return;
-    Copier<kDim> copier(call, shared);
-    for (; index < total; index += step) copier.run(make_warpgroup_tile(call, index));
+    give_registers<40>();  // what one side gives the other takes: the block has no more
+    TileOrder order(call);
+    WarpgroupTile tile;
+    if (threadIdx.x < kWarp) {
+      Copier<kDim> copier(call, shared);
+      while (order.next(tile)) copier.run(tile);
+    } else if (threadIdx.x < 2 * kWarp) {
+      QueryCopier<T, kDim> copier(call, shared);
+      while (order.next(tile)) copier.run(&tile);
+      copier.run(nullptr);
+    }
   } else {
-    take_registers<240>();
+    take_registers<232>();
     Multiplier<T, kDim, kSoftcap> multiplier(call, shared);
     multiplier.start();
-    int buffer = 0;
-    constexpr bool kAhead = Shape::kQueryBuffers > 1;
-    if (kAhead && index < total) multiplier.fetch_queries(make_warpgroup_tile(call, index), 0);
-    for (; index < total; index += step) {
-      const WarpgroupTile tile = make_warpgroup_tile(call, index);
-      if (!kAhead) {
-        multiplier.leave_queries();
-        multiplier.fetch_queries(tile, 0);
-      }
-      multiplier.await_queries();
-      if (kAhead && index + step < total) multiplier.fetch_queries(make_warpgroup_tile(call, index + step), buffer ^ 1);
-      multiplier.run(tile, buffer);
-      if (kAhead) buffer ^= 1;
+    while (multiplier.run()) {
     }
   }
 #endif

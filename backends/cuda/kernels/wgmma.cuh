@@ -24,6 +24,12 @@ __device__ __forceinline__ uint64_t operand(uint32_t address, uint32_t panel_byt
   return kSwizzle128 | field(kSwizzleAtomBytes) << 32 | field(panel_bytes) << 16 | field(address);
 }
 
+// The operand `bytes` (a multiple of 16) further on.
+__device__ __forceinline__ uint64_t operand_at(uint64_t operand, uint32_t bytes) { return operand + (bytes >> 4); }
+
+// A value that is the same in all lanes, which the compiler cannot know.
+__device__ __forceinline__ uint32_t uniform(uint32_t value) { return __shfl_sync(~0u, value, 0); }
+
 // Registers written before are seen by the products issued after.
 __device__ __forceinline__ void fence_products() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }
 __device__ __forceinline__ void commit_products() { asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory"); }
@@ -49,6 +55,7 @@ __device__ __forceinline__ void pin_registers(R (&r)[N]) {
 #define TM_F16(d, i) TM_F4(d, i), TM_F4(d, i + 4), TM_F4(d, i + 8), TM_F4(d, i + 12)
 #define TM_F32(d) TM_F16(d, 0), TM_F16(d, 16)
 #define TM_F64(d) TM_F16(d, 0), TM_F16(d, 16), TM_F16(d, 32), TM_F16(d, 48)
+#define TM_F128(d) TM_F64(d), TM_F16(d, 64), TM_F16(d, 80), TM_F16(d, 96), TM_F16(d, 112)
 #define TM_REGISTERS_32                                                                                     \
   "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27," \
   "%28,%29,%30,%31}"
@@ -56,6 +63,13 @@ __device__ __forceinline__ void pin_registers(R (&r)[N]) {
   "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,"  \
   "%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53," \
   "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63}"
+#define TM_REGISTERS_128                                                                                     \
+  "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,%26,%27,"  \
+  "%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,%50,%51,%52,%53," \
+  "%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,%64,%65,%66,%67,%68,%69,%70,%71,%72,%73,%74,%75,%76,%77,%78,%79," \
+  "%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,%96,%97,%98,%99,%100,%101,%102,%103,"     \
+  "%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117,%118,%119,%120,%121,%122,%123,"     \
+  "%124,%125,%126,%127}"
 
 // d[64 x N] (+)= a[64 x 16] * b[N x 16]^T, both in shared memory; accumulate = 0: d is overwritten.
 #define TM_PRODUCT_SHARED(type, n, registers, outputs, a_at, b_at, flag_at)                             \
@@ -79,6 +93,15 @@ __device__ __forceinline__ void multiply_shared(float (&d)[32], uint64_t a, uint
     TM_PRODUCT_SHARED("f16", "64", TM_REGISTERS_32, TM_F32(d), "32", "33", "34");
   } else {
     TM_PRODUCT_SHARED("bf16", "64", TM_REGISTERS_32, TM_F32(d), "32", "33", "34");
+  }
+}
+
+template <class T>
+__device__ __forceinline__ void multiply_shared(float (&d)[128], uint64_t a, uint64_t b, int accumulate) {
+  if constexpr (std::is_same_v<T, __half>) {
+    TM_PRODUCT_SHARED("f16", "256", TM_REGISTERS_128, TM_F128(d), "128", "129", "130");
+  } else {
+    TM_PRODUCT_SHARED("bf16", "256", TM_REGISTERS_128, TM_F128(d), "128", "129", "130");
   }
 }
 
@@ -109,8 +132,10 @@ __device__ __forceinline__ void multiply_registers(float (&d)[32], const uint32_
 
 #undef TM_PRODUCT_REGISTERS
 #undef TM_PRODUCT_SHARED
+#undef TM_REGISTERS_128
 #undef TM_REGISTERS_64
 #undef TM_REGISTERS_32
+#undef TM_F128
 #undef TM_F64
 #undef TM_F32
 #undef TM_F16
