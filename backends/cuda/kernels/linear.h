@@ -41,6 +41,13 @@ struct GatedWeights {
 void launch_narrow_gated_linear(cudaStream_t stream, const LinearShape& shape, const void* x, const GatedWeights& w,
                                 void* out, tm_dtype dtype, tm_activation_kind activation, int num_sms);
 
+inline constexpr int64_t kMinWideRows = 3072;  // below, cuBLASLt's smaller tiles fill the device better
+
+// The same for at least kMinWideRows rows on sm_90; bound by arithmetic. Without biases, SiLU or tanh GELU; n is a
+// multiple of 8, and so are addresses and row strides of out.
+void launch_wide_gated_linear(cudaStream_t stream, const LinearShape& shape, const void* x, const GatedWeights& w,
+                              void* out, tm_dtype dtype, tm_activation_kind kind, int num_sms);
+
 // In place on [rows, n] with rows `stride` elements apart.
 void launch_linear_epilogue(cudaStream_t stream, void* out, tm_dtype dtype, int64_t rows, int64_t n, int64_t stride,
                             const Epilogue& epilogue);

@@ -42,6 +42,14 @@ bool is_narrow(const Context& context, const tm_tensor& x, const Weight& weight)
          weight.cols() % kVectorElements == 0 && is_vector_aligned(x);
 }
 
+// Whether both products and the activation are one kernel of sm_90.
+bool is_wide_gated(const Context& context, const tm_linear_gated_activation_args& args, const Weight& gate) {
+  return context.architecture() == 90 && !context.deterministic() && gate.dtype() != TM_F32 &&
+         args.x.shape[0] >= kMinWideRows && gate.rows() % kVectorElements == 0 && is_vector_aligned(args.x) &&
+         is_vector_aligned(args.out) && !args.gate_bias.data && !args.up_bias.data &&
+         (args.kind == TM_ACTIVATION_SILU || args.kind == TM_ACTIVATION_GELU_TANH);
+}
+
 struct GatedScratch {
   void* gemm;
   tm_tensor gate;
@@ -125,6 +133,11 @@ void CudaOps::linear_gated_activation(Stream& stream, const tm_linear_gated_acti
     return launch_narrow_gated_linear(stream.handle(), shape_of(args.x, gate, args.out), args.x.data,
                                       {gate.data(), up.data(), gate_bias, up_bias}, args.out.data, args.x.dtype,
                                       args.kind, stream.context().num_sms());
+  }
+  if (is_wide_gated(stream.context(), args, gate)) {
+    return launch_wide_gated_linear(stream.handle(), shape_of(args.x, gate, args.out), args.x.data,
+                                    {gate.data(), up.data(), nullptr, nullptr}, args.out.data, args.x.dtype, args.kind,
+                                    stream.context().num_sms());
   }
   WorkspaceArena arena(workspace);
   const GatedScratch scratch = take_gated_scratch(arena, args);

@@ -56,23 +56,30 @@ void build_add_rms_norm(Case& c, DType dtype, int64_t rows, int64_t width, int64
   };
 }
 
-void build_linear_gated(Case& c, DType dtype, tm_weight_format gate_format, tm_weight_format up_format, int64_t rows,
-                        bool with_bias) {
-  constexpr int64_t kCols = 256;
-  constexpr int64_t kN = 70;
+struct GatedShape {
+  int64_t rows;
+  int64_t cols = 256;
+  int64_t n = 70;
+  tm_activation_kind kind = TM_ACTIVATION_SILU;
+};
+
+void build_linear_gated(Case& c, DType dtype, tm_weight_format gate_format, tm_weight_format up_format,
+                        const GatedShape& s, bool with_bias) {
+  const int64_t rows = s.rows;
+  const tm_activation_kind kind = s.kind;
   require_slot(c.op().linear_gated_activation, TM_OP_linear_gated_activation);
-  TestTensor& x = c.input("x", dtype, {rows, kCols});
-  TestWeight& gate = c.weight(gate_format, kN, kCols, {.activation = dtype});
-  TestWeight& up = c.weight(up_format, kN, kCols, {.activation = dtype});
-  TestTensor& gate_bias = c.input("gate_bias", TM_F32, {kN});
-  TestTensor& up_bias = c.input("up_bias", TM_F32, {kN});
-  TestTensor& gate_out = c.output("gate_out", dtype, {rows, kN});
-  TestTensor& up_out = c.output("up_out", dtype, {rows, kN});
-  TestTensor& out = c.output("out", dtype, {rows, kN});
-  TestTensor& out_composed = c.output("out_composed", dtype, {rows, kN});
+  TestTensor& x = c.input("x", dtype, {rows, s.cols});
+  TestWeight& gate = c.weight(gate_format, s.n, s.cols, {.activation = dtype});
+  TestWeight& up = c.weight(up_format, s.n, s.cols, {.activation = dtype});
+  TestTensor& gate_bias = c.input("gate_bias", TM_F32, {s.n});
+  TestTensor& up_bias = c.input("up_bias", TM_F32, {s.n});
+  TestTensor& gate_out = c.output("gate_out", dtype, {rows, s.n});
+  TestTensor& up_out = c.output("up_out", dtype, {rows, s.n});
+  TestTensor& out = c.output("out", dtype, {rows, s.n});
+  TestTensor& out_composed = c.output("out_composed", dtype, {rows, s.n});
   c.independent_rows = rows;
   const auto bias = [with_bias](const TestTensor& tensor) { return with_bias ? tensor.view() : Tensor{}; };
-  c.issue = [&, bias](RowRange r) {
+  c.issue = [&, bias, kind](RowRange r) {
     const Tensor in = x.rows(r.begin, r.count);
     c.call(TM_OP_linear_gated_activation, c.op().linear_gated_activation,
            tm_linear_gated_activation_args{.x = in,
@@ -80,7 +87,7 @@ void build_linear_gated(Case& c, DType dtype, tm_weight_format gate_format, tm_w
                                            .up = up.handle(),
                                            .gate_bias = bias(gate_bias),
                                            .up_bias = bias(up_bias),
-                                           .kind = TM_ACTIVATION_SILU,
+                                           .kind = kind,
                                            .out = out.rows(r.begin, r.count)});
     c.call(TM_OP_linear, c.op().linear,
            tm_linear_args{.x = in,
@@ -91,18 +98,18 @@ void build_linear_gated(Case& c, DType dtype, tm_weight_format gate_format, tm_w
     c.call(TM_OP_gated_activation, c.op().gated_activation,
            tm_gated_activation_args{.gate = gate_out.rows(r.begin, r.count),
                                     .up = up_out.rows(r.begin, r.count),
-                                    .kind = TM_ACTIVATION_SILU,
+                                    .kind = kind,
                                     .out = out_composed.rows(r.begin, r.count)});
   };
-  c.reference = [&, with_bias] {
+  c.reference = [&, with_bias, kind, cols = s.cols] {
     const auto half = [&](const TestWeight& weight, const TestTensor& b) {
-      return reference::linear(x.values(), weight.values, with_bias ? b.values() : reference::Values{}, kCols,
+      return reference::linear(x.values(), weight.values, with_bias ? b.values() : reference::Values{}, cols,
                                TM_ACTIVATION_NONE);
     };
     const reference::Values gates = half(gate, gate_bias);
     const reference::Values ups = half(up, up_bias);
     for (size_t i = 0; i < gates.size(); ++i) {
-      out.expected.push_back(reference::activate(TM_ACTIVATION_SILU, gates[i]) * ups[i]);
+      out.expected.push_back(reference::activate(kind, gates[i]) * ups[i]);
     }
   };
   // Errors of two linears multiplied.
@@ -121,16 +128,20 @@ void add_fused_cases(Suite& suite, const Session& session) {
     suite.add("add_rms_norm", name, "rows3x576_gap64", [=](Case& c) { build_add_rms_norm(c, dtype, 3, 576, 64); });
     suite.add("add_rms_norm", name, "rows2x8200", [=](Case& c) { build_add_rms_norm(c, dtype, 2, 8200, 0); });
     suite.add("add_rms_norm", name, "rows1100x64", [=](Case& c) { build_add_rms_norm(c, dtype, 1100, 64, 0); });
-    const auto add_gated = [&](const std::string& what, tm_weight_format gate, tm_weight_format up, int64_t rows,
-                               bool bias) {
+    const auto add_gated = [&](const std::string& what, tm_weight_format gate, tm_weight_format up,
+                               const GatedShape& shape, bool bias) {
       suite.add("linear_gated_activation", name, what,
-                [=](Case& c) { build_linear_gated(c, dtype, gate, up, rows, bias); });
+                [=](Case& c) { build_linear_gated(c, dtype, gate, up, shape, bias); });
     };
-    add_gated("no_rows", TM_WEIGHT_F32, TM_WEIGHT_F32, 0, false);
-    add_gated("f32", TM_WEIGHT_F32, TM_WEIGHT_F32, 5, false);
-    add_gated("f32_bias", TM_WEIGHT_F32, TM_WEIGHT_F32, 3, true);
-    add_gated("q4_1", TM_WEIGHT_GGUF_Q4_1, TM_WEIGHT_GGUF_Q4_1, 1, false);
-    add_gated("q4_k_q6_k", TM_WEIGHT_GGUF_Q4_K, TM_WEIGHT_GGUF_Q6_K, 18, false);
+    add_gated("no_rows", TM_WEIGHT_F32, TM_WEIGHT_F32, {.rows = 0}, false);
+    add_gated("f32", TM_WEIGHT_F32, TM_WEIGHT_F32, {.rows = 5}, false);
+    add_gated("f32_bias", TM_WEIGHT_F32, TM_WEIGHT_F32, {.rows = 3}, true);
+    add_gated("q4_1", TM_WEIGHT_GGUF_Q4_1, TM_WEIGHT_GGUF_Q4_1, {.rows = 1}, false);
+    add_gated("q4_k_q6_k", TM_WEIGHT_GGUF_Q4_K, TM_WEIGHT_GGUF_Q6_K, {.rows = 18}, false);
+    // Chunks of prefill, where a back end may have a kernel of its own: ends inside of its tiles.
+    add_gated("rows3210", TM_WEIGHT_F32, TM_WEIGHT_F32, {.rows = 3210, .cols = 72, .n = 152}, false);
+    add_gated("rows3210_gelu_tanh", TM_WEIGHT_F32, TM_WEIGHT_F32,
+              {.rows = 3210, .cols = 72, .n = 152, .kind = TM_ACTIVATION_GELU_TANH}, false);
   }
 }
 
