@@ -24,12 +24,10 @@ constexpr int kBlockRows = kGroups * kGroupRows;
 constexpr int kCols = 128;  // of out, of a block
 constexpr int kDepth = 64;  // of k at a time: 128 bytes of every row
 constexpr int kStages = 4;
-constexpr int kRowsAhead = 8;  // clusters one below the other that run before the next column, for the L2's sake
 constexpr int kThreads = (1 + kGroups) * kWarpgroup;
 constexpr int kPanelBytes = kDepth * 2;
 constexpr int kRowBytes = kBlockRows * kPanelBytes;  // of x in a stage
 constexpr int kColBytes = kCols * kPanelBytes;       // of one weight in a stage
-constexpr int kReleases = kClusterBlocks * kGroups * kWarpgroup / kWarp;
 
 struct Shared {
   alignas(kSwizzleAtomBytes) std::byte x[kStages][kRowBytes];
@@ -48,6 +46,14 @@ struct Call {
   int row_tiles;
   int col_tiles;
 };
+
+#if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define TM_CLUSTER  // other GPUs get an empty kernel
+#else
+#define TM_CLUSTER __cluster_dims__(kClusterBlocks, 1, 1)
+
+constexpr int kRowsAhead = 8;  // clusters one below the other that run before the next column, for the L2's sake
+constexpr int kReleases = kClusterBlocks * kGroups * kWarpgroup / kWarp;
 
 struct Tile {
   int row;
@@ -234,8 +240,10 @@ class GatedMultiplier {
   float sums_[kCols];  // 64 rows by kCols of each weight over 128 threads: gate, then up
 };
 
+#endif
+
 template <class T, tm_activation_kind kKind>
-__global__ void __cluster_dims__(kClusterBlocks, 1, 1) __launch_bounds__(kThreads, 1)
+__global__ void TM_CLUSTER __launch_bounds__(kThreads, 1)
     multiply_gated(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap gate,
                    const __grid_constant__ CUtensorMap up, const __grid_constant__ Call call) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

@@ -277,8 +277,8 @@ void add_shapes(Suite& suite, const Session& session, DType dtype, DType kv_dtyp
   add("shared_prefix", {.sequences = {{1, 80}, {9, 90}, {1, 101}, {2, 3}}, .shared_blocks = 2});
   add("unused_places_hold_nan", {.sequences = {{1, 37}, {11, 45}}, .poison_unused = true});
   // More tiles than a device's blocks work on at a time.
-  std::vector<SequenceCase> many{{40, 530}};
-  for (int64_t i = 0; i < 24; ++i) many.push_back({17, 17 + 6 * i});
+  std::vector<SequenceCase> many{{20, 300}};
+  for (int64_t i = 0; i < 22; ++i) many.push_back({17, 17 + i});
   for (const int64_t dim : {64, 128, 256}) {
     add("prefill_many_dim_" + std::to_string(dim),
         {.sequences = many, .q_heads = 12, .kv_heads = 12, .dim_k = dim, .dim_v = dim});
