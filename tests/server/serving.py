@@ -79,6 +79,35 @@ class RunningServer:
         return socket.create_connection((address.hostname, address.port), timeout=seconds)
 
 
+class Held:
+    """Stands for a method that does not return until it is let go."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+        self._called, self._free = threading.Event(), threading.Event()
+
+    def __get__(self, instance: Any, _: type) -> Callable[..., Any]:
+        return partial(self._call, instance)
+
+    def _call(self, *args: Any, **options: Any) -> Any:
+        self._called.set()
+        assert self._free.wait(20)
+        return self._method(*args, **options)
+
+    @contextmanager
+    def by(self, ask: Callable[[], Any]) -> Iterator[list[Any]]:
+        """Within it, ``ask`` waits for the method; afterwards the list has what it returned."""
+        returned: list[Any] = []
+        thread = threading.Thread(target=lambda: returned.append(ask()))
+        thread.start()
+        try:
+            assert self._called.wait(20)
+            yield returned
+        finally:
+            self._free.set()
+            thread.join()
+
+
 @contextmanager
 def running_server(
     source: Pipeline | EmbeddingRuntime, config: ServerConfig, tracing: Tracing | None = None
