@@ -170,8 +170,9 @@ def test_interrupt_stops_the_answer_and_not_the_program(model: str) -> None:
         read_until(terminal, r"\[stopped\]")
         terminal.write(b"/new\n")
         terminal.write(QUESTION.encode() + b"\n")
-        read_until(terminal, "Tokyo")
-        process.send_signal(signal.SIGINT)
+        read_until(terminal, r"Tokyo[^>]*\n> ")
+        process.send_signal(signal.SIGINT)  # at the prompt, which would drop what is typed already
+        read_until(terminal, r"/exit[^>]*\n> ")
         terminal.write(b"/exit\n")
         assert process.wait(timeout=30) == 0
 
