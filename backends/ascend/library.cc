@@ -4,6 +4,8 @@
 #include <dlfcn.h>
 
 #include <array>
+#include <utility>
+#include <vector>
 
 #include "turbomind/abi/tm_backend.hpp"
 
@@ -29,7 +31,6 @@ class Handles {
   void open(const char* name) {
     if (void* handle = dlopen(name, RTLD_LAZY | RTLD_GLOBAL)) {
       handles_.push_back(handle);
-      found_.emplace_back(name);
     } else if (error_.empty()) {
       error_ = dlerror();
     }
@@ -43,12 +44,10 @@ class Handles {
   }
 
   bool empty() const { return handles_.empty(); }
-  const std::vector<std::string>& found() const { return found_; }
   const std::string& error() const { return error_; }
 
  private:
   std::vector<void*> handles_;
-  std::vector<std::string> found_;
   std::string error_;
 };
 
@@ -60,7 +59,7 @@ class Resolver {
   template <class Function>
   void find(Need need, const char* name, Function& function) {
     function = reinterpret_cast<Function>(handles_.find(name));
-    if (!function) (need == REQUIRED ? missing : missing_optional).emplace_back(name);
+    if (!function && need == REQUIRED) missing.emplace_back(name);
   }
 
   template <class... Parameters>
@@ -68,19 +67,14 @@ class Resolver {
     const std::string name = op.name;
     op.prepare = reinterpret_cast<decltype(op.prepare)>(handles_.find((name + "GetWorkspaceSize").c_str()));
     op.run = reinterpret_cast<decltype(op.run)>(handles_.find(name.c_str()));
-    if (!op.available()) (need == REQUIRED ? missing : missing_optional).push_back(name);
+    if (!op.available() && need == REQUIRED) missing.push_back(name);
   }
 
-  std::vector<std::string> missing;
-  std::vector<std::string> missing_optional;
+  std::vector<std::string> missing;  // required functions that no library has
 
  private:
   const Handles& handles_;
 };
-
-void append(std::vector<std::string>& to, const std::vector<std::string>& from) {
-  to.insert(to.end(), from.begin(), from.end());
-}
 
 std::string list(const std::vector<std::string>& names, size_t most = 5) {
   std::string text;
@@ -112,20 +106,16 @@ Library load() {
   }
   for (const char* name : kBaseNames) base.open(name);
   const Handles operators(kOperatorNames);
-  append(library.found, base.found());
-  append(library.found, operators.found());
   Resolver runtime_resolver(base);
   fill_runtime(runtime_resolver, library.runtime);
   Resolver operator_resolver(operators);
   fill_operators(operator_resolver, library.op);
-  for (const Resolver* resolver : {&runtime_resolver, &operator_resolver}) {
-    append(library.missing, resolver->missing);
-    append(library.missing_optional, resolver->missing_optional);
-  }
+  std::vector<std::string> missing = std::move(runtime_resolver.missing);
+  missing.insert(missing.end(), operator_resolver.missing.begin(), operator_resolver.missing.end());
   if (operators.empty()) {
     library.reason = "CANN's operators (ops package) are not installed: " + operators.error();
-  } else if (!library.missing.empty()) {
-    library.reason = "this CANN lacks functions that the ascend backend needs: " + list(library.missing);
+  } else if (!missing.empty()) {
+    library.reason = "this CANN lacks functions that the ascend backend needs: " + list(missing);
   }
   return library;
 }

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "acl/types.h"
 
@@ -69,10 +68,7 @@ struct Operators {
 struct Library {
   Runtime runtime;
   Operators op;
-  std::vector<std::string> found;             // libraries that were opened
-  std::vector<std::string> missing;           // required functions that no library has
-  std::vector<std::string> missing_optional;  // optional ones
-  std::string reason;                         // empty: usable
+  std::string reason;  // empty: usable
 };
 
 // Opened once; stays open, as plug-ins do.

@@ -79,6 +79,7 @@ std::string unsupported_reason(const tm_weight_desc& desc) {
   if (!abi::is_dense(desc.format) && !is_quantized(desc.format)) {
     return "the ascend backend takes float32, float16, bfloat16, int8 and int4 weights";
   }
+  if (desc.num_experts > 0 && !library().op.GroupedMatmulV4.available()) return "this CANN has no aclnnGroupedMatmulV4";
   const std::string reason = abi::reason_against_operands(desc, "ascend");
   return reason.empty() && is_quantized(desc.format) ? reason_against_quantized(desc) : reason;
 }

@@ -5,8 +5,6 @@
 ASCEND_SYMBOL(REQUIRED, int, HcclGetRootInfo, (HcclRootInfo* root))
 ASCEND_SYMBOL(REQUIRED, int, HcclCommInitRootInfo, (uint32_t size, const HcclRootInfo* root, uint32_t rank, HcclComm* comm))
 ASCEND_SYMBOL(REQUIRED, int, HcclCommDestroy, (HcclComm comm))
-ASCEND_SYMBOL(OPTIONAL, int, HcclGetCommAsyncError, (HcclComm comm, int* error))
-ASCEND_SYMBOL(OPTIONAL, const char*, HcclGetErrorString, (int code))
 ASCEND_SYMBOL(REQUIRED, int, HcclAllReduce, (void* send, void* receive, uint64_t count, int type, int op, HcclComm comm, aclrtStream stream))
 ASCEND_SYMBOL(REQUIRED, int, HcclAllGather, (void* send, void* receive, uint64_t send_count, int type, HcclComm comm, aclrtStream stream))
 ASCEND_SYMBOL(REQUIRED, int, HcclReduceScatter, (void* send, void* receive, uint64_t receive_count, int type, int op, HcclComm comm, aclrtStream stream))

@@ -73,12 +73,10 @@ ASCEND_OP(REQUIRED, ScatterNdUpdate, OutTensor, Tensor, Tensor)
 ASCEND_OP(REQUIRED, Matmul, Tensor, Tensor, OutTensor, int8_t)
 ASCEND_OP(OPTIONAL, MatmulWeightNz, Tensor, Tensor, OutTensor, int8_t)
 ASCEND_OP(REQUIRED, BatchMatMul, Tensor, Tensor, OutTensor, int8_t)
-ASCEND_OP(OPTIONAL, TransMatmulWeight, OutTensor)
 ASCEND_OP(REQUIRED, RmsNorm, Tensor, Tensor, double, Tensor, Tensor)
 ASCEND_OP(OPTIONAL, AddRmsNorm, Tensor, Tensor, Tensor, double, Tensor, Tensor, Tensor)
 ASCEND_OP(REQUIRED, LayerNorm, Tensor, Ints, Tensor, Tensor, double, OutTensor, OutTensor, OutTensor)
 ASCEND_OP(OPTIONAL, SwiGlu, Tensor, int64_t, Tensor)
-ASCEND_OP(OPTIONAL, RotaryPositionEmbedding, Tensor, Tensor, Tensor, int64_t, OutTensor)
 ASCEND_OP(OPTIONAL, ScatterPaKvCache, Tensor, OutTensor, Tensor, Tensor, OutTensor, Tensor, Tensor, Tensor, char*, char*, Ints, Ints)
 ASCEND_OP(OPTIONAL, FusedInferAttentionScoreV3, Tensor, Tensors, Tensors, Tensor, Tensor, Ints, Ints, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Ints, Tensor, Tensor, Tensor, int64_t, double, int64_t, int64_t, char*, int64_t, int64_t, int64_t, int64_t, int64_t, bool, int64_t, int64_t, Tensor, Tensor)
 
@@ -89,6 +87,4 @@ ASCEND_OP(OPTIONAL, QuantMatmulV5, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
 ASCEND_OP(OPTIONAL, WeightQuantBatchMatmulV2, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int, Tensor)
 
 // Mixture of experts
-ASCEND_OP(OPTIONAL, MoeGatingTopKSoftmaxV2, Tensor, Tensor, int64_t, int64_t, bool, Tensor, Tensor, Tensor)
-ASCEND_OP(OPTIONAL, MoeFinalizeRoutingV2, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int64_t, OutTensor)
 ASCEND_OP(OPTIONAL, GroupedMatmulV4, Tensors, Tensors, Tensors, Tensors, Tensors, Tensors, Tensors, Tensors, Tensor, Tensors, Tensors, Tensors, int64_t, int64_t, int64_t, int64_t, OutTensors, OutTensors, OutTensors)

@@ -98,6 +98,7 @@ def test_an_older_product_of_int8_codes(tmp_path: Path) -> None:
             "bf16_x_int4_group",
             "no aclnnWeightQuantBatchMatmulV2",
         ),
+        (("aclnnGroupedMatmulV4",), "grouped_linear", "f16_x_f16", "no aclnnGroupedMatmulV4"),
     ],
 )
 def test_weights_without_their_operator_are_refused_by_name(
