@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cann import LIBRARIES
 
 from manymind.errors import InvalidParameterError
 from manymind.verify.families import FILES, run_families
+from manymind.verify.models import ModelChecks
 from manymind.verify.outcomes import Check, Section, apply_divergences, read_divergences
 from manymind.verify.reference import Reference
 
@@ -108,6 +110,11 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     assert found["model"]["reason"] == "no model was given"
     assert found["hccl"]["reason"] == "1 device"
     assert [section["outcome"] for section in found.values()] == ["passed", *["not run"] * 7]
+
+
+def test_a_soak_of_no_time_is_not_run() -> None:
+    with closing(ModelChecks(str(MODEL), "ascend", 60)) as checks:
+        assert checks.soak(0).reason == "soak_seconds is 0"
 
 
 def test_a_refused_product_fails(tmp_path: Path) -> None:
