@@ -104,6 +104,7 @@ def test_wrong_inputs(encoder: RunningServer) -> None:
     assert code({"input": [30522]}) == (400, "invalid_value")
     assert code({"input": "a", "dimensions": 7}) == (400, "unsupported_parameter")
     assert code({"input": []}) == (400, "invalid_value")
+    assert code({"input": ["a"] * 257}) == (400, "invalid_value")
     # Whoever shared a step with a wrong one is served.
     assert encoder.post("/v1/embeddings", {"model": "minilm", "input": "a"}).status_code == 200
 
