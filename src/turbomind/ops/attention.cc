@@ -5,8 +5,6 @@
 namespace turbomind {
 namespace {
 
-constexpr int64_t kAny = ArgumentCheck::kAnySize;
-
 void check_rope(const ArgumentCheck& arg, const tm_rope_args& args) {
   arg.activation("q", args.q, {kAny, kAny, kAny});
   if (is_given(args.k)) arg.tensor("k", args.k, args.q.dtype, {args.q.shape[0], kAny, args.q.shape[2]});

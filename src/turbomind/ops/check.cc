@@ -10,7 +10,7 @@ bool matches(const Tensor& value, std::initializer_list<int64_t> shape) {
   if (value.ndim != static_cast<int32_t>(shape.size())) return false;
   const int64_t* size = shape.begin();
   for (int i = 0; i < value.ndim; ++i, ++size) {
-    if (*size != ArgumentCheck::kAnySize && *size != value.shape[i]) return false;
+    if (*size != kAny && *size != value.shape[i]) return false;
   }
   return true;
 }
@@ -33,7 +33,7 @@ void ArgumentCheck::fail_tensor(const char* name, const Tensor& found, const cha
   expected << dtype << " [";
   for (const int64_t* size = shape.begin(); size != shape.end(); ++size) {
     if (size != shape.begin()) expected << ", ";
-    if (*size == kAnySize) {
+    if (*size == kAny) {
       expected << '*';
     } else {
       expected << *size;

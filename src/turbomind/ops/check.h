@@ -11,13 +11,14 @@
 
 namespace turbomind {
 
+inline constexpr int64_t kAny = -1;  // in an expected shape
+
 // One op's arguments. Every method throws kInvalidArgument "<op>: <argument>: expected ..., found ...".
 class ArgumentCheck {
  public:
   ArgumentCheck(const char* op, const Device& device) : op_(op), device_(device) {}
 
-  // Given, of this dtype, these sizes (kAnySize matches all) and contiguous but for the rows of the first axis.
-  static constexpr int64_t kAnySize = -1;
+  // Given, of this dtype, these sizes (kAny matches all) and contiguous but for the rows of the first axis.
   void tensor(const char* name, const Tensor& value, DType dtype, std::initializer_list<int64_t> shape) const;
   // As tensor(), but without gaps between rows.
   void dense(const char* name, const Tensor& value, DType dtype, std::initializer_list<int64_t> shape) const;

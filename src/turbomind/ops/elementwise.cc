@@ -3,11 +3,6 @@
 #include "turbomind/ops/ops.h"
 
 namespace turbomind {
-namespace {
-
-constexpr int64_t kAny = ArgumentCheck::kAnySize;
-
-}  // namespace
 
 void Ops::embedding(tm_embedding_args args) {
   const ArgumentCheck arg("embedding", device_);

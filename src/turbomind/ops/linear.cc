@@ -3,11 +3,6 @@
 #include "turbomind/ops/ops.h"
 
 namespace turbomind {
-namespace {
-
-constexpr int64_t kAny = ArgumentCheck::kAnySize;
-
-}  // namespace
 
 void Ops::linear(tm_linear_args args) {
   const ArgumentCheck arg("linear", device_);

@@ -3,11 +3,6 @@
 #include "turbomind/ops/ops.h"
 
 namespace turbomind {
-namespace {
-
-constexpr int64_t kAny = ArgumentCheck::kAnySize;
-
-}  // namespace
 
 void Ops::moe_route(tm_moe_route_args args) {
   const ArgumentCheck arg("moe_route", device_);

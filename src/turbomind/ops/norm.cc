@@ -5,8 +5,6 @@
 namespace turbomind {
 namespace {
 
-constexpr int64_t kAny = ArgumentCheck::kAnySize;
-
 void check_add_rms_norm(const ArgumentCheck& arg, const tm_add_rms_norm_args& args) {
   arg.activation("x", args.x, {kAny, kAny});
   arg.same_shape("residual", args.residual, args.x);

@@ -3,11 +3,6 @@
 #include "turbomind/ops/ops.h"
 
 namespace turbomind {
-namespace {
-
-constexpr int64_t kAny = ArgumentCheck::kAnySize;
-
-}  // namespace
 
 void Ops::gather_rows(tm_gather_rows_args args) {
   const ArgumentCheck arg("gather_rows", device_);

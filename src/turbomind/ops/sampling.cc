@@ -3,11 +3,6 @@
 #include "turbomind/ops/ops.h"
 
 namespace turbomind {
-namespace {
-
-constexpr int64_t kAny = ArgumentCheck::kAnySize;
-
-}  // namespace
 
 void Ops::logits_process(tm_logits_process_args args) {
   const ArgumentCheck arg("logits_process", device_);

@@ -16,7 +16,7 @@ struct NormCase {
   double scale = 1;  // standard deviation of x
 };
 
-constexpr NormCase kCases[] = {
+constexpr NormCase kNormCases[] = {
     {0, 0, 64, 0},
     {1, 0, 1, 0},
     {1, 0, 576, 0},
@@ -94,7 +94,7 @@ void build_layer_norm(Case& c, DType dtype, const NormCase& p, bool with_bias, b
 void add_norm_cases(Suite& suite, const Session& session) {
   for (const DType dtype : session.activation_dtypes()) {
     const std::string name = dtype_name(dtype);
-    for (const NormCase& p : kCases) {
+    for (const NormCase& p : kNormCases) {
       suite.add("rms_norm", name, label(p), [=](Case& c) { build_rms_norm(c, dtype, p, false, false); });
       if (p.heads || p.width == 1) continue;
       suite.add("layer_norm", name, label(p), [=](Case& c) { build_layer_norm(c, dtype, p, true, false, 0); });

@@ -11,7 +11,7 @@ struct RowCase {
   int64_t gap;
 };
 
-constexpr RowCase kCases[] = {{4, 0, 8, 0}, {1, 1, 1, 0}, {9, 5, 33, 0}, {6, 6, 64, 8}, {40, 17, 576, 0}};
+constexpr RowCase kRowCases[] = {{4, 0, 8, 0}, {1, 1, 1, 0}, {9, 5, 33, 0}, {6, 6, 64, 8}, {40, 17, 576, 0}};
 
 std::string label(const RowCase& p) {
   return std::to_string(p.picked) + "_of_" + std::to_string(p.rows) + "x" + std::to_string(p.cols) +
@@ -81,7 +81,7 @@ void build_scatter(Case& c, DType dtype, const RowCase& p) {
 
 void add_row_cases(Suite& suite, const Session&) {
   for (const DType dtype : {TM_F32, TM_F16, TM_BF16, TM_I8, TM_I32, TM_I64}) {
-    for (const RowCase& p : kCases) {
+    for (const RowCase& p : kRowCases) {
       suite.add("gather_rows", dtype_name(dtype), label(p), [=](Case& c) { build_gather(c, dtype, p); });
       suite.add("scatter_rows", dtype_name(dtype), label(p), [=](Case& c) { build_scatter(c, dtype, p); });
     }
