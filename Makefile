@@ -21,6 +21,9 @@ CUDA_WHEELS = $(shell $(BIN)/python -c "import sysconfig; print(sysconfig.get_pa
 INSTALL := CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(PIP) --no-build-isolation -C build-dir=$(BUILD)/release \
   -C cmake.define.TM_WERROR=$(WERROR)
 
+# A worker for each job, which takes over half of what another one has left; tests/conftest.py gives each a core.
+PYTEST_IN_PARALLEL := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
 # GPU generations that `make cuda` compiles for; the wheel holds them all.
 CUDA_ARCHITECTURES ?= 90a-real
 CUDA_WHEEL_ARCHITECTURES ?= 80-real;89-real;90a-real;100-real
@@ -51,7 +54,7 @@ test-cpp: install-tests
 	$(BIN)/ctest --test-dir $(BUILD)/release --output-on-failure -j $(JOBS)
 
 test-python: install-tests
-	$(BIN)/python -m pytest tests/python tests/vision tests/server tests/fakecann/tests
+	$(PYTEST_IN_PARALLEL) tests/python tests/vision tests/server tests/fakecann/tests
 
 # The server's pages in headless Chromium, Debian's, which is installed where it is missing.
 test-browser: install-tests
@@ -60,7 +63,7 @@ test-browser: install-tests
 	$(BIN)/python -m pytest tests/browser
 
 test-parity: install-tests $(VENV)/.reference-stack
-	$(BIN)/python -m pytest tests/parity
+	$(PYTEST_IN_PARALLEL) tests/parity
 
 # The golden data of the tests anew; what differs by rounding alone stays.
 golden: install $(VENV)/.test-tools $(VENV)/.reference-stack

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real models for all tests, and the rule that a skipped test is a failure."""
+"""Real models for all tests, a core for each worker; and a skipped test is a failure."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", help="where the tests that use exact_engine.EXACT run")
 
 
+def keep_to_a_core(worker: str, workers: int) -> None:
+    """Gives worker ``gw<n>`` of pytest-xdist, and what it starts, one core: engines and torch count
+    the cores that they may use, and the spinning threads of two would take each other's time.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) >= workers:
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is not None and hasattr(os, "sched_setaffinity"):
+        keep_to_a_core(worker, int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     backend = config.getoption("--backend")
     if backend is not None:
         from exact_engine import EXACT

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def golden_texts(corpus: str) -> list[str]:
     ]
 
 
+@cache  # reading a vocabulary takes seconds
 def smollm2_reference(path: Path) -> PreTrainedTokenizerFast:
     """SmolLM2's tokenizer from its GGUF file by transformers.
 
@@ -69,6 +71,7 @@ def folder_reference(path: Path) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast.from_pretrained(path)
 
 
+@cache
 def sentencepiece_reference(path: Path) -> Encode:
     """SentencePiece on the vocabulary of a GGUF file, with control tokens parsed in front of it.
 
