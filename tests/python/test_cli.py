@@ -162,7 +162,7 @@ def read_until(terminal: IO[bytes], pattern: str, seconds: float = 60.0) -> str:
 
 
 def interrupt_until(process: subprocess.Popen[bytes], terminal: IO[bytes], pattern: str) -> None:
-    """Again and again: a signal just after the prompt was shown waits in Python for the next key."""
+    """Again and again: a signal just after the prompt was shown may wait for the next key."""
     seen = b""
     for _ in range(60):
         process.send_signal(signal.SIGINT)
