@@ -33,20 +33,6 @@ struct StreamShared {
   Barrier empty[kStages];
 };
 
-// A buffer of the ring and the parity of its barriers.
-template <int kStages>
-struct StreamPlace {
-  int stage = 0;
-  uint32_t parity = 0;
-
-  __device__ void next() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
-
 // The block's tiles: every gridDim.x-th (item, kv head, part).
 class StreamTiles {
  public:
@@ -131,7 +117,7 @@ class StreamCopier {
   const PagedKv& kv_;
   Shared& shared_;
   const int lane_;
-  StreamPlace<Shared::kStages> place_;
+  Ring<Shared::kStages> place_;
 };
 
 // The four warps that compute.
@@ -217,7 +203,7 @@ class StreamWorker {
   const int lane_;
   const int warp_;
   DecodeWarp<T, T, kDim> own_;
-  StreamPlace<Shared::kStages> place_;
+  Ring<Shared::kStages> place_;
 };
 
 template <class T, int kDim>

@@ -118,20 +118,6 @@ __device__ __forceinline__ int64_t place_of(const WarpgroupCall& call, const War
   return (tile.token + (row >> call.heads_log2)) * stride + static_cast<int64_t>(head) * kDim;
 }
 
-// A stage of a ring of buffers and the parity of its barriers.
-template <int kStages>
-struct Ring {
-  int stage = 0;
-  uint32_t parity = 0;
-
-  __device__ void next() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
-
 // The warp that copies keys and values, blocks of the pool lane by lane, last keys first.
 template <int kDim>
 class Copier {

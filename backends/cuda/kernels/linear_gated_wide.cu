@@ -89,18 +89,6 @@ class Order {
   int round_ = 0;
 };
 
-struct Ring {
-  int stage = 0;
-  uint32_t parity = 0;
-
-  __device__ void next() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
-};
-
 // A box of a matrix to shared memory; with several blocks of the cluster in `blocks` to the same place in each.
 __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap& map, int col, int row, uint32_t barrier) {
   asm volatile(
@@ -135,7 +123,7 @@ __device__ __forceinline__ void sync_cluster() {
 __device__ void bring(const CUtensorMap& x, const CUtensorMap& weight, const Call& call, Shared& shared) {
   Order order(call);
   Tile tile;
-  Ring ring;
+  Ring<kStages> ring;
   const int block = block_of_cluster();
   while (order.next(tile)) {
     for (int step = 0; step < call.steps; ++step) {
@@ -236,7 +224,7 @@ class GatedMultiplier {
   const int group_;
   const int warp_;
   const int lane_;
-  Ring ring_;
+  Ring<kStages> ring_;
   float sums_[kCols];  // 64 rows by kCols of each weight over 128 threads: gate, then up
 };
 

@@ -176,6 +176,20 @@ class Barrier {
   uint64_t state_;
 };
 
+// A stage of a ring of buffers and the parity of its barriers.
+template <int kStages>
+struct Ring {
+  int stage = 0;
+  uint32_t parity = 0;
+
+  __device__ void next() {
+    if (++stage == kStages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
 // Makes initialised barriers visible to the copy engine.
 __device__ __forceinline__ void fence_barriers() {
   asm volatile("fence.mbarrier_init.release.cluster;\n" ::: "memory");
