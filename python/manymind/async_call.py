@@ -69,6 +69,12 @@ class AnswerStream:
             pass
         return self._call.results()
 
+    def abort(self, error: Exception) -> None:
+        """Has ``next`` raise ``error``, at once."""
+        self._pieces.clear()
+        self._error = error
+        self._wake()
+
     def raise_error(self) -> None:
         """Raises the error of the first answer that failed, if one did."""
         self._call.raise_error()
@@ -82,7 +88,13 @@ class AnswerStream:
             return [], False, error
 
     def _receive(self, step: tuple[list[Response], bool, Exception | None]) -> None:
-        pieces, self._over, self._error = step
+        pieces, self._over, error = step
+        if self._error is not None:
+            return
         self._pieces += pieces
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

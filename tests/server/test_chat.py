@@ -276,7 +276,10 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("structured_outputs", {"structured_outputs": {"regex": "a", "choice": ["a"]}}),
     ("structured_outputs.nonsense", {"structured_outputs": {"nonsense": "a"}}),
     ("structured_outputs.json", {"structured_outputs": {"json": "{"}}),
-    ("whitespace_pattern", {"structured_outputs": {"regex": "a", "whitespace_pattern": " "}}),
+    (
+        "structured_outputs.whitespace_pattern",
+        {"structured_outputs": {"regex": "a", "whitespace_pattern": " "}},
+    ),
     (
         "structured_outputs",
         {"structured_outputs": {"regex": "a"}, "response_format": {"type": "text"}},

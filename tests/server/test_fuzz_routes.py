@@ -37,7 +37,9 @@ POSTS = (
     "/api/generate",
     "/api/chat",
     "/api/embed",
+    "/api/embeddings",
     "/api/show",
+    "/abort_request",
     "/tokenize",
     "/detokenize",
 )
@@ -49,7 +51,8 @@ CHECKS = [
     negative_data_rejection,
 ]
 INTERDEPENDENT = {"tools", "tool_choice", "response_format", "stream_options", "logit_bias"}
-INTERDEPENDENT |= {"top_logprobs", "min_tokens", "allowed_token_ids", "n"}
+INTERDEPENDENT |= {"top_logprobs", "prompt_logprobs", "min_tokens", "n", "structured_outputs"}
+INTERDEPENDENT |= {"allowed_token_ids", "stop_token_ids", "bad_words"}
 MODES = list(GenerationMode)
 
 
@@ -109,6 +112,8 @@ def simplify(body: dict[str, Any]) -> None:
     """
     for name in INTERDEPENDENT & body.keys():
         del body[name]
+    if isinstance(body.get("prompt"), list):
+        body["prompt"] = "Hi"
     for message in body.get("messages") or ():
         message["content"] = "Hi"
 

@@ -82,6 +82,11 @@ INTERFACES: dict[str, tuple[type[RequestModel], list[str], dict[str, Any]]] = {
         {"messages": HELLO, "stream": False, "options": {"num_predict": 1}},
     ),
     "/api/embed": (native.EmbedRequest, arguments_of(ollama.Client.embed), {"input": "Hello"}),
+    "/api/embeddings": (
+        native.EmbeddingsRequest,
+        arguments_of(ollama.Client.embeddings),
+        {"prompt": "Hello"},
+    ),
 }
 
 
@@ -125,8 +130,8 @@ def test_ollamas_options_are_understood_or_named(server: RunningServer) -> None:
 # What only the size of a body bounds: what a model reads, and what is checked where it is used.
 BOUNDED_BY_BODY = {
     *("arguments", "content", "grammar", "images[*]", "input", "input[*]", "instructions", "json"),
-    *("output", "prompt", "prompt[*]", "reasoning_content", "refusal", "regex", "signature"),
-    *("structural_tag", "system", "text", "thinking", "choice[*]", "cache_control{}"),
+    *("output", "prompt", "prompt[*]", "reasoning", "reasoning_content", "refusal", "regex"),
+    *("signature", "structural_tag", "system", "text", "thinking", "choice[*]", "cache_control{}"),
     *("chat_template_kwargs{}", "format{}", "input_schema{}", "input{}", "json{}"),
     *("parameters{}", "response_format{}", "tool_calls[*]{}"),
     # Counted by limits.max_prompts, by the context's length or by MAX_CHOICES.

@@ -140,10 +140,10 @@ def test_every_interface_tells_the_template(thinking: RunningServer) -> None:
             {"messages": QUESTION, "reasoning_effort": "high"},
         ),
         ("/v1/responses", "reasoning.effort", {"input": "a", "reasoning": {"effort": "high"}}),
-        ("/v1/responses", "summary", {"input": "a", "reasoning": {"summary": "auto"}}),
+        ("/v1/responses", "reasoning.summary", {"input": "a", "reasoning": {"summary": "auto"}}),
         (
             "/v1/messages",
-            "thinking",
+            "thinking.type: Input should be 'disabled' or 'adaptive'",
             {
                 "messages": QUESTION,
                 "max_tokens": 9,

@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import datetime
+import shutil
+import socket
 import ssl
+import time
 import warnings
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -14,9 +18,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from serving import QUESTION, running_server
+from support import wait_until
 
 from manymind import Pipeline
 from manymind.errors import InvalidParameterError
+from manymind.server import run
 from manymind.server.config import ServerConfig
 
 CHAT = {"model": "smollm2", "messages": QUESTION, "max_tokens": 3}
@@ -66,6 +72,44 @@ def test_tls(smollm2: Pipeline, tmp_path: Path) -> None:
             old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{url}/health", verify=old)
+
+
+def serial(url: str) -> int:
+    """Of the certificate that a new connection is shown."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    address = urlsplit(url)
+    place = (str(address.hostname), address.port or 0)
+    with socket.create_connection(place, 20) as raw, context.wrap_socket(raw) as tls:
+        return x509.load_der_x509_certificate(tls.getpeercert(True) or b"").serial_number
+
+
+def test_a_renewed_certificate_is_used(
+    smollm2: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a restart; connections that are open go on."""
+    monkeypatch.setattr(run, "_TICKS_BETWEEN_LOOKS", 1)
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first, second):
+        folder.mkdir()
+    certificate, key = tls_files(first)
+    newer = tls_files(second)
+    config = ServerConfig("smollm2", port=0, tls_certificate=certificate, tls_key=key)
+    with (
+        running_server(smollm2, config) as server,
+        httpx.Client(verify=False, base_url=server.url, timeout=60) as client,
+    ):
+        assert client.get("/health").status_code == 200
+        before = serial(server.url)
+        # One file of the two is no pair: the old one stays in use.
+        shutil.copy(newer[0], certificate)
+        time.sleep(0.3)
+        assert serial(server.url) == before
+        shutil.copy(newer[1], key)
+        wait_until(lambda: serial(server.url) != before, 5)
+        expected = x509.load_pem_x509_certificate(newer[0].read_bytes())
+        assert serial(server.url) == expected.serial_number
+        assert client.get("/health").status_code == 200
 
 
 @pytest.mark.parametrize("broken", ["tls_certificate", "tls_key"])

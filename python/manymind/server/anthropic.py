@@ -102,9 +102,10 @@ class Thinking(RequestModel):
     """``thinking``: whether, not how much."""
 
     type: Literal["disabled", "adaptive"]
+    budget_tokens: Any = None
     display: Any = None
 
-    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"display": ()}
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"budget_tokens": (), "display": ()}
 
 
 class CountRequest(RequestModel):
@@ -145,7 +146,7 @@ class CountRequest(RequestModel):
             prefill = messages.pop()["content"]
         wanted = None
         if self.thinking is not None:
-            self.thinking.refuse_unsupported()
+            self.thinking.refuse_unsupported("thinking.")
             wanted = self.thinking.type == "adaptive"
         tools = Toolset.of(definitions, choice, single)
         return Dialogue(messages, prefill, tools=tools, thinking=(wanted, "thinking"))
@@ -196,6 +197,7 @@ def _append(messages: list[dict[str, Any]], where: str, message: Message) -> Non
     """Adds a turn in OpenAI's form; turns of one role that follow each other become one."""
     parts: list[str | dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
+    thoughts: list[str] = []
     blocks = [] if isinstance(message.content, str) else message.content
     for place, block in enumerate(blocks):
         if block.type == "tool_use" and message.role == "assistant":
@@ -206,7 +208,9 @@ def _append(messages: list[dict[str, Any]], where: str, message: Message) -> Non
             messages.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": result})
         elif block.type == "image" and message.role == "user":
             parts.append(_picture(block.source, f"{where}[{place}].source"))
-        elif block.type not in ("thinking", "redacted_thinking"):
+        elif block.type == "thinking" and message.role == "assistant":
+            thoughts.append(block.thinking or "")
+        elif block.type != "redacted_thinking":
             parts.append(texts_of([block], where, ("text",)))
     if isinstance(message.content, str):
         parts.append(message.content)
@@ -219,7 +223,11 @@ def _append(messages: list[dict[str, Any]], where: str, message: Message) -> Non
         last["content"] = merged_content(parts)
         return
     turn: dict[str, Any] = {"role": message.role, "content": merged_content(parts)}
-    messages.append({**turn, "tool_calls": calls} if calls else turn)
+    if thoughts:
+        turn["reasoning_content"] = "".join(thoughts)
+    if calls:
+        turn["tool_calls"] = calls
+    messages.append(turn)
 
 
 def _as_part(item: dict[str, Any]) -> str | dict[str, Any]:

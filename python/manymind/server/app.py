@@ -14,7 +14,7 @@ from starlette.routing import Match
 
 from manymind import __version__
 from manymind.errors import ManymindError
-from manymind.server import anthropic, embeddings, ollama
+from manymind.server import abort, anthropic, embeddings, ollama
 from manymind.server.config import ServerConfig
 from manymind.server.errors import ApiError
 from manymind.server.guard import Guard
@@ -133,6 +133,7 @@ def _add_interfaces(app: FastAPI, service: Service) -> None:
         ("/v1/completions", completions.create, completions.CompletionRequest, _EVENTS),
         ("/v1/responses", responses.create, responses.ResponseRequest, _EVENTS),
         ("/v1/embeddings", embeddings.create, embeddings.EmbeddingRequest, None),
+        ("/abort_request", abort.abort, abort.AbortRequest, None),
         ("/tokenize", text.tokenize, text.TokenizeRequest, None),
         ("/detokenize", text.detokenize, text.DetokenizeRequest, None),
         ("/v1/messages", anthropic.create, anthropic.MessageRequest, _EVENTS),
@@ -140,6 +141,7 @@ def _add_interfaces(app: FastAPI, service: Service) -> None:
         ("/api/generate", ollama.generate, ollama.GenerateRequest, _LINES),
         ("/api/chat", ollama.chat, ollama.ChatRequest, _LINES),
         ("/api/embed", embeddings.create_for_ollama, ollama.EmbedRequest, None),
+        ("/api/embeddings", embeddings.create_one_for_ollama, ollama.EmbeddingsRequest, None),
         ("/api/show", ollama.show, ollama.ShowRequest, None),
     ):
         _add_post(app, service, schemas, path, endpoint, body, streams)
@@ -191,6 +193,7 @@ def _add_ollama(app: FastAPI, service: Service) -> None:
 
 def _add_operations(app: FastAPI, service: Service, metrics: Metrics) -> None:
     @app.get("/health")
+    @app.get("/ping")  # SageMaker's name for it
     async def health() -> Response:
         if service.device_lost:
             raise ApiError(503, "the device is lost", "device_lost")

@@ -193,7 +193,11 @@ async def respond(
         return EventStream(chunks, wording.failure, wording.media_type)
     with service.generate(record, [prompt], [config]) as generation:
         answers = (await generation.answers())[0]
-    return json_response(wording.whole([reader.read(answer) for answer in answers]))
+    deltas = [reader.read(answer) for answer in answers]
+    if config.logprobs is None and config.prompt_logprobs is None:
+        return json_response(wording.whole(deltas))
+    # A row of alternatives for every token takes longer than the event loop should wait.
+    return await service.beside(lambda: json_response(wording.whole(deltas)))
 
 
 async def _stream(

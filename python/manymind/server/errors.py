@@ -36,13 +36,16 @@ def retry_later(status: int, message: str, code: str, seconds: float) -> ApiErro
     return ApiError(status, message, code, headers={"retry-after": str(max(1, round(seconds)))})
 
 
-def api_error(error: Exception) -> ApiError:
-    """What a client is told about ``error``; of an unexpected one, nothing but that it happened."""
+def api_error(error: Exception, path: str) -> ApiError:
+    """What a client of the interface at ``path`` is told about ``error``; of an unexpected one,
+    nothing but that it happened.
+    """
     if isinstance(error, ApiError):
         return error
     for kind, status, code in _STATUS:
         if isinstance(error, kind):
-            return ApiError(status, str(error), code, _parameter(error))
+            message, parameter = _in_clients_words(error, path)
+            return ApiError(status, message, code, parameter)
     return ApiError(500, "internal error; the server's log has the details", "internal_error")
 
 
@@ -67,12 +70,29 @@ _CLIENT_NAMES = {
 }
 
 
-def _parameter(error: Exception) -> str | None:
-    """Messages of InvalidParameterError begin with the parameter's name."""
-    name, colon, _ = str(error).partition(":")
+# What becomes the prompt; elsewhere it is called so.
+_PROMPTS = {
+    "/v1/chat/completions": "messages",
+    "/v1/messages": "messages",
+    "/api/chat": "messages",
+    "/v1/responses": "input",
+    "/v1/embeddings": "input",
+    "/api/embed": "input",
+}
+
+
+def _in_clients_words(error: Exception, path: str) -> tuple[str, str | None]:
+    """The message and the parameter at fault, with whose name messages of InvalidParameterError
+    begin.
+    """
+    message = str(error)
+    name, colon, _ = message.partition(":")
     if not isinstance(error, errors.InvalidParameterError) or not colon or " " in name:
-        return None
-    return _CLIENT_NAMES.get(name, name)
+        return message, None
+    names = {**_CLIENT_NAMES, "prompt_token_ids": _PROMPTS.get(path, "prompt")}
+    for engines, clients in names.items():
+        message = message.replace(engines, clients)
+    return message, names.get(name, name)
 
 
 _OPENAI_TYPES = {

@@ -27,7 +27,7 @@ from manymind.server.record import RequestRecord
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-OPEN_PATHS = frozenset({"/health", "/ready"})
+OPEN_PATHS = frozenset({"/health", "/ping", "/ready"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _CORS_HEADERS = (
     (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
@@ -82,12 +82,15 @@ class Guard:
                     return
             self._authenticate(record, headers)
             exchange.limit_body(headers, self._limits.max_body_bytes, self._reserve)
+            if scope["method"] == "HEAD":
+                # Answered as GET; the connection leaves the body out.
+                scope = {**scope, "method": "GET"}
             await self._app(scope, exchange.receive, exchange.send)
         except asyncio.CancelledError:
             if not record.gone:
                 raise
         except Exception as error:
-            await exchange.fail(api_error(error), error)
+            await exchange.fail(api_error(error, record.path), error)
 
     def _check_origin(self, scope: Scope, headers: dict[bytes, bytes]) -> bytes | None:
         """Refuses foreign Host names (DNS rebinding) and foreign web pages; returns the origin of

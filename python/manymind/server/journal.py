@@ -14,6 +14,7 @@ from manymind.server.record import RequestRecord
 
 LOGGER_NAME = "manymind.server"
 _QUEUE_SIZE = 10_000
+_POLLED = frozenset({"/health", "/ping", "/ready", "/metrics", "/load"})
 
 
 class Journal:
@@ -24,7 +25,7 @@ class Journal:
 
     def write(self, record: RequestRecord) -> None:
         """Health checks are of interest only when they fail."""
-        quiet = record.path in ("/health", "/ready", "/metrics", "/load") and record.status < 400
+        quiet = record.path in _POLLED and record.status < 400
         level = logging.DEBUG if quiet else logging.INFO
         if record.status >= 500:
             level = logging.ERROR

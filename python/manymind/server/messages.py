@@ -9,7 +9,13 @@ import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ValidationError,
+    model_validator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from starlette.responses import Response
@@ -31,7 +37,8 @@ M = TypeVar("M", bound="RequestModel")
 
 
 class RequestModel(BaseModel):
-    """A request body: unknown fields are errors, and nothing is coerced.
+    """A request body: unknown fields are errors, and nothing is coerced. A field that may be left
+    out may be ``null`` as well, which is the same: clients write out what their users did not set.
 
     ``unsupported`` names fields of the interface that the server does not implement, and the values
     that ask for nothing: those are let pass.
@@ -41,29 +48,58 @@ class RequestModel(BaseModel):
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_nulls(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or None not in value.values():
+            return value
+        left_out = cls._optional_names() & {name for name, item in value.items() if item is None}
+        return {name: item for name, item in value.items() if name not in left_out}
+
+    @classmethod
+    def _optional_names(cls) -> set[str]:
+        fields = cls.model_fields.items()
+        return {field.alias or name for name, field in fields if not field.is_required()}
+
     @classmethod
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Documents of an unsupported field the values that are let pass."""
+        """Documents that optional fields may be null, and of an unsupported field the values that
+        are let pass.
+        """
         document = handler(schema)
         fields = handler.resolve_ref_schema(document).get("properties", {})
+        for name in cls._optional_names() & fields.keys():
+            fields[name] = _or_null(fields[name])
         for name, harmless in cls.unsupported.items():
             if name in fields:
                 said = "Not supported: only values that ask for nothing."
                 fields[name] = {"enum": [None, *harmless], "description": said}
         return document
 
-    def refuse_unsupported(self) -> None:
-        """Raises ApiError 400 naming the first unsupported field that was given."""
+    def refuse_unsupported(self, where: str = "") -> None:
+        """Raises ApiError 400 naming the first unsupported field that was given; ``where`` stands
+        before its name.
+        """
         for name, harmless in self.unsupported.items():
             value = getattr(self, name)
             if value is not None and not any(
                 type(value) is type(item) and value == item for item in harmless
             ):
                 allowed = f"; only {', '.join(map(json.dumps, harmless))}" if harmless else ""
-                message = f"{name}: not supported by this server{allowed}"
-                raise ApiError(400, message, "unsupported_parameter", name)
+                message = f"{where}{name}: not supported by this server{allowed}"
+                raise ApiError(400, message, "unsupported_parameter", f"{where}{name}")
+
+
+def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:
+    """``schema``, and null unless it takes that anyway."""
+    about: JsonSchemaValue = {key: schema[key] for key in ("title", "default") if key in schema}
+    kind = {key: item for key, item in schema.items() if key not in about}
+    kinds = kind.get("anyOf", [kind])
+    if not kind or {"type": "null"} in kinds:
+        return schema
+    return {**about, "anyOf": [*kinds, {"type": "null"}]}
 
 
 def record_of(request: Request) -> RequestRecord:
@@ -78,11 +114,7 @@ async def read_model(request: Request, service: Service, kind: type[M]) -> M:
     Raises ApiError.
     """
     record = record_of(request)
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        # Browsers let foreign pages send other types without asking us first.
-        message = f"content-type: expected application/json, found {media_type!r}"
-        raise ApiError(415, message, "unsupported_media_type")
+    _check_media_type(request)
     body = await _read_body(request, service.config.limits.body_timeout)
     record.receive = time.monotonic() - record.received
     request.scope["state"]["watch"]()
@@ -92,6 +124,19 @@ async def read_model(request: Request, service: Service, kind: type[M]) -> M:
         model = _parse(kind, body)
     model.refuse_unsupported()
     return model
+
+
+def _check_media_type(request: Request) -> None:
+    """Raises ApiError 415: browsers let foreign pages send other types without asking us first."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "application/json":
+        return
+    # Ollama's documents call curl without naming a type; what a browser sends says so.
+    by_browser = {"origin", "referer", "sec-fetch-site"} & set(request.headers.keys())
+    tolerant = request.scope["path"].startswith("/api/") and not by_browser
+    if not tolerant or media_type not in ("", "application/x-www-form-urlencoded"):
+        message = f"content-type: expected application/json, found {media_type!r}"
+        raise ApiError(415, message, "unsupported_media_type")
 
 
 async def _read_body(request: Request, seconds: float) -> bytes:
@@ -121,6 +166,8 @@ def _first_fault(error: ValidationError) -> ApiError:
     unknown = [item for item in details if item["type"] == "extra_forbidden"]
     detail: ErrorDetails = unknown[0] if unknown else details[0]
     name = _field_name(detail["loc"])
+    if name is None and detail["type"] != "json_invalid":
+        return ApiError(400, f"the body: {detail['msg']}", "invalid_value")
     if detail["type"] == "extra_forbidden":
         return ApiError(400, f"{name}: unknown parameter", "unknown_parameter", name)
     if detail["type"] == "json_invalid":
@@ -153,7 +200,7 @@ def json_response(value: Any, headers: dict[str, str] | None = None) -> Response
 
 def error_response(path: str, error: Exception) -> Response:
     """An error in the form of the interface that ``path`` belongs to."""
-    known = api_error(error)
+    known = api_error(error, path)
     body = json.dumps(error_body(path, known))
     return Response(body, known.status, known.headers, media_type="application/json")
 
@@ -193,7 +240,7 @@ class EventStream(Response):
                 raise
             record = scope["state"]["record"]
             record.error = f"{type(error).__name__}: {error}"
-            known = api_error(error)
+            known = api_error(error, scope["path"])
             if known.status == 500 and not isinstance(error, ManymindError):
                 log_unexpected(record, error)
             last: bytes = self._failure(known)

@@ -126,7 +126,8 @@ class Metrics:
             for name, (_, edges) in {**_HISTOGRAMS, **_OWN_HISTOGRAMS}.items()
         }
         self._http: Counter[tuple[str, str, int]] = Counter()
-        self._finished: Counter[str] = Counter()
+        # From zero on: of a series that appears with its first event, rates do not see that event.
+        self._finished = Counter(dict.fromkeys(("stop", "length", "abort", "error"), 0))
         self._bounded: Counter[str] = Counter()
         self._by_key: Counter[tuple[str, str]] = Counter()
         self._refused = 0
@@ -146,7 +147,7 @@ class Metrics:
         if record.key is not None:
             self._by_key[(record.key.name, "prompt")] += record.prompt_tokens
             self._by_key[(record.key.name, "generation")] += record.generated_tokens
-        reasons = record.reasons or (["abort"] if record.gone else [])
+        reasons = record.reasons or (["abort"] if record.gone or record.aborted else [])
         self._finished.update(reasons)
         if record.times:
             self._bounded[record.bounded_by()] += 1

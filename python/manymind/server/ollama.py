@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from manymind import __version__
 from manymind.config import GenerationConfig, Response
@@ -97,17 +97,36 @@ def _content(pictures: list[str] | None, text: str, where: str) -> str | list[di
     return merged_content([*parts, text])
 
 
-class BaseRequest(RequestModel):
-    """What generate and chat have in common."""
+class ModelRequest(RequestModel):
+    """What all requests to a model have in common."""
 
     model: str = Field(min_length=1, max_length=256)
+    keep_alive: float | KeepAlive | None = None
+
+    def check_keep_alive(self) -> None:
+        """The model stays loaded as long as the server runs: only unloading it now is refused."""
+        if str(self.keep_alive).rstrip("smh") in ("0", "0.0"):
+            message = "keep_alive: this server cannot unload its model"
+            raise ApiError(400, message, "unsupported_parameter", "keep_alive")
+
+
+class BaseRequest(ModelRequest):
+    """What generate and chat have in common."""
+
     stream: bool = True
     format: Literal["", "json"] | dict[str, Any] | None = None
     options: Options | None = None
-    keep_alive: float | KeepAlive | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     think: bool | Effort | None = None
+
+    shift: Any = None
+    truncate: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        "shift": (False,),
+        "truncate": (False,),
+    }
 
     def top(self) -> int | None:
         """Alternatives to report per token; None = no log probabilities."""
@@ -116,7 +135,7 @@ class BaseRequest(RequestModel):
     def generation_config(self, service: Service, prompt: list[int]) -> GenerationConfig:
         """The engine's words for the same; ``num_ctx`` bounds prompt and answer together."""
         options = self.options or Options.model_validate({})
-        options.refuse_unsupported()
+        options.refuse_unsupported("options.")
         room = service.room_after(prompt)
         if options.num_ctx is not None:
             if not len(prompt) < options.num_ctx <= service.max_tokens:
@@ -140,12 +159,6 @@ class BaseRequest(RequestModel):
             logprobs=self.top(),
         )
 
-    def check_keep_alive(self) -> None:
-        """The model stays loaded as long as the server runs: only unloading it now is refused."""
-        if str(self.keep_alive).rstrip("smh") in ("0", "0.0"):
-            message = "keep_alive: this server cannot unload its model"
-            raise ApiError(400, message, "unsupported_parameter", "keep_alive")
-
 
 class GenerateRequest(BaseRequest):
     """The body of ``/api/generate``."""
@@ -161,6 +174,7 @@ class GenerateRequest(BaseRequest):
     template: Any = None
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        **BaseRequest.unsupported,
         "context": ([],),
         "suffix": ("",),
         "template": ("",),
@@ -175,6 +189,7 @@ class Message(RequestModel):
     thinking: str | None = None
     tool_calls: list[dict[str, Any]] | None = Field(None, max_length=128)
     tool_name: str | None = Field(None, max_length=256)
+    tool_call_id: str | None = Field(None, max_length=256)
     images: Pictures | None = None
 
     def as_mapping(self, index: int) -> dict[str, Any]:
@@ -183,7 +198,13 @@ class Message(RequestModel):
         message: dict[str, Any] = {"role": self.role, "content": content}
         if self.tool_calls:
             message["tool_calls"] = [{"type": "function", **call} for call in self.tool_calls]
-        return {**message, "name": self.tool_name} if self.tool_name else message
+        if self.thinking:
+            message["reasoning_content"] = self.thinking
+        if self.tool_name:
+            message["name"] = self.tool_name
+        if self.tool_call_id:
+            message["tool_call_id"] = self.tool_call_id
+        return message
 
 
 class ChatRequest(BaseRequest):
@@ -199,17 +220,38 @@ class ChatRequest(BaseRequest):
         return Dialogue(messages, tools=Toolset(tools), thinking=(self.think, "think"))
 
 
-class EmbedRequest(RequestModel):
+class VectorRequest(ModelRequest):
+    """What asks for vectors, which no option changes."""
+
+    options: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"options": ({},)}
+
+    @field_validator("options")
+    @classmethod
+    def _leave_out_null_options(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name: item for name, item in value.items() if item is not None}
+
+
+class EmbedRequest(VectorRequest):
     """The body of ``/api/embed``."""
 
-    model: str = Field(min_length=1, max_length=256)
     input: str | list[str]
     truncate: bool | None = None
     dimensions: int | None = Field(None, ge=1)
-    keep_alive: float | KeepAlive | None = None
-    options: Any = None
 
-    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"truncate": (False,), "options": ({},)}
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        **VectorRequest.unsupported,
+        "truncate": (False,),
+    }
+
+
+class EmbeddingsRequest(VectorRequest):
+    """The body of ``/api/embeddings``."""
+
+    prompt: str
 
 
 class ShowRequest(RequestModel):
@@ -421,8 +463,13 @@ def _capabilities(service: Service) -> list[str]:
     if service.embedding_engine is not None:
         return ["embedding"]
     form = service.output_format
-    more = {"tools": form.tools, "thinking": form.reasoning}
-    return ["completion", *(name for name, known in more.items() if known), "embedding"]
+    more = {
+        "vision": service.runtime.media is not None,
+        "tools": form.tools,
+        "thinking": form.reasoning,
+    }
+    # Not "embedding", which a decoder can do as well: Ollama's clients chat with nothing that can.
+    return ["completion", *(name for name, known in more.items() if known)]
 
 
 def version() -> dict[str, str]:

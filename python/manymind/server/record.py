@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from manymind.config import RequestTimes, Response
@@ -20,6 +20,7 @@ class RequestRecord:
     Attributes:
         generates: the request uses the engine.
         gone: the client left before the answer was complete.
+        aborted: ended by ``/abort_request``; ``abort`` ends what the engine does for it.
         trace_headers: the client's own span, in W3C's headers (``traceparent``, ``tracestate``).
         trace_id: of the request's trace, once that is made.
         stages: (phase, start, end) of work outside the engine, in order.
@@ -39,6 +40,8 @@ class RequestRecord:
     status: int = 0
     error: str | None = None
     gone: bool = False
+    aborted: bool = False
+    abort: Callable[[Exception], None] | None = None
     generates: bool = False
     body_bytes: int = 0
     receive: float = 0.0

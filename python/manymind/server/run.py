@@ -13,6 +13,7 @@ import uvicorn
 from manymind.embedding_runtime import EmbeddingRuntime
 from manymind.runtime import Runtime
 from manymind.server.app import create_app
+from manymind.server.certificates import RenewedCertificate
 from manymind.server.config import ServerConfig
 from manymind.server.journal import start_logging
 from manymind.server.service import Service
@@ -20,6 +21,7 @@ from manymind.server.tracing import Tracing, otlp_tracing
 from manymind.server.wire import bounded_protocol
 
 _SECONDS_BETWEEN_LOOKS = 0.02
+_TICKS_BETWEEN_LOOKS = 10  # at certificates; of 0.1 s
 _LINGER_SECONDS = 0.5  # for the last bytes of the last answers
 
 
@@ -55,13 +57,25 @@ class DrainingServer(uvicorn.Server):
         self._drain_seconds = config.drain_seconds
         self._draining: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._certificate: RenewedCertificate | None = None
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Listens, and says where on standard output."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)  # type: ignore[arg-type]
+        config = self._service.config
+        if self.config.ssl and config.tls_certificate and config.tls_key:
+            self._certificate = RenewedCertificate(
+                self.config.ssl, config.tls_certificate, config.tls_key
+            )
         if self.started:
             print(f"manymind serves {self._service.config.served_name} at {self.url}", flush=True)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Several times a second."""
+        if self._certificate is not None and counter % _TICKS_BETWEEN_LOOKS == 0:
+            self._certificate.look()
+        return await super().on_tick(counter)
 
     @property
     def url(self) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -21,7 +21,7 @@ from manymind.parsers import output_format
 from manymind.runtime import Runtime
 from manymind.server.config import ServerConfig
 from manymind.server.errors import ApiError, retry_later
-from manymind.server.keys import Quotas
+from manymind.server.keys import ApiKey, Quotas
 from manymind.server.record import RequestRecord
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Service:
         self._quotas = Quotas(config.keys)
         self._workers = ThreadPoolExecutor(config.workers, thread_name_prefix="manymind-text")
         self._rate = _Rate()
+        self._admitted: dict[int, RequestRecord] = {}
 
     @property
     def max_tokens(self) -> int:
@@ -85,15 +86,27 @@ class Service:
             raise retry_later(429, "too many requests at once", "busy", self.expected_wait())
         self._quotas.admit(record.key)
         self.active += 1
+        self._admitted[id(record)] = record
         record.generates = True
 
     def release(self, record: RequestRecord) -> None:
         """The request's answer is sent, or never will be."""
         if record.generates:
             self.active -= 1
+            del self._admitted[id(record)]
             self._quotas.release(record.key)
             if record.times:
                 self._rate.add()
+
+    def abort(self, key: ApiKey | None, request_ids: Container[str] | None) -> int:
+        """Ends requests of the same key by their ids, or all; returns how many."""
+        mine = [record for record in self._admitted.values() if record.key == key]
+        ended = [item for item in mine if request_ids is None or item.request_id in request_ids]
+        for record in ended:
+            record.aborted = True
+            if record.abort is not None:
+                record.abort(_aborted())
+        return len(ended)
 
     def expected_wait(self) -> float:
         """Seconds until a place is likely to be free: half of what runs, at the present rate."""
@@ -156,6 +169,9 @@ class Service:
                 # The engine takes nothing any more: opening its device again has failed.
                 self.device_lost = True
                 raise
+            if record.aborted:
+                raise _aborted()
+            record.abort = stream.abort
             self.charge(record, sum(len(prompt) for prompt in prompts))
             yield Generation(self, stream, record)
 
@@ -219,6 +235,11 @@ class Service:
             tenant_weight=key.weight,
             cache_salt=f"{key.name}\x00{config.cache_salt}",
         )
+
+
+def _aborted() -> ApiError:
+    # A status that clients' libraries do not try again after.
+    return ApiError(499, "this request was aborted", "aborted")
 
 
 class Generation:

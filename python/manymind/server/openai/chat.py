@@ -20,8 +20,8 @@ from manymind.parsers import Event, ReasoningDelta, TextDelta, ToolCallDelta, To
 from manymind.server.dialogue import Delta, Dialogue, converse, texts_of
 from manymind.server.errors import ApiError, error_body
 from manymind.server.messages import RequestModel, read_model, record_of, server_sent
-from manymind.server.openai.logprobs import chat_logprobs
-from manymind.server.openai.sampling import MAX_LOGPROBS, SamplingModel, usage
+from manymind.server.openai.logprobs import chat_logprobs, prompt_logprobs
+from manymind.server.openai.sampling import MAX_LOGPROBS, SamplingModel, usage, usage_of
 from manymind.server.service import Service
 from manymind.server.thinking import Effort
 from manymind.server.tools import ToolParameters
@@ -72,12 +72,33 @@ class ChatMessage(RequestModel):
     tool_calls: list[dict[str, Any]] | None = Field(None, max_length=128)
     tool_call_id: str | None = Field(None, max_length=256)
     reasoning_content: str | None = None
+    reasoning: str | None = None
     refusal: str | None = None
 
-    def as_mapping(self) -> dict[str, Any]:
-        """For the template, which knows "developer" as "system"."""
-        message = self.model_dump(exclude_none=True)
+    annotations: Any = None
+    audio: Any = None
+    function_call: Any = None
+
+    # What an answer holds when a client sends it back whole.
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        "annotations": ([],),
+        "audio": (),
+        "function_call": (),
+    }
+
+    def as_mapping(self, where: str) -> dict[str, Any]:
+        """For the template, which knows "developer" as "system"; errors call the message ``where``.
+
+        Raises ApiError 400 for a message that says nothing.
+        """
+        self.refuse_unsupported(f"{where}.")
+        if self.content is None and not (self.role == "assistant" and self.tool_calls):
+            missing = f"{where}.content: expected text or parts, found none"
+            raise ApiError(400, missing, "invalid_value", f"{where}.content")
+        message = self.model_dump(exclude_none=True, exclude={"reasoning", *self.unsupported})
         message.setdefault("content", None)
+        if self.reasoning is not None:
+            message.setdefault("reasoning_content", self.reasoning)
         for call in message.get("tool_calls", ()):
             # Templates print arguments as JSON themselves.
             function = call.get("function")
@@ -87,6 +108,11 @@ class ChatMessage(RequestModel):
         if self.role == "developer":
             message["role"] = "system"
         return message
+
+
+def mappings_of(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """The messages as the template gets them. Raises ApiError 400."""
+    return [message.as_mapping(f"messages[{place}]") for place, message in enumerate(messages)]
 
 
 class ChatRequest(SamplingModel, ToolParameters):
@@ -101,6 +127,9 @@ class ChatRequest(SamplingModel, ToolParameters):
     chat_template_kwargs: dict[str, Any] | None = None
     continue_final_message: bool = False
     reasoning_effort: Effort | None = None
+    safety_identifier: str | None = Field(None, max_length=256)
+    # Asks for what the prefix cache does anyway.
+    prompt_cache_key: str | None = Field(None, max_length=1024)
 
     audio: Any = None
     function_call: Any = None
@@ -109,9 +138,7 @@ class ChatRequest(SamplingModel, ToolParameters):
     modalities: Any = None
     moderation: Any = None
     prediction: Any = None
-    prompt_cache_key: Any = None
     prompt_cache_retention: Any = None
-    safety_identifier: Any = None
     service_tier: Any = None
     store: Any = None
     verbosity: Any = None
@@ -125,9 +152,7 @@ class ChatRequest(SamplingModel, ToolParameters):
         "modalities": (["text"],),
         "moderation": (),
         "prediction": (),
-        "prompt_cache_key": (),
         "prompt_cache_retention": (),
-        "safety_identifier": (),
         "service_tier": ("auto", "default"),
         "store": (False,),
         "verbosity": (),
@@ -148,7 +173,7 @@ class ChatRequest(SamplingModel, ToolParameters):
 
     def dialogue(self) -> Dialogue:
         """What is to be answered, or gone on with: the last message."""
-        messages = [message.as_mapping() for message in self.messages]
+        messages = mappings_of(self.messages)
         prefill = self._taken_prefill(messages) if self.continue_final_message else ""
         return Dialogue(
             messages,
@@ -186,7 +211,7 @@ async def create(request: Request, service: Service) -> HttpResponse:
     record = record_of(request)
     service.admit(record)
     body = await read_model(request, service, ChatRequest)
-    record.user = body.user
+    record.user = body.safety_identifier or body.user
     service.check_model(body.model)
     body.check_stream_options()
     limit = body.max_completion_tokens or body.max_tokens
@@ -212,39 +237,46 @@ class ChatWording:
         self._tokenizer = service.runtime.tokenizer
         self._record = record
         self._top = body.top()
-        self._include_usage = body.include_usage
+        self._body = body
         self._head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": body.model,
         }
         self._chunk_head = json.dumps({**self._head, "object": "chat.completion.chunk"})[:-1]
-        self._chunk_tail = ',"usage":null}' if self._include_usage else "}"
+        self._chunk_tail = ',"usage":null}' if body.include_usage else "}"
         self._opened: set[int] = set()
 
     def whole(self, answers: Sequence[Delta]) -> dict[str, Any]:
         """A chat completion of n choices."""
-        return {
+        completion: dict[str, Any] = {
             **self._head,
             "object": "chat.completion",
             "choices": [self._choice(answer) for answer in answers],
             "usage": self._usage(),
         }
+        wanted = self._body.prompt_logprobs
+        if wanted is not None:
+            rows = answers[0].piece.prompt_logprobs or []
+            completion["prompt_logprobs"] = prompt_logprobs(self._tokenizer, rows, wanted)
+        return completion
 
     def step(self, deltas: Sequence[Delta]) -> bytes:
         """Chunks: of each choice the role first, then what it says, then why it ended."""
-        choices: list[str] = []
+        head, chunks = self._chunk_head, ""
         for delta in deltas:
-            piece = delta.piece
+            piece, choices = delta.piece, []
             if piece.choice not in self._opened:
                 self._opened.add(piece.choice)
                 choices.append(_chunk_choice(piece, '{"role":"assistant","content":""}'))
             choices += self._said(delta)
             if piece.finish_reason is not None:
                 choices.append(_chunk_choice(piece, "{}", reason=_reason(delta)))
-        head, tail = self._chunk_head, self._chunk_tail
-        chunks = [f'data: {head},"choices":[{choice}]{tail}\n\n' for choice in choices]
-        return "".join(chunks).encode()
+            tail = self._chunk_tail
+            if self._body.usage_everywhere:
+                tail = f',"usage":{json.dumps(usage_of(piece))}}}'
+            chunks += "".join(f'data: {head},"choices":[{choice}]{tail}\n\n' for choice in choices)
+        return chunks.encode()
 
     def _said(self, delta: Delta) -> list[str]:
         """Choices of the chunks that a delta's events make; its log probabilities go with the
@@ -278,7 +310,7 @@ class ChatWording:
     def end(self) -> bytes:
         """The usage, if it was asked for, and the mark of the end."""
         end = server_sent("[DONE]")
-        if not self._include_usage:
+        if not self._body.include_usage:
             return end
         last = {**self._head, "object": "chat.completion.chunk", "choices": []}
         return server_sent(json.dumps({**last, "usage": self._usage()})) + end

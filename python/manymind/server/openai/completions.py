@@ -25,8 +25,14 @@ from manymind.server.messages import (
     server_sent,
 )
 from manymind.server.openai.chat import stream_failure
-from manymind.server.openai.logprobs import CompletionLogprobs, Row
-from manymind.server.openai.sampling import MAX_LOGPROBS, SamplingModel, TokenId, usage
+from manymind.server.openai.logprobs import CompletionLogprobs, Row, prompt_logprobs
+from manymind.server.openai.sampling import (
+    MAX_LOGPROBS,
+    SamplingModel,
+    TokenId,
+    usage,
+    usage_of,
+)
 from manymind.server.service import Service
 
 if TYPE_CHECKING:
@@ -116,10 +122,8 @@ class _Answer:
         self._opened: set[int] = set()
         self._prompt_rows: dict[int, list[dict[int, float]]] = {}
         max_tokens = _DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
-        prompt_logprobs = body.logprobs if body.echo else None
-        self.config: GenerationConfig = body.generation_config(
-            max_tokens, body.logprobs, prompt_logprobs
-        )
+        echoed = body.logprobs if body.echo else None
+        self.config: GenerationConfig = body.generation_config(max_tokens, body.logprobs, echoed)
         self._head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
@@ -139,7 +143,8 @@ class _Answer:
     @property
     def is_heavy(self) -> bool:
         """Whether wording the answer takes longer than the event loop should wait."""
-        return bool(self._body.echo) or self._body.logprobs is not None
+        body = self._body
+        return bool(body.echo) or body.logprobs is not None or body.prompt_logprobs is not None
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Events, all that one wake-up brings at once."""
@@ -167,7 +172,8 @@ class _Answer:
             rows = self._prompt_rows.get(piece.index)
             choice = self._choice(piece, index not in self._opened, rows)
             self._opened.add(index)
-            events.append(server_sent(self._chunk([choice])))
+            counts = usage_of(piece) if self._body.usage_everywhere else None
+            events.append(server_sent(self._chunk([choice], counts)))
         return b"".join(events)
 
     def _chunk(self, choices: list[Any], counts: Any = None) -> str:
@@ -191,6 +197,10 @@ class _Answer:
             "logprobs": logprobs,
             "finish_reason": piece.finish_reason,
         }
+        wanted = self._body.prompt_logprobs
+        if wanted is not None:
+            tokenizer = self._service.runtime.tokenizer
+            choice["prompt_logprobs"] = prompt_logprobs(tokenizer, prompt_rows or [], wanted)
         if self._body.return_token_ids:
             choice["token_ids"] = piece.token_ids
             choice["prompt_token_ids"] = self._ids[piece.index] if first else None

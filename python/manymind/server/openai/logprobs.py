@@ -38,6 +38,30 @@ def _finite(logprob: float) -> float:
     return max(logprob, -9999.0)
 
 
+def prompt_logprobs(
+    tokenizer: Tokenizer, rows: Sequence[Row], top: int
+) -> list[dict[str, dict[str, Any]] | None]:
+    """vLLM's ``prompt_logprobs``: per token of the prompt the token itself and the ``top``
+    likeliest ones by id; none for the first, before which nothing stands. The rank of a token that
+    is not among the likeliest is not known.
+    """
+    entries: list[dict[str, dict[str, Any]] | None] = [None]
+    for row in rows:
+        ranks = {token_id: place for place, (token_id, _) in enumerate(likeliest(row, top), 1)}
+        chosen = next(iter(row))
+        entries.append(
+            {
+                str(token_id): {
+                    "logprob": _finite(row[token_id]),
+                    "rank": ranks.get(token_id),
+                    "decoded_token": _entry(tokenizer, token_id, 0.0)["token"],
+                }
+                for token_id in dict.fromkeys((chosen, *ranks))
+            }
+        )
+    return entries
+
+
 class CompletionLogprobs:
     """The four lists of a completion's ``logprobs``; offsets count characters of its text."""
 

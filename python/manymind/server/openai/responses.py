@@ -54,22 +54,49 @@ class Item(RequestModel):
     arguments: str | None = None
     output: str | Annotated[list[Part], Field(max_length=1024)] | None = None
 
+    encrypted_content: Any = None
+    summary: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        "encrypted_content": ("",),
+        "summary": ([],),
+    }
+
     def as_mapping(self, where: str) -> dict[str, Any]:
         """For the template, which knows "developer" as "system"."""
+        self.refuse_unsupported(f"{where}.")
+        if self.type == "reasoning":
+            thought = texts_of(self.content, f"{where}.content", ("reasoning_text",))
+            return {"role": "assistant", "reasoning_content": thought}
         if self.type == "function_call":
             arguments = _parsed(self.arguments or "{}")
             function = {"name": self.name or "", "arguments": arguments}
             call = {"id": self.call_id, "type": "function", "function": function}
-            return {"role": "assistant", "content": "", "tool_calls": [call]}
+            return {"role": "assistant", "tool_calls": [call]}
         if self.type == "function_call_output":
             result = texts_of(self.output, f"{where}.output", _TEXT_PARTS)
             return {"role": "tool", "tool_call_id": self.call_id, "content": result}
         if self.type != "message" or self.role is None:
-            known = "messages with a role, function_call and function_call_output"
+            known = "messages with a role, reasoning, function_call and function_call_output"
             message = f"{where}.type: expected {known}, found {self.type!r}"
             raise ApiError(400, message, "unsupported_parameter", f"{where}.type")
         role = "system" if self.role == "developer" else self.role
         return {"role": role, "content": _content(self.content, f"{where}.content")}
+
+
+def _append(messages: list[dict[str, Any]], added: dict[str, Any]) -> None:
+    """Adds an item's message; what the assistant thought, said and called in one turn is one."""
+    last = messages[-1] if messages else {}
+    # Within a turn thoughts come first and calls last.
+    order = ("reasoning_content", "content", "tool_calls")
+    begun = max((order.index(name) for name in order if name in last), default=-1)
+    next_part = min((order.index(name) for name in order if name in added), default=-1)
+    if added["role"] == last.get("role") == "assistant" and next_part > begun:
+        last.update(added)
+    elif added["role"] == last.get("role") == "assistant" and next_part == begun == 2:
+        last["tool_calls"] += added["tool_calls"]
+    else:
+        messages.append(added)
 
 
 def _content(content: str | list[Part] | None, where: str) -> str | list[dict[str, Any]]:
@@ -154,6 +181,9 @@ class ResponseRequest(RequestModel):
     tools: list[Tool] | None = Field(None, max_length=128)
     top_p: float | None = Field(None, gt=0, le=1)
     user: str | None = Field(None, max_length=256)
+    safety_identifier: str | None = Field(None, max_length=256)
+    # Asks for what the prefix cache does anyway.
+    prompt_cache_key: str | None = Field(None, max_length=1024)
 
     background: Any = None
     context_management: Any = None
@@ -163,9 +193,7 @@ class ResponseRequest(RequestModel):
     moderation: Any = None
     previous_response_id: Any = None
     prompt: Any = None
-    prompt_cache_key: Any = None
     prompt_cache_retention: Any = None
-    safety_identifier: Any = None
     service_tier: Any = None
     store: Any = None
     stream_options: Any = None
@@ -181,9 +209,7 @@ class ResponseRequest(RequestModel):
         "moderation": (),
         "previous_response_id": (),
         "prompt": (),
-        "prompt_cache_key": (),
         "prompt_cache_retention": (),
-        "safety_identifier": (),
         "service_tier": ("auto", "default"),
         "store": (False,),
         "stream_options": ({}, {"include_obfuscation": False}),
@@ -199,14 +225,17 @@ class ResponseRequest(RequestModel):
         if isinstance(self.input, str):
             messages.append({"role": "user", "content": self.input})
         else:
-            messages += [item.as_mapping(f"input[{i}]") for i, item in enumerate(self.input)]
+            for place, item in enumerate(self.input):
+                _append(messages, item.as_mapping(f"input[{place}]"))
+            for message in messages:
+                message.setdefault("content", "")
         definitions = [tool.as_definition() for tool in self.tools or ()]
         named = isinstance(self.tool_choice, NamedTool)
         choice = f"={self.tool_choice.name}" if named else self.tool_choice  # type: ignore[union-attr]
         tools = Toolset.of(definitions, choice, self.parallel_tool_calls is False)  # type: ignore[arg-type]
         effort = None
         if self.reasoning is not None:
-            self.reasoning.refuse_unsupported()
+            self.reasoning.refuse_unsupported("reasoning.")
             effort = self.reasoning.effort
         return Dialogue(messages, tools=tools, thinking=(effort, "reasoning.effort"))
 
@@ -214,7 +243,7 @@ class ResponseRequest(RequestModel):
         """The engine's words for the same."""
         temperature = 1.0 if self.temperature is None else self.temperature
         if self.text is not None:
-            self.text.refuse_unsupported()
+            self.text.refuse_unsupported("text.")
         return GenerationConfig(
             max_new_tokens=self.max_output_tokens or room,
             do_sample=temperature > 0,
@@ -230,7 +259,7 @@ async def create(request: Request, service: Service) -> HttpResponse:
     record = record_of(request)
     service.admit(record)
     body = await read_model(request, service, ResponseRequest)
-    record.user = body.user
+    record.user = body.safety_identifier or body.user
     service.check_model(body.model)
 
     def configure(ids: list[int]) -> GenerationConfig:

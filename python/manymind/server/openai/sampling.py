@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from manymind.config import GenerationConfig
+from manymind.config import GenerationConfig, Response
 from manymind.server.errors import ApiError
 from manymind.server.messages import RequestModel
 
@@ -22,6 +22,7 @@ class StreamOptions(RequestModel):
     """``stream_options``."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
     include_obfuscation: bool | None = None
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"include_obfuscation": (False,)}
@@ -51,7 +52,7 @@ class StructuredOutputs(RequestModel):
 
     def response_format(self) -> dict[str, Any]:
         """The same in our words. Raises ApiError 400 unless it asks for one thing."""
-        self.refuse_unsupported()
+        self.refuse_unsupported("structured_outputs.")
         given = self.model_dump(by_alias=True, exclude_none=True, exclude=set(self.unsupported))
         if len(given) != 1 or given == {"json_object": False}:
             names = "json, json_object, regex, choice, grammar and structural_tag"
@@ -100,6 +101,7 @@ class SamplingModel(RequestModel):
     include_stop_str_in_output: bool = False
     min_p: float = Field(0.0, ge=0, le=1)
     min_tokens: int = Field(0, ge=0)
+    prompt_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
     response_format: dict[str, Any] | None = None
     priority: int = Field(0, ge=-(2**31), le=2**31 - 1)
     repetition_penalty: float = Field(1.0, ge=1e-3, le=1e3)
@@ -113,9 +115,15 @@ class SamplingModel(RequestModel):
         self,
         max_tokens: int,
         logprobs: int | None = None,
-        prompt_logprobs: int | None = None,
+        echoed_logprobs: int | None = None,
     ) -> GenerationConfig:
-        """The engine's words for the same; OpenAI's default temperature is 1."""
+        """The engine's words for the same; OpenAI's default temperature is 1.
+
+        echoed_logprobs: alternatives wanted of the prompt's tokens beside ``prompt_logprobs``.
+        """
+        prompt_logprobs = [
+            count for count in (self.prompt_logprobs, echoed_logprobs) if count is not None
+        ]
         temperature = 1.0 if self.temperature is None else self.temperature
         return GenerationConfig(
             n=self.n or 1,
@@ -140,7 +148,7 @@ class SamplingModel(RequestModel):
             skip_special_tokens=self.skip_special_tokens,
             include_stop_str_in_output=self.include_stop_str_in_output,
             logprobs=logprobs,
-            prompt_logprobs=prompt_logprobs,
+            prompt_logprobs=max(prompt_logprobs, default=None),
             response_format=self.text_format(),
             priority=self.priority,
             timeout=self.timeout,
@@ -157,18 +165,33 @@ class SamplingModel(RequestModel):
         return self.structured_outputs.response_format()
 
     def check_stream_options(self) -> None:
-        """Raises ApiError 400 for options of a stream that was not asked for."""
-        if self.stream_options is None:
+        """Raises ApiError 400 for options of a stream that was not asked for, and for what a
+        stream cannot tell.
+        """
+        if self.stream and self.prompt_logprobs is not None:
+            message = "prompt_logprobs: expected only without stream"
+            raise ApiError(400, message, "invalid_value", "prompt_logprobs")
+        options = self.stream_options
+        if options is None:
             return
         if not self.stream:
             message = "stream_options: expected only with stream=true"
             raise ApiError(400, message, "invalid_value", "stream_options")
-        self.stream_options.refuse_unsupported()
+        options.refuse_unsupported("stream_options.")
+        if options.continuous_usage_stats and not options.include_usage:
+            name = "stream_options.continuous_usage_stats"
+            message = f"{name}: expected only with include_usage=true"
+            raise ApiError(400, message, "invalid_value", name)
 
     @property
     def include_usage(self) -> bool:
         """Whether a stream ends with the usage."""
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def usage_everywhere(self) -> bool:
+        """Whether every chunk of a stream has its answer's usage so far."""
+        return self.stream_options is not None and self.stream_options.continuous_usage_stats
 
     def _logit_bias(self) -> dict[int, float] | None:
         if not self.logit_bias:
@@ -179,6 +202,11 @@ class SamplingModel(RequestModel):
                 message = f"logit_bias: expected {expected}, found {key[:40]!r}: {value}"
                 raise ApiError(400, message, "invalid_value", "logit_bias")
         return {int(key): value for key, value in self.logit_bias.items()}
+
+
+def usage_of(piece: Response) -> dict[str, object]:
+    """The account of one answer so far."""
+    return usage(piece.input_token_len, piece.cached_tokens, piece.generate_token_len)
 
 
 def usage(prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> dict[str, object]:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from manymind.server.errors import ApiError
 from manymind.server.messages import RequestModel, json_response, read_model, record_of
-from manymind.server.openai.chat import ChatMessage
+from manymind.server.openai.chat import ChatMessage, mappings_of
 from manymind.server.openai.sampling import TokenId
 from manymind.server.service import Service
 
@@ -49,9 +49,8 @@ async def tokenize(request: Request, service: Service) -> HttpResponse:
         if body.messages is None:
             ids = service.runtime.tokenizer.encode(body.prompt or "", body.add_special_tokens)
         else:
-            messages = [message.as_mapping() for message in body.messages]
             ids = service.runtime.encode_chat(
-                messages, add_generation_prompt=body.add_generation_prompt
+                mappings_of(body.messages), add_generation_prompt=body.add_generation_prompt
             )
         spell = service.runtime.tokenizer.id_to_token
         return json_response(
