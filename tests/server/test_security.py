@@ -362,6 +362,34 @@ def test_a_page_of_another_site_cannot_call(server: RunningServer) -> None:
         assert answer.status_code == 415
 
 
+def test_a_request_has_one_host(server: RunningServer) -> None:
+    """Where there are two, what stands in front may have looked at the other."""
+    head = b"GET /health HTTP/1.1\r\nhost: localhost\r\nhost: localhost\r\n"
+    assert server.raw(head + b"connection: close\r\n\r\n").startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01",  # TLS, to a server without
+        b"GET / HTTP/1.1\r\na\x00b: 1\r\n\r\n",
+        b"POST / HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nabcdef",
+        b"POST / HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_told_so(server: RunningServer, data: bytes) -> None:
+    head, _, body = server.raw(data).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["error"]["code"] == "bad_request"
+
+
+def test_a_compressed_body_is_named(server: RunningServer) -> None:
+    answer = server.post("/v1/chat/completions", CHAT, headers={"content-encoding": "gzip"})
+    assert answer.status_code == 415
+    assert answer.json()["error"]["message"].startswith("content-encoding: ")
+
+
 def test_an_allowed_page_can(smollm2: Pipeline) -> None:
     config = ServerConfig("smollm2", port=0, allowed_origins=["https://app.example"])
     with running_server(smollm2, config) as server:

@@ -96,6 +96,8 @@ class Guard:
         """Refuses foreign Host names (DNS rebinding) and foreign web pages; returns the origin of
         an allowed page elsewhere.
         """
+        if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+            raise ApiError(400, "host: expected one header, found several", "bad_headers")
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = urlsplit(f"//{host}").hostname or "" if _plausible(host) else ""
         if self._hosts is not None and name not in self._hosts and scope["path"] not in OPEN_PATHS:

@@ -115,6 +115,10 @@ async def read_model(request: Request, service: Service, kind: type[M]) -> M:
     """
     record = record_of(request)
     _check_media_type(request)
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        message = f"content-encoding: expected none, found {encoding[:40]!r}"
+        raise ApiError(415, message, "unsupported_encoding")
     body = await _read_body(request, service.config.limits.body_timeout)
     record.receive = time.monotonic() - record.received
     request.scope["state"]["watch"]()

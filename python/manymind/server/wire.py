@@ -99,6 +99,11 @@ class BoundedConnection(HttpToolsProtocol):
         self._stop_timer()
         super().resume_writing()
 
+    def send_400_response(self, msg: str) -> None:
+        """What the parser cannot read is refused in words of JSON as well."""
+        if not self.transport.is_closing():
+            self._refuse(400, msg, "bad_request")
+
     def _head_is_late(self) -> None:
         self._refuse(408, f"expected headers within {self.limits.header_timeout:g} s")
 
