@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from serving import RunningServer
 from support import wait_until
 
+THINGS = ("the sea", "a lighthouse", "two dogs", "the moon", "a clock", "an old map")
 PAGES = Path(__file__).parents[2] / "python/manymind/server/pages"
 
 
@@ -219,10 +223,41 @@ def test_the_dashboard_shows_what_runs(browser: Chrome, server: RunningServer) -
     )
     assert len(curves) == 17
     assert sum("L" in curve for curve in curves) >= 8
-    screenshot(browser, "dashboard")
+    # The time below the curves, once there is room for it.
+    until(browser, lambda: re.search(r"\d+ s ago\s*now", find(browser, "#cards figure").text))
     find(browser, "#pause").click()
     assert find(browser, "#pause").get_attribute("aria-pressed") == "true"
     assert_clean(browser, server)
+
+
+@pytest.mark.skipif("SCREENSHOTS" not in os.environ, reason="draws a picture for the docs")
+def test_the_dashboard_of_a_busy_server(browser: Chrome, server: RunningServer) -> None:
+    browser.set_window_size(1280, 960)
+    browser.get(f"{server.url}/dashboard")
+    fill(browser, "period", 1000)
+    browser.execute_script("document.getElementById('period').dispatchEvent(new Event('change'))")
+    end = time.monotonic() + 95
+
+    def client(place: int) -> None:
+        chosen = random.Random(place)
+        time.sleep(4 * place)
+        while time.monotonic() < end:
+            story = {
+                "role": "user",
+                "content": f"A story about {chosen.choice(THINGS)}, please. " * 6,
+            }
+            length = chosen.randint(20, 160)
+            body = {"model": "smollm2", "messages": [story], "max_tokens": length}
+            server.post("/v1/chat/completions", {**body, "ignore_eos": True})
+            time.sleep(chosen.expovariate(1))
+
+    threads = [threading.Thread(target=client, args=(place,)) for place in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(92)
+    screenshot(browser, "dashboard")
+    for thread in threads:
+        thread.join()
 
 
 def test_quantiles_are_prometheus(browser: Chrome, server: RunningServer) -> None:

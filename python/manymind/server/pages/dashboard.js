@@ -5,8 +5,10 @@ import { parse, quantile } from "/pages/metrics.js";
 
 const POINTS = 90; // readings kept
 const WIDTH = 320;
-const HEIGHT = 110;
+const HEIGHT = 118;
+const FLOOR = HEIGHT - 16; // of the curves; below it stands the time
 const LEFT = 42;
+const STEP = (WIDTH - LEFT) / (POINTS - 1);
 const $ = (id) => document.getElementById(id);
 
 const gauge = (name) => ({ now }) => now.values.get(`manymind_${name}`) ?? 0;
@@ -52,10 +54,19 @@ function number(value) {
   return value.toFixed(value >= 10 ? 1 : 2);
 }
 
+// In the colour of its line.
+function coloured(index, text) {
+  const element = document.createElement("span");
+  element.className = `c${index}`;
+  element.textContent = text;
+  return element;
+}
+
 class Card {
   constructor({ title, unit, top, lines }) {
     this.unit = unit;
     this.top = top;
+    this.times = [];
     this.lines = Object.entries(lines).map(([name, read]) => ({ name, read, values: [] }));
     this.figure = document.createElement("figure");
     this.figure.className = "card";
@@ -65,7 +76,7 @@ class Card {
     this.svg = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title });
     this.title = title;
     this.figure.append(caption, this.svg);
-    if (this.lines.length > 1) this.figure.append(this.key());
+    this.figure.append(this.key());
   }
 
   key() {
@@ -81,6 +92,8 @@ class Card {
   }
 
   take(reading) {
+    this.times.push(reading.now.at);
+    if (this.times.length > POINTS) this.times.shift();
     for (const line of this.lines) {
       line.values.push(line.read(reading));
       if (line.values.length > POINTS) line.values.shift();
@@ -91,8 +104,8 @@ class Card {
   draw() {
     const known = this.lines.flatMap((line) => line.values.filter((value) => value !== null));
     const top = this.top ?? niceTop(Math.max(0, ...known));
-    const y = (value) => HEIGHT - 8 - (HEIGHT - 18) * Math.min(1, value / top);
-    const parts = [];
+    const y = (value) => FLOOR - (FLOOR - 10) * Math.min(1, value / top);
+    const parts = this.axis();
     for (const value of [0, top / 2, top]) {
       parts.push(svg("path", { class: "grid", d: `M${LEFT} ${y(value)}H${WIDTH}` }));
       parts.push(svg("text", { x: LEFT - 4, y: y(value) + 3, "text-anchor": "end" }, Number(value.toPrecision(3)).toLocaleString("en")));
@@ -105,18 +118,30 @@ class Card {
       const last = values.findLast((value) => value !== null);
       return last === undefined ? "–" : number(last);
     });
-    this.output.textContent = `${texts.join(" / ")} ${this.unit}`;
+    const numbers = texts.flatMap((text, index) => [index ? " / " : "", coloured(index, text)]);
+    this.output.replaceChildren(...numbers, ` ${this.unit}`);
     this.svg.setAttribute("aria-label", `${this.title}: ${this.lines.map(({ name }, i) => `${name} ${texts[i]}`).join(", ")} ${this.unit}`);
   }
 
+  // When the first reading was, where it stands, and the last.
+  axis() {
+    const start = WIDTH - STEP * (this.times.length - 1);
+    if (WIDTH - start < 90) return [];
+    const seconds = Math.round((this.times.at(-1) - this.times[0]) / 1000);
+    const ago = seconds < 120 ? `${seconds} s ago` : `${Math.round(seconds / 60)} min ago`;
+    return [
+      svg("text", { x: start, y: HEIGHT - 3 }, ago),
+      svg("text", { x: WIDTH, y: HEIGHT - 3, "text-anchor": "end" }, "now"),
+    ];
+  }
+
   path(values, y) {
-    const step = (WIDTH - LEFT) / (POINTS - 1);
-    const start = WIDTH - step * (values.length - 1);
+    const start = WIDTH - STEP * (values.length - 1);
     let pen = "M";
     return values
       .map((value, index) => {
         if (value === null) return "";
-        const part = `${pen}${(start + index * step).toFixed(1)} ${y(value).toFixed(1)}`;
+        const part = `${pen}${(start + index * STEP).toFixed(1)} ${y(value).toFixed(1)}`;
         pen = "L";
         return part;
       })
@@ -144,7 +169,7 @@ async function read() {
       for (const card of cards) card.take(reading);
       const draining = now.values.get("manymind_draining") ? ", shutting down" : "";
       const active = now.values.get("manymind_http_requests_active") ?? 0;
-      $("state").textContent = `Live: ${active} requests being answered${draining}`;
+      $("state").textContent = `Live: ${active} ${active === 1 ? "request" : "requests"} being answered${draining}`;
     }
     last = now;
     $("state").className = "muted";
