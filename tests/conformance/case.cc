@@ -173,13 +173,13 @@ void Case::reset_scratch() {
 std::string Case::changed_guards() {
   for (auto* list : {&pools_, &workspaces_}) {
     for (Scratch& scratch : *list) {
-      std::vector<uint8_t> bytes(scratch.buffer.bytes());
-      stream_.copy(bytes.data(), scratch.buffer.data(), bytes.size(), TM_DEVICE_TO_HOST);
+      const char* const buffer = static_cast<const char*>(scratch.buffer.data());
+      const size_t end = kGuardBytes + scratch.bytes;
+      std::vector<uint8_t> guards(scratch.buffer.bytes() - scratch.bytes);
+      stream_.copy(guards.data(), buffer, kGuardBytes, TM_DEVICE_TO_HOST);
+      stream_.copy(guards.data() + kGuardBytes, buffer + end, guards.size() - kGuardBytes, TM_DEVICE_TO_HOST);
       stream_.synchronize();
-      const auto changed = [](uint8_t byte) { return byte != kPoisonByte; };
-      const auto begin = bytes.begin();
-      const auto end = begin + static_cast<std::ptrdiff_t>(kGuardBytes + scratch.bytes);
-      if (std::any_of(begin, begin + kGuardBytes, changed) || std::any_of(end, bytes.end(), changed)) {
+      if (std::any_of(guards.begin(), guards.end(), [](uint8_t byte) { return byte != kPoisonByte; })) {
         return std::string(list == &pools_ ? "KV pool" : "workspace") + " of " + std::to_string(scratch.bytes) +
                " bytes: written outside of it";
       }

@@ -20,8 +20,8 @@ PagedCache::PagedCache(Case& c, DType dtype, const tm_kv_spec& spec, int64_t num
 }
 
 void PagedCache::fill(Random& random, double key_sigma) {
-  keys_->fill_normal(random, key_sigma);
-  values_->fill_normal(random);
+  keys_->fill_tabled_normal(random, key_sigma);
+  values_->fill_tabled_normal(random);
 }
 
 void PagedCache::write_all() {
@@ -37,6 +37,7 @@ Arithmetic PagedCache::arithmetic() const {
 
 reference::Values PagedCache::stored(const TestTensor& tensor, int64_t dim) const {
   reference::Values result = tensor.values();
+  if (pool_.spec.dtype == tensor.dtype()) return result;
   if (pool_.spec.dtype != TM_I8) {
     for (double& value : result) value = reference::round_to(pool_.spec.dtype, value);
     return result;

@@ -31,6 +31,18 @@ double Random::normal() {
   return radius * std::cos(6.283185307179586 * uniform());
 }
 
+double Random::tabled_normal() {
+  static const std::vector<double> table = [] {
+    Random source(1);
+    std::vector<double> drawn(size_t{1} << 16);
+    for (double& value : drawn) value = source.normal();
+    return drawn;
+  }();
+  const uint64_t bits = next();
+  constexpr uint64_t kRest = (uint64_t{1} << 48) - 1;
+  return table[bits >> 48] * (1 + static_cast<double>(bits & kRest) * 0x1p-60);
+}
+
 int64_t Random::integer(int64_t low, int64_t high) {
   return low + static_cast<int64_t>(next() % static_cast<uint64_t>(high - low + 1));
 }
@@ -51,8 +63,9 @@ TestTensor::TestTensor(const Device& device, std::string name, Role role, DType 
   row_stride_ = std::accumulate(shape_.begin() + 1, shape_.end(), int64_t{1}, std::multiplies<>()) + row_gap;
   const size_t payload = static_cast<size_t>(shape_[0] * row_stride_) * dtype_size(dtype_);
   image_.assign(payload + 2 * kGuardBytes, kGuardByte);
-  for (int64_t i = 0; i < size_; ++i) {
-    std::memset(image_.data() + offset(i), role_ == Role::kOutput ? kPoisonByte : 0, dtype_size(dtype_));
+  const size_t row_bytes = static_cast<size_t>(row_size()) * dtype_size(dtype_);
+  for (int64_t row = 0; row_bytes > 0 && row < rows(); ++row) {
+    std::memset(image_.data() + offset(row * row_size()), role_ == Role::kOutput ? kPoisonByte : 0, row_bytes);
   }
   buffer_ = Buffer(device, image_.size());
 }
@@ -90,6 +103,10 @@ reference::Values TestTensor::values() const {
 
 void TestTensor::fill_normal(Random& random, double sigma) {
   for (int64_t i = 0; i < size_; ++i) set(i, sigma * random.normal());
+}
+
+void TestTensor::fill_tabled_normal(Random& random, double sigma) {
+  for (int64_t i = 0; i < size_; ++i) set(i, sigma * random.tabled_normal());
 }
 
 void TestTensor::fill_uniform(Random& random, double low, double high) {

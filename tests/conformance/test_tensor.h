@@ -16,8 +16,10 @@ class Random {
   explicit Random(uint64_t seed) : state_(seed) {}
 
   uint64_t next();
-  double uniform();                                  // [0, 1)
-  double normal();                                   // mean 0, variance 1
+  double uniform();  // [0, 1)
+  double normal();   // mean 0, variance 1
+  // As normal(), up to 4.5 or so: one of 65536 drawn beforehand, the other bits in its low digits. For whole KV pools.
+  double tabled_normal();
   int64_t integer(int64_t low, int64_t high);        // [low, high]
   std::vector<int64_t> permutation(int64_t length);  // of 0 .. length - 1
 
@@ -58,6 +60,7 @@ class TestTensor {
   double get(int64_t index) const;
   reference::Values values() const;
   void fill_normal(Random& random, double sigma = 1);
+  void fill_tabled_normal(Random& random, double sigma = 1);
   void fill_uniform(Random& random, double low, double high);
 
   void upload(Stream& stream);

@@ -2,6 +2,7 @@
 #include "reference/number.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -22,6 +23,12 @@ void write(void* data, int64_t index, T value) {
   std::memcpy(static_cast<char*>(data) + index * static_cast<int64_t>(sizeof(T)), &value, sizeof(T));
 }
 
+// exponent: of a normal double. Large pools are converted element by element, and ldexp would be half of that.
+double power_of_two(int exponent) { return std::bit_cast<double>(static_cast<uint64_t>(exponent + 1023) << 52); }
+
+// floor(log2(magnitude)) of a normal double; no more than -1023 for smaller ones.
+int exponent_of(double magnitude) { return static_cast<int>(std::bit_cast<uint64_t>(magnitude) >> 52) - 1023; }
+
 // Bits of a 16-bit float nearest to value, ties to even.
 uint16_t encode_float16(double value, int exponent_bits, int mantissa_bits) {
   const int bias = (1 << (exponent_bits - 1)) - 1;
@@ -32,10 +39,10 @@ uint16_t encode_float16(double value, int exponent_bits, int mantissa_bits) {
   if (std::isinf(value)) return static_cast<uint16_t>(sign | infinity);
   if (magnitude == 0) return sign;
   // Units of the last place; below the smallest normal they stop shrinking.
-  const int exponent = std::max(std::ilogb(magnitude), 1 - bias);
-  const double units = std::nearbyint(std::ldexp(magnitude, mantissa_bits - exponent));
+  const int exponent = std::max(exponent_of(magnitude), 1 - bias);
+  const double units = std::nearbyint(magnitude * power_of_two(mantissa_bits - exponent));
   // A mantissa that rounds up to the next power of two carries into the exponent by itself.
-  const double bits = units + std::ldexp(exponent + bias - 1, mantissa_bits);
+  const double bits = units + (exponent + bias - 1) * power_of_two(mantissa_bits);
   return static_cast<uint16_t>(sign | static_cast<int>(std::min<double>(bits, infinity)));
 }
 
@@ -58,8 +65,8 @@ double decode_float(uint32_t bits, int exponent_bits, int mantissa_bits, bool ie
   if (ieee && exponent == (1 << exponent_bits) - 1) {
     return mantissa ? std::numeric_limits<double>::quiet_NaN() : sign * std::numeric_limits<double>::infinity();
   }
-  if (exponent == 0) return sign * std::ldexp(mantissa, 1 - bias - mantissa_bits);
-  return sign * std::ldexp(mantissa + (1 << mantissa_bits), exponent - bias - mantissa_bits);
+  if (exponent == 0) return sign * mantissa * power_of_two(1 - bias - mantissa_bits);
+  return sign * (mantissa + (1 << mantissa_bits)) * power_of_two(exponent - bias - mantissa_bits);
 }
 
 double load(tm_dtype dtype, const void* data, int64_t index) {

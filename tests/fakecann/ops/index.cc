@@ -27,9 +27,23 @@ void with_values(const Bound& bound, int index, Work&& work) {
   }
 }
 
+// Of a large table a few rows are chosen, so the bytes of those move and no others.
+void select_bytes(const Bound& bound, int x, const std::vector<int64_t>& chosen, int y, const Axis& axis) {
+  const DataRule rule = index_rule(bound);
+  const auto count = static_cast<int64_t>(chosen.size());
+  const auto row = static_cast<size_t>(axis.inner * bits_of(bound.view(x).dtype) / 8);
+  for (int64_t o = 0; o < axis.outer; ++o) {
+    for (int64_t i = 0; i < count; ++i) {
+      const int64_t from = o * axis.length + checked(rule, chosen[i], axis.length);
+      if (row > 0) std::memcpy(bound.bytes(y) + (o * count + i) * row, bound.bytes(x) + from * row, row);
+    }
+  }
+}
+
 void select(const Bound& bound, int x, int index, int y, const Axis& axis) {
   const DataRule rule = index_rule(bound);
   const std::vector<int64_t> chosen = bound.integers(index);
+  if (bound.view(x).is_contiguous() && bound.view(y).is_contiguous()) return select_bytes(bound, x, chosen, y, axis);
   with_values(bound, x, [&](auto read) {
     const auto values = read(x);
     decltype(read(x)) out(static_cast<size_t>(bound.view(y).count()));

@@ -117,14 +117,16 @@ aclnnStatus softmax(const char* op, FakeIn self, int64_t dim, aclTensor* out, bo
     const Axis axis = axis_of(call, call.view(x).dims, dim);
     call.run([=](const Bound& bound) {
       std::vector<float> values = bound.floats(x);
+      std::vector<double> powers(static_cast<size_t>(axis.length));
       for (int64_t o = 0; o < axis.outer; ++o) {
         for (int64_t in = 0; in < axis.inner; ++in) {
           double top = -INFINITY, total = 0;
           for (int64_t i = 0; i < axis.length; ++i) top = std::max(top, static_cast<double>(values[axis.at(o, i, in)]));
-          for (int64_t i = 0; i < axis.length; ++i) total += std::exp(values[axis.at(o, i, in)] - top);
+          for (int64_t i = 0; i < axis.length; ++i) total += powers[i] = std::exp(values[axis.at(o, i, in)] - top);
+          const double log_total = std::log(total);
           for (int64_t i = 0; i < axis.length; ++i) {
             float& value = values[axis.at(o, i, in)];
-            value = static_cast<float>(is_log ? value - top - std::log(total) : std::exp(value - top) / total);
+            value = static_cast<float>(is_log ? value - top - log_total : powers[i] / total);
           }
         }
       }

@@ -106,7 +106,8 @@ def distinct(profile: str) -> list[Call]:
     kept: dict[tuple[Any, ...], Call] = {}
     for call in calls(profile):
         details = [
-            call.arguments.get(name) for name in ("inputLayout", "cubeMathType", "blockSize")
+            call.arguments.get(name)
+            for name in ("inputLayout", "cubeMathType", "blockSize", "cacheMode")
         ]
         dtypes = {
             (name, value.dtype) for name, value in call.arguments.items() if isinstance(value, In)
