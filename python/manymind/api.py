@@ -84,7 +84,7 @@ class Pipeline:
         **others: Any,
     ) -> Any:
         """Answers prompts: a str, OpenAI messages, or a list of those; for a model that sees also a
-        pair of a text and a picture, or of a text and a list of pictures (see ``load_image``).
+        pair of a text and a picture or a list of pictures, in either order (see ``load_image``).
 
         gen_config: one for all or one per prompt. do_preprocess=False sends a str as it is, without
         the chat template. use_tqdm None: a progress bar on a terminal from 16 prompts on. others:
@@ -100,6 +100,10 @@ class Pipeline:
         ids = self._encode_later(items, do_preprocess)
         answers = self._run(ids, self._configs(gen_config, len(ids)), use_tqdm)
         return answers[0] if single else answers
+
+    def batch_infer(self, prompts: Any, gen_config: GenConfigs = None, **options: Any) -> Any:
+        """LMDeploy's former name of ``infer``."""
+        return self.infer(prompts, gen_config, **options)
 
     def generate(
         self, input_ids: Collection[Collection[int]], gen_config: GenConfigs = None

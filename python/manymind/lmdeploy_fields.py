@@ -51,6 +51,8 @@ STREAM: Neutral = MappingProxyType(
 CHAT: Neutral = MappingProxyType(
     {"adapter_name": (None,), "do_preprocess": (True,), "stream_response": (False,)}
 )
+# The encoder takes what fits into a step, of all requests together.
+VISION: Neutral = MappingProxyType({"max_batch_size": (1,), "thread_safe": (False, True)})
 _COMMON: Neutral = MappingProxyType(
     {
         "dp": (1,),
@@ -67,6 +69,8 @@ _COMMON: Neutral = MappingProxyType(
         "language_model_only": (False,),
         "hf_overrides": (None,),
         "enable_metrics": (True,),
+        "attn_tp_size": (None,),
+        "mlp_tp_size": (None,),
     }
 )
 TURBOMIND: Neutral = MappingProxyType(
@@ -80,6 +84,16 @@ TURBOMIND: Neutral = MappingProxyType(
         "async_": (1,),
         "devices": (None,),
         "communicator": ("nccl",),
+        "attn_cp_size": (None,),
+        "attn_dp_size": (None,),
+        "mlp_dp_size": (None,),
+        "outer_dp_size": (None,),
+        "cache_checkpoint_interval": (4096,),
+        "cache_prompt": ("auto",),
+        "cache_prompt_boundary_skip": (1,),
+        "cache_generation": ("auto",),
+        "gemm_input_dtype": (None, "auto"),
+        "moe_a2a_backend": ("auto",),
     }
 )
 PYTORCH: Neutral = MappingProxyType(
@@ -96,6 +110,24 @@ PYTORCH: Neutral = MappingProxyType(
         "distributed_executor_backend": (None,),
         "enable_microbatch": (False,),
         "enable_eplb": (False,),
+        "moe_tp_size": (None,),
+        "kernel_block_size": (-1,),
+        "cudagraph_capture_batch_sizes": (None,),
+        "piecewise_cudagraph_max_tokens": (None,),
+        "prefix_cache_state_budget": (0,),
+        "prefix_cache_decode_state_interval": (0,),
+        "enable_mp_engine": (False,),
+        "mp_engine_backend": ("mp",),
+        "logprobs_mode": (None,),
+        "enable_return_routed_experts": (False,),
+        "enable_transfer_obj_ref": (False,),
+        "dllm_block_length": (None,),
+        "dllm_unmasking_strategy": ("low_confidence_dynamic",),
+        "dllm_denoising_steps": (None,),
+        "dllm_confidence_threshold": (0.85,),
+        "role": (None,),
+        "migration_backend": (None,),
+        "kv_transfer_config": (None,),
     }
 )
 

@@ -140,6 +140,9 @@ def read_bytes(source: str | os.PathLike[str], limits: MediaLimits) -> bytes:
             if parts.netloc not in ("", "localhost"):
                 raise MediaAccessError("file URL: expected one without a host")
             source = urllib.parse.unquote(parts.path)
+        elif "://" in source:
+            other = source.partition("://")[0][:20]
+            raise MediaError(f"media URL: expected http, https, data or file, found {other!r}")
     return _read_file(source, limits)
 
 

@@ -17,6 +17,7 @@ from types import NoneType
 from typing import TYPE_CHECKING
 
 from manymind.errors import InvalidParameterError, MediaError, MediaTooLargeError, QueueFullError
+from manymind.lmdeploy_fields import VISION, takes_neutral
 from manymind.media import LoadedImage, MediaLimits, open_image
 from manymind.media_input import PreparedItem, PromptTokens, assemble
 from manymind.media_video import LoadedAnimation, LoadedVideo, open_video, shown_fps
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
     from manymind.vision.types import PreparedMedia
 
 
+@takes_neutral(VISION)
 @dataclass(frozen=True)
 class VisionConfig:
-    """How pictures are taken in.
+    """How pictures are taken in. LMDeploy's fields are taken at the value that changes nothing.
 
     Attributes:
         max_patches: most patches of one picture or tile, and of one engine step; 0 = as the memory

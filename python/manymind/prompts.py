@@ -11,7 +11,7 @@ from manymind.errors import InvalidParameterError
 from manymind.validation import require
 
 Message: TypeAlias = Mapping[str, Any]
-Prompt: TypeAlias = "str | tuple[str, Any] | Sequence[Message]"
+Prompt: TypeAlias = "str | tuple[Any, Any] | Sequence[Message]"
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,15 @@ def is_messages(value: object) -> bool:
 
 
 def is_picture_prompt(value: object) -> bool:
-    """True for a pair of a text and a picture, or of a text and a list of pictures."""
-    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str)
+    """True for a pair of a text and a picture, or of a text and a list of pictures, in either
+    order; of two strings the first is the text.
+    """
+    if not isinstance(value, tuple) or len(value) != 2:
+        return False
+    first, second = value
+    # Else a tuple of two prompts.
+    shown_first = isinstance(second, str) and not (is_messages(first) or is_picture_prompt(first))
+    return isinstance(first, str) or shown_first
 
 
 def split_prompts(prompts: object) -> tuple[list[Prompt], bool]:
@@ -112,7 +119,9 @@ def _messages(prompt: Prompt) -> list[Message]:
     if isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     if isinstance(prompt, tuple):
-        return [{"role": "user", "content": picture_content(*prompt)}]
+        first, second = prompt
+        in_order = (first, second) if isinstance(first, str) else (second, first)
+        return [{"role": "user", "content": picture_content(*in_order)}]
     return [_checked(index, message) for index, message in enumerate(prompt)]
 
 
@@ -137,8 +146,8 @@ def _media_content(index: int, content: object, sources: list[MediaSource]) -> l
 
 
 def _media_source(name: str, item: object) -> MediaSource:
-    """OpenAI's "image_url", or "image" and "video" with what they are under the same key. "where"
-    names the item for errors, if it came in another form."""
+    """OpenAI's "image_url", or "image" and "video" with what they are under the same key, or
+    LMDeploy's "image_data". "where" names the item for errors, if it came in another form."""
     if isinstance(item, Mapping):
         name = str(item.get("where", name))
     kind = item.get("type") if isinstance(item, Mapping) else None
@@ -147,6 +156,8 @@ def _media_source(name: str, item: object) -> MediaSource:
         url = value.get("url") if isinstance(value, Mapping) else value
         if isinstance(url, str):
             return MediaSource("image", url, where=name)
+    elif kind == "image_data" and isinstance(value, Mapping) and value.get("data") is not None:
+        return MediaSource("image", value["data"], where=name)
     elif kind == "image" and value is not None:
         return MediaSource("image", value, where=name)
     elif kind == "video_url":

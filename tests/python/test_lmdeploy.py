@@ -17,6 +17,7 @@ from manymind import (
     Pipeline,
     PytorchEngineConfig,
     TurbomindEngineConfig,
+    VisionConfig,
     pipeline,
 )
 from manymind.errors import InvalidParameterError
@@ -186,6 +187,8 @@ def _settings(config: EngineConfig) -> dict[str, Any]:
         (PytorchEngineConfig, "eager_mode", True),
         (PytorchEngineConfig, "adapters", {"a": "b"}),
         (PytorchEngineConfig, "role", "prefill"),
+        (TurbomindEngineConfig, "cache_prompt", "all"),
+        (VisionConfig, "max_batch_size", 16),
         (GenerationConfig, "spaces_between_special_tokens", False),
         (GenerationConfig, "logits_processors", [print]),
         (GenerationConfig, "repetition_ngram_size", 3),
@@ -205,6 +208,27 @@ def test_settings_that_ask_for_nothing() -> None:
     with pytest.raises(AttributeError):
         plain.logits_processors = [print]  # type: ignore[attr-defined]
     assert ChatTemplateConfig(None, meta_instruction=None) == ChatTemplateConfig()  # type: ignore[call-arg]
+
+
+def test_every_default_of_lmdeploy_is_taken() -> None:
+    """Fields and defaults as ``lmdeploy.messages`` has them."""
+    turbomind = {"cache_checkpoint_interval": 4096, "cache_prompt": "auto", "outer_dp_size": None}
+    turbomind |= {"cache_prompt_boundary_skip": 1, "cache_generation": "auto", "devices": None}
+    turbomind |= {f"{part}_{kind}_size": None for part in ("attn", "mlp") for kind in ("tp", "dp")}
+    TurbomindEngineConfig(**turbomind, attn_cp_size=None, moe_a2a_backend="auto")
+    pytorch = {"kernel_block_size": -1, "prefix_cache_state_budget": 0, "moe_tp_size": None}
+    pytorch |= {"enable_mp_engine": False, "mp_engine_backend": "mp", "logprobs_mode": None}
+    pytorch |= {"dllm_unmasking_strategy": "low_confidence_dynamic", "dllm_block_length": None}
+    pytorch |= {"dllm_confidence_threshold": 0.85, "dllm_denoising_steps": None}
+    pytorch |= {"prefix_cache_decode_state_interval": 0, "enable_transfer_obj_ref": False}
+    PytorchEngineConfig(**pytorch, cudagraph_capture_batch_sizes=None, kv_transfer_config=None)
+    assert VisionConfig(max_batch_size=1, thread_safe=True) == VisionConfig()  # type: ignore[call-arg]
+
+
+def test_batch_infer_is_infer(smollm2: Pipeline) -> None:
+    config = GenerationConfig(max_new_tokens=2)
+    (answer,) = smollm2.batch_infer(["Hi"], config)
+    assert answer.text == smollm2(["Hi"], gen_config=config)[0].text
 
 
 def test_a_template_is_no_positional_argument() -> None:

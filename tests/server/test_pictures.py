@@ -210,6 +210,8 @@ def test_ollama(server: RunningServer, pipe: Pipeline) -> None:
         assert wanted.startswith(answer.message.content)
         told = client.generate(model="tiny", prompt=QUESTION, images=[PICTURE], options=options)
         assert told.response == answer.message.content
+        # Without it, clients offer no pictures.
+        assert "vision" in client.show("tiny").capabilities
         with pytest.raises(ollama.ResponseError, match="raw"):
             client.generate(model="tiny", prompt=QUESTION, images=[PICTURE], raw=True)
 

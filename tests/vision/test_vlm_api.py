@@ -77,16 +77,22 @@ def test_every_form_of_a_picture(pipe: Pipeline, tmp_path: Path) -> None:
         (question, load_image(path)),
         (question, data),
         (question, data_url(data)),
+        (picture, question),
+        ([picture], question),
     ]
     for item in (
         {"type": "image", "image": picture},
         {"type": "image_url", "image_url": {"url": path.as_uri()}},
         {"type": "image_url", "image_url": data_url(data)},
+        {"type": "image_data", "image_data": {"data": picture}},  # LMDeploy's
     ):
         content = [item, {"type": "text", "text": question}]
         forms.append([{"role": "user", "content": content}])
     for form in forms:
         assert pipe(form, GREEDY).token_ids == expected
+    # Pairs of prompts are two prompts.
+    for several in (((question, picture), question), (forms[-1], question)):
+        assert len(pipe(several, GREEDY)) == 2
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "smolvlm", "llava", "llava_onevision", "internvl"])
@@ -165,6 +171,8 @@ def test_damaged_and_forbidden_pictures(pipe: Pipeline, tmp_path: Path) -> None:
             pipe(("?", bad), GREEDY)
     with pytest.raises(MediaAccessError):
         pipe(("?", "http://127.0.0.1:9/picture.png"), GREEDY)
+    with pytest.raises(MediaError, match="expected http, https, data or file, found 'ftp'"):
+        pipe(("?", "ftp://example.org/picture.png"), GREEDY)
     with pytest.raises(MediaError, match="aspect ratio"):
         pipe(("?", rgb(1, 300)), GREEDY)
     with pytest.raises(InvalidParameterError, match="image_url"):
