@@ -31,6 +31,7 @@ class MediaSource:
     where: str = "media"
 
 
+_DETAILS = (None, "auto", "high")  # pictures are read in full
 _ROLES = ("system", "user", "assistant", "tool", "developer")
 
 
@@ -152,6 +153,8 @@ def _media_source(name: str, item: object) -> MediaSource:
         name = str(item.get("where", name))
     kind = item.get("type") if isinstance(item, Mapping) else None
     value = item.get(kind) if isinstance(item, Mapping) and isinstance(kind, str) else None
+    if kind in ("image_url", "video_url"):
+        _check_options(f"{name}.{kind}", value)
     if kind == "image_url":
         url = value.get("url") if isinstance(value, Mapping) else value
         if isinstance(url, str):
@@ -170,6 +173,17 @@ def _media_source(name: str, item: object) -> MediaSource:
         f"{name}: expected items of type text, image_url or video_url with a url, image or video, "
         f"found {kind!r}"
     )
+
+
+def _check_options(name: str, options: object) -> None:
+    """Raises InvalidParameterError for what a URL is given with that nothing here would heed."""
+    if not isinstance(options, Mapping):
+        return
+    detail = options.get("detail")
+    require(detail in _DETAILS, f"{name}.detail", "auto or high", detail)
+    known = {"url", "detail"} | ({"fps"} if name.endswith("video_url") else set())
+    unknown = sorted(str(key) for key in options.keys() - known if options[key] is not None)
+    require(not unknown, name, f"the fields {', '.join(sorted(known))}", unknown)
 
 
 def _fps(name: str, options: object) -> float:

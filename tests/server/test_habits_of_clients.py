@@ -155,6 +155,34 @@ def test_ollamas_clients_chat_with_a_decoder(server: RunningServer) -> None:
         assert former == client.embed("smollm2", "a").embeddings[0]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (
+            "/api/show",
+            {"system": "", "template": "", "verbose": False, "options": None, "name": ""},
+        ),
+        (
+            "/api/generate",
+            {"prompt": "", "suffix": "", "system": "", "template": "", "options": None},
+        ),
+        ("/api/chat", {"messages": None, "options": {}}),
+        ("/api/embed", {"input": "a", "options": None}),
+    ],
+)
+def test_bodies_as_ollamas_command_line_writes_them(
+    server: RunningServer, path: str, body: dict[str, Any]
+) -> None:
+    """Go writes fields that are not set as well."""
+    answer = server.post(path, {"model": "smollm2", **body})
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_model_is_shown_by_its_former_field(server: RunningServer) -> None:
+    assert server.post("/api/show", {"name": "smollm2"}).status_code == 200
+    assert server.post("/api/show", {}).status_code == 404
+
+
 def test_keep_alive_of_zero_is_refused_everywhere(server: RunningServer) -> None:
     for path, body in (
         ("/api/generate", {"prompt": "a"}),

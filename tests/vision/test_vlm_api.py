@@ -181,6 +181,18 @@ def test_damaged_and_forbidden_pictures(pipe: Pipeline, tmp_path: Path) -> None:
     assert pipe(("Describe the picture.", rgb(20, 45, 1)), GREEDY).token_ids
 
 
+@pytest.mark.parametrize("option", [{"detail": "low"}, {"max_dynamic_patch": 12}])
+def test_what_nothing_heeds_is_named(pipe: Pipeline, option: dict[str, Any]) -> None:
+    url = {"url": data_url(encoded(rgb(30, 30), "PNG"))}
+    content: list[Any] = [{"type": "image_url", "image_url": {**url, "detail": "auto"}}]
+    assert pipe([{"role": "user", "content": content}], GREEDY).token_ids
+    content = [{"type": "image_url", "image_url": {**url, **option}}]
+    with pytest.raises(
+        InvalidParameterError, match=rf"content\[0\].image_url.*{next(iter(option))}"
+    ):
+        pipe([{"role": "user", "content": content}], GREEDY)
+
+
 def test_one_bad_picture_of_a_batch(pipe: Pipeline) -> None:
     with pytest.raises(MediaError):
         pipe([("?", rgb(20, 20)), ("?", b"no picture")], GREEDY)

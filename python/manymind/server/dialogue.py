@@ -239,7 +239,8 @@ def texts_of(content: str | list[Any] | None, where: str, kinds: Sequence[str]) 
     texts = []
     for part in content:
         if part.type not in kinds or part.text is None:
-            message = f"{where}: this model takes text only, found a part of type {part.type!r}"
+            expected = f"parts of type {' or '.join(kinds)} here"
+            message = f"{where}: expected {expected}, found {part.type!r}"
             raise ApiError(400, message, "unsupported_content", where)
         texts.append(part.text)
     return "".join(texts)

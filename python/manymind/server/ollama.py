@@ -255,10 +255,22 @@ class EmbeddingsRequest(VectorRequest):
 
 
 class ShowRequest(RequestModel):
-    """The body of ``/api/show``."""
+    """The body of ``/api/show``; ``name`` is the former name of ``model``."""
 
-    model: str = Field(min_length=1, max_length=256)
+    model: str = Field("", max_length=256)
+    name: str = Field("", max_length=256)
     verbose: bool | None = None
+
+    options: Any = None
+    system: Any = None
+    template: Any = None
+
+    # Ollama's command line sends them all.
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        "options": ({},),
+        "system": ("",),
+        "template": ("",),
+    }
 
 
 def _response_format(value: str | dict[str, Any] | None) -> dict[str, Any] | None:
@@ -440,7 +452,7 @@ async def show(request: Request, service: Service) -> HttpResponse:
     """What is known of the model."""
     service.admit(record_of(request))
     body = await read_model(request, service, ShowRequest)
-    service.check_model(body.model)
+    service.check_model(body.model or body.name)
     info = service.runtime.description
     template = service.runtime.template
     return json_response(

@@ -103,7 +103,11 @@ def _content(content: str | list[Part] | None, where: str) -> str | list[dict[st
     parts: list[str | dict[str, Any]] = []
     for place, part in enumerate(content if isinstance(content, list) else ()):
         if part.type == "input_image" and isinstance(part.image_url, str):
-            parts.append(picture_part(part.image_url, f"{where}[{place}].image_url"))
+            name = f"{where}[{place}]"
+            if part.detail not in (None, "auto", "high"):
+                message = f"{name}.detail: expected auto or high, found {part.detail!r}"
+                raise ApiError(400, message, "unsupported_parameter", f"{name}.detail")
+            parts.append(picture_part(part.image_url, f"{name}.image_url"))
         else:
             parts.append(texts_of([part], f"{where}[{place}]", _TEXT_PARTS))
     return merged_content([content] if isinstance(content, str) else parts)
