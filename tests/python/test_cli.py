@@ -10,6 +10,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -261,6 +262,23 @@ def test_a_line_that_does_not_parse_is_status_2(arguments: tuple[str, ...]) -> N
     done = run(*arguments)
     assert done.returncode == 2
     assert done.stdout == ""
+
+
+def test_without_a_command_there_is_help() -> None:
+    done = run()
+    assert "Traceback" not in done.stderr
+    assert all(name in done.stdout + done.stderr for name in ("chat", "serve", "check_env"))
+
+
+def test_what_cannot_be_served_is_said_before_the_model_is_loaded(model: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", model, f"--port={port}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("manymind: error: host, port: expected an address to listen on")
+    done = run("serve", model, "--tool_call_parser=nope")
+    assert done.returncode == 1
+    assert done.stderr.startswith("manymind: error: tool_call_parser: expected one of")
 
 
 def test_help_lists_what_there_is() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import itertools
 import os
 import re
 import sys
@@ -73,7 +74,7 @@ def _require_values(arguments: Sequence[str]) -> None:
             break
         entry = entry.get(word, {})
     texts = {} if isinstance(entry, dict) else _text_parameters(entry)
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for argument, following in itertools.pairwise([*arguments, "--"]):
         name = argument.lstrip("-").replace("-", "_")
         if argument.startswith("-") and name in texts and _FLAG.match(following):
             print(f"ERROR: {argument}: expected a value, found none", file=sys.stderr)

@@ -73,9 +73,10 @@ def run(flags: ServeFlags) -> None:
             f"serve needs {', '.join(missing)}: install with pip install 'manymind[serve]'"
         )
     require_choice("log_level", flags.log_level, LOG_LEVELS)
-    from manymind.server.run import serve
+    from manymind.server.run import require_free_address, serve
 
     config = server_config(flags)
+    require_free_address(config)
     engine = flags.engine_config()
     runtime = _load(flags, engine)
     try:

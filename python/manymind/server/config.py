@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from manymind.errors import InvalidParameterError
+from manymind.parsers import output_format
 from manymind.server.keys import ApiKey
 from manymind.validation import require, require_int, require_number, require_strings
 
@@ -104,6 +105,8 @@ class ServerConfig:
         require(fits, "otlp_endpoint", "an http(s) URL", endpoint)
         both = (self.tls_certificate is None) == (self.tls_key is None)
         require(both, "tls_key", "certificate and key together", self.tls_key)
+        # Names of formats that do not exist, before a model is loaded.
+        output_format(None, self.tool_call_parser, self.reasoning_parser)
         self._check_tls()
 
     def _check_tls(self) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 from types import FrameType
 
 import uvicorn
 
 from manymind.embedding_runtime import EmbeddingRuntime
+from manymind.errors import InvalidParameterError
 from manymind.runtime import Runtime
 from manymind.server.app import create_app
 from manymind.server.certificates import RenewedCertificate
@@ -40,6 +42,23 @@ def serve(
         if tracing is not None:
             tracing.close()
         listener.stop()
+
+
+def require_free_address(config: ServerConfig) -> None:
+    """Raises InvalidParameterError if nothing can listen there: to be known before a model is
+    loaded.
+    """
+    try:
+        places = socket.getaddrinfo(config.host, config.port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in places:
+            with socket.socket(family, kind, protocol) as listener:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(address)
+    except OSError as error:
+        place = f"{config.host}:{config.port}"
+        raise InvalidParameterError(
+            f"host, port: expected an address to listen on, found {place}: {error}"
+        ) from error
 
 
 class DrainingServer(uvicorn.Server):
