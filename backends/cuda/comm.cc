@@ -87,6 +87,7 @@ Comm::Comm(Context& context, const uint8_t* id, int32_t rank, int32_t size) : ra
 }
 
 Comm::~Comm() {
+  if (ending_.joinable()) ending_.join();
   if (comm_) nccl().comm_destroy(comm_);
 }
 
@@ -165,7 +166,7 @@ void Comm::abort() {
   if (aborted_->exchange(true)) return;
   // A thread that sits in a full launch queue holds the lock until its kernels end, which is what abort makes them do.
   const bool locked = mutex_.try_lock_for(kAbortPatience);
-  if (comm_) nccl().comm_abort(comm_);
+  if (comm_) ending_ = std::thread([comm = comm_] { nccl().comm_abort(comm); });
   comm_ = nullptr;
   if (locked) mutex_.unlock();
 }

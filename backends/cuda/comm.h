@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <thread>
 
 #include "nccl_library.h"
 #include "stream.h"
@@ -33,8 +34,8 @@ class Comm {
   void broadcast(Stream& stream, const tm_tensor& data, int32_t root);
   void all_to_all(Stream& stream, const tm_tensor& in, const tm_tensor& out);
 
-  // Callable from any thread. Ends the kernels that wait for other ranks; the streams and events that waited for them
-  // report TM_DEVICE_ERROR.
+  // Callable from any thread, and does not wait for any. Ends the kernels that wait for other ranks; the streams and
+  // events that waited for them report TM_DEVICE_ERROR.
   void abort();
 
  private:
@@ -44,6 +45,8 @@ class Comm {
 
   std::timed_mutex mutex_;  // guards comm_ against abort()
   ncclComm_t comm_ = nullptr;
+  // Runs ncclCommAbort, which returns only once every graph that recorded the communicator is gone.
+  std::thread ending_;
   int32_t rank_;
   int32_t size_;
   std::shared_ptr<AbortFlag> aborted_ = std::make_shared<AbortFlag>(false);

@@ -201,8 +201,11 @@ void ModelRunner::forward(CapturedStep& step) {
 void ModelRunner::reset() {
   issue_slot_ = collect_slot_ = 0;
   for (Slot& slot : slots_) slot.issued = false;
+  drop_recordings();
+}
+
+void ModelRunner::drop_recordings() {
   stream_.settle();
-  // Recordings hold the communicator of a group that the failure may have ended.
   captured_.clear();
 }
 

@@ -35,6 +35,8 @@ class ModelRunner {
   SampledTokens collect();
   // After an error: waits until the stream is idle, whatever else goes wrong, and forgets what was on its way.
   void reset();
+  // Steps are recorded anew: what is recorded holds the communicator of a group that a failure may have ended.
+  void drop_recordings();
 
   // Device memory of inputs and results, fixed at construction.
   size_t buffer_bytes() const { return inputs_.device_bytes() + sampler_.token_bytes(); }

@@ -96,6 +96,10 @@ void RankGroup::record_failure() {
 }
 
 void RankGroup::connect() {
+  // Before a communicator goes, what holds it must be gone.
+  run_all([](Rank& rank, int32_t) {
+    if (rank.runner) rank.runner->drop_recordings();
+  });
   const CommId id = Comm::unique_id(rank(0).device);
   std::vector<std::unique_ptr<Comm>> comms(ranks_.size());
   run_all([&](Rank& rank, int32_t index) {
