@@ -119,6 +119,7 @@ class Workloads:
         for batch in self._sizes.decode_batches:
             self._server.seconds(self._prompts(batch, length), new_tokens)
             first, full = [], []
+            before = self._server.engine.stats()
             for _ in range(self._sizes.repeats):
                 first.append(self._server.seconds(self._prompts(batch, length), 1))
                 full.append(self._server.seconds(self._prompts(batch, length), new_tokens))
@@ -130,6 +131,7 @@ class Workloads:
                 step_ms=round(1e3 * median / steps, 3),
                 lowest_ms=round(1e3 * (min(full) - max(first)) / steps, 3),
                 highest_ms=round(1e3 * (max(full) - min(first)) / steps, 3),
+                host_ms=round(_host_ms(before, self._server.engine.stats()), 3),
             )
 
     def prefill(self) -> None:
@@ -165,6 +167,16 @@ class Workloads:
 
     def _prompts(self, count: int, length: int, prefix: Sequence[int] = ()) -> list[Prompt]:
         return [[*prefix, *self._ids(length)] for _ in range(count)]
+
+
+def _host_ms(before: dict[str, Any], after: dict[str, Any]) -> float:
+    """What a step between the two took of the engine's thread, without waiting for the device."""
+
+    def spent(name: str) -> float:
+        return float(after[name] - before[name])
+
+    seconds = spent("schedule_seconds") + spent("execute_seconds") + spent("output_seconds")
+    return 1e3 * (seconds - spent("wait_seconds")) / spent("steps")
 
 
 _NAMES = ("decode", "prefill", "throughput", "shared_prefix")

@@ -77,6 +77,7 @@ py::dict to_dict(const EngineStats& stats) {
   TM_STAT(device_recoveries);
   TM_STAT(schedule_seconds);
   TM_STAT(execute_seconds);
+  TM_STAT(wait_seconds);
   TM_STAT(output_seconds);
   TM_STAT(guide_seconds);
 #undef TM_STAT

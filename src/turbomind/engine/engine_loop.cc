@@ -272,6 +272,7 @@ void EngineLoop::resolve() {
   SampledTokens sampled;
   {
     const Stopwatch watch(counters_.execute_seconds);
+    const Stopwatch waiting(counters_.wait_seconds);
     sampled = ranks_.rank(0).runner->collect();
   }
   const Stopwatch watch(counters_.output_seconds);

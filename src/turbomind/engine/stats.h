@@ -50,6 +50,7 @@ struct EngineStats {
   int64_t device_recoveries = 0;  // lost devices opened again
   double schedule_seconds = 0.0;  // sums over all steps: choosing the step and building its batch
   double execute_seconds = 0.0;   // issuing it and waiting for its tokens
+  double wait_seconds = 0.0;      // of these, waiting: the others are what a step costs the host
   double output_seconds = 0.0;    // stop conditions and outputs
   double guide_seconds = 0.0;     // masks of guided draws, beside the device where that is asynchronous
 };
