@@ -19,12 +19,15 @@ constexpr int32_t kDefaultKvHeads = 8;
 ScheduleLimits schedule_limits(const Context& context, const tm_plan_limits& limits) {
   abi::check_plan_limits(limits);
   int32_t kv_heads = 0;
+  int32_t group = 0;  // most query heads of a kv head
   for (int32_t i = 0; i < limits.num_shapes; ++i) {
     const int32_t heads = limits.shapes[i].kv.num_kv_heads;
     kv_heads = kv_heads == 0 ? heads : std::min(kv_heads, heads);
+    if (heads > 0) group = std::max(group, limits.shapes[i].num_heads / heads);
   }
   if (kv_heads <= 0) kv_heads = kDefaultKvHeads;
-  return {limits.max_tokens, limits.max_seqs, kv_heads, context.num_sms(), context.deterministic()};
+  const int32_t shared_seqs = group > 0 ? std::max(1, kDecodeRows / group) : 1;
+  return {limits.max_tokens, limits.max_seqs, kv_heads, context.num_sms(), shared_seqs, context.deterministic()};
 }
 
 // Cuts one allocation into arrays; with no data it counts.
@@ -119,7 +122,8 @@ void Plan::update(Stream& stream, const tm_step_meta& meta) {
   padded_seqs_ = std::max(meta.num_seqs, meta.padded_seqs);
   max_q_len_ = meta.max_q_len;
   has_blocks_ = meta.block_table != nullptr && meta.context_lens != nullptr;
-  schedule_.update({meta.cu_seqlens_q, has_blocks_ ? meta.context_lens : nullptr, meta.num_seqs});
+  schedule_.update({meta.cu_seqlens_q, has_blocks_ ? meta.context_lens : nullptr, meta.num_seqs,
+                    has_blocks_ ? meta.block_table : nullptr, meta.block_table_stride, limits_.block_size});
 
   Staging& staging = next_staging();
   Packer packer(staging.data.get());
@@ -210,8 +214,8 @@ AttentionItems Plan::tiles(const Stream& stream, int positions) const {
 }
 
 MergeItems Plan::merges(const Stream& stream) const {
-  const int64_t capacity =
-      stream.capturing() ? schedule_.max_merges() : static_cast<int64_t>(schedule_.merges().size());
+  const int64_t capacity = stream.capturing() ? std::min(schedule_.max_merges(), padded_tokens_)
+                                              : static_cast<int64_t>(schedule_.merges().size());
   return {merges_, &counts_->merges, static_cast<int32_t>(capacity)};
 }
 

@@ -29,6 +29,27 @@ struct Step {
     return cu_seqlens_q[at + 1] - cu_seqlens_q[at];
   }
   StepRows view() const { return {cu_seqlens_q.data(), context_lens.data(), num_seqs()}; }
+
+  // Blocks of 16: the first `shared` of a sequence are those of all sequences with its prefix, the others its own.
+  void give_blocks(const std::vector<int32_t>& prefix_of, int32_t shared) {
+    constexpr int32_t kStride = 1024;
+    block_table.assign(context_lens.size() * kStride, 0);
+    int32_t next = 1 << 20;
+    for (size_t seq = 0; seq < context_lens.size(); ++seq) {
+      for (int32_t i = 0; i < kStride; ++i) {
+        block_table[seq * kStride + static_cast<size_t>(i)] = i < shared ? prefix_of[seq] * kStride + i : next++;
+      }
+    }
+  }
+  StepRows view_with_blocks() const {
+    StepRows rows = view();
+    rows.block_table = block_table.data();
+    rows.block_table_stride = 1024;
+    rows.block_size = 16;
+    return rows;
+  }
+
+  std::vector<int32_t> block_table;
 };
 
 Step random_step(std::mt19937& random, int max_seqs, int max_rows, int max_context) {
@@ -49,13 +70,17 @@ void expect_rows_covered_once(const Step& step, const std::vector<AttentionItem>
     std::vector<int32_t> next(static_cast<size_t>(step.rows(seq)), 0);
     std::vector<AttentionItem> own;
     for (const AttentionItem& item : items) {
-      if (item.seq == seq) own.push_back(item);
+      EXPECT(item.seqs == 1 || item.seqs == item.positions);
+      if (item.seq == seq || (item.seqs > 1 && item.seq <= seq && seq < item.seq + item.seqs)) own.push_back(item);
     }
     std::sort(own.begin(), own.end(), [](const auto& a, const auto& b) { return a.kv_begin < b.kv_begin; });
     for (const AttentionItem& item : own) {
       EXPECT(item.positions > 0);
       EXPECT_EQ(item.kv_begin % kTileKeys, 0);
-      for (int32_t row = item.first; row < item.first + item.positions; ++row) {
+      // Of a shared item the sequence has one row.
+      const int32_t rows = item.seqs > 1 ? 1 : item.positions;
+      if (item.seqs > 1) EXPECT(item.kv_end < step.context_lens[static_cast<size_t>(seq)]);
+      for (int32_t row = item.first; row < item.first + rows; ++row) {
         EXPECT_EQ(next.at(static_cast<size_t>(row)), item.kv_begin);
         next.at(static_cast<size_t>(row)) = item.kv_end;
       }
@@ -90,7 +115,7 @@ TEST(cuda_schedule_covers_every_row_and_key_once) {
   std::mt19937 random(7);
   for (const bool deterministic : {false, true}) {
     for (const int32_t kv_heads : {1, 2, 8, 32}) {
-      AttentionSchedule schedule({1 << 16, 300, kv_heads, 132, deterministic});
+      AttentionSchedule schedule({1 << 16, 300, kv_heads, 132, 1, deterministic});
       for (int round = 0; round < 60; ++round) {
         const Step step = random_step(random, round % 3 == 0 ? 300 : 6, 200, round % 2 ? 5000 : 300);
         schedule.update(step.view());
@@ -104,7 +129,7 @@ TEST(cuda_schedule_covers_every_row_and_key_once) {
 
 TEST(cuda_schedule_stays_within_its_capacities) {
   std::mt19937 random(8);
-  AttentionSchedule schedule({1 << 16, 256, 8, 132, false});
+  AttentionSchedule schedule({1 << 16, 256, 8, 132, 1, false});
   for (int round = 0; round < 100; ++round) {
     const Step step = random_step(random, 256, 100, 3000);
     schedule.update(step.view());
@@ -121,7 +146,7 @@ TEST(cuda_schedule_stays_within_its_capacities) {
 
 // One long context must not be left to a few multiprocessors, and a full batch needs no splits.
 TEST(cuda_schedule_splits_where_the_device_would_idle) {
-  AttentionSchedule schedule({4096, 256, 8, 132, false});
+  AttentionSchedule schedule({4096, 256, 8, 132, 1, false});
   Step alone;
   alone.add(1, 8192);
   schedule.update(alone.view());
@@ -134,12 +159,60 @@ TEST(cuda_schedule_splits_where_the_device_would_idle) {
 }
 
 TEST(cuda_schedule_does_not_split_when_deterministic) {
-  AttentionSchedule schedule({4096, 256, 8, 132, true});
+  AttentionSchedule schedule({4096, 256, 8, 132, 1, true});
   Step step;
   step.add(1, 100000);
   schedule.update(step.view());
   EXPECT_EQ(schedule.short_items().size(), 1u);
   EXPECT_EQ(schedule.max_partial_rows(), 0);
+}
+
+// Whatever is shared, and by how many: all keys once, partial rows of their own, lists within their capacities.
+TEST(cuda_schedule_shares_what_sequences_begin_with) {
+  std::mt19937 random(9);
+  for (const int32_t shared_seqs : {2, 4, 16}) {
+    AttentionSchedule schedule({1 << 16, 256, 8, 132, shared_seqs, false});
+    bool shared_something = false;
+    for (int round = 0; round < 60; ++round) {
+      Step step = random_step(random, round % 3 == 0 ? 256 : 12, 40, round % 2 ? 5000 : 700);
+      std::vector<int32_t> prefix_of;
+      for (int64_t seq = 0; seq < step.num_seqs(); ++seq) {
+        prefix_of.push_back(random() % 8 == 0 || seq == 0 ? static_cast<int32_t>(seq) : prefix_of.back());
+      }
+      step.give_blocks(prefix_of, static_cast<int32_t>(random() % 64));
+      schedule.update(step.view_with_blocks());
+      expect_rows_covered_once(step, schedule.short_items(), true);
+      expect_merges_match(step, schedule);
+      EXPECT(static_cast<int64_t>(schedule.short_items().size()) <= schedule.max_short_items(step.num_seqs()));
+      EXPECT(static_cast<int64_t>(schedule.merges().size()) <= schedule.max_merges());
+      for (const AttentionItem& item : schedule.short_items()) {
+        EXPECT(item.seqs <= shared_seqs);
+        for (int32_t i = 1; i < item.seqs; ++i) {
+          shared_something = true;
+          EXPECT_EQ(prefix_of[static_cast<size_t>(item.seq + i)], prefix_of[static_cast<size_t>(item.seq)]);
+        }
+      }
+    }
+    EXPECT(shared_something);
+  }
+}
+
+TEST(cuda_schedule_reads_a_shared_prefix_once_for_four) {
+  AttentionSchedule schedule({4096, 256, 8, 132, 4, false});
+  Step step;
+  for (int i = 0; i < 256; ++i) step.add(1, 2112 + i % 64);
+  step.give_blocks(std::vector<int32_t>(256, 0), 128);
+  schedule.update(step.view_with_blocks());
+  int64_t keys = 0;
+  for (const AttentionItem& item : schedule.short_items()) {
+    const int32_t context = step.context_lens[static_cast<size_t>(item.seq)];
+    keys += std::min(item.kv_end, context) - item.kv_begin;
+  }
+  EXPECT(keys < 64 * 2048 + 256 * 128);
+  AttentionSchedule deterministic({4096, 256, 8, 132, 4, true});
+  deterministic.update(step.view_with_blocks());
+  EXPECT_EQ(deterministic.short_items().size(), 256u);
+  EXPECT(deterministic.merges().empty());
 }
 
 tm_kv_spec spec_of(tm_dtype dtype, int32_t dim_k, int32_t dim_v) {

@@ -70,7 +70,7 @@ struct TileCall {
   int positions;         // most query positions of an item, at most kTileRows
   int num_sms;
   bool zero_padding;
-  // Items have at most kTileRows / 4 rows and their keys are shared by the warps of a block. The order of a row's sums
+  // Items have at most kDecodeRows rows and their keys are shared by the warps of a block. The order of a row's sums
   // is then another one than in tiles.
   bool splits_keys;
 };

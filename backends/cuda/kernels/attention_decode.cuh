@@ -10,7 +10,6 @@
 
 namespace turbomind::cuda {
 
-inline constexpr int kDecodeRows = 16;
 inline constexpr int kWarpKeys = kTileKeys / kTileWarps;
 
 template <int kDim>

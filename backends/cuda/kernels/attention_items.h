@@ -7,14 +7,16 @@
 
 namespace turbomind::cuda {
 
-// Query rows [first, first + positions) of a sequence over the part [kv_begin, kv_end) of its context.
+// Query rows [first, first + positions) of a sequence over the part [kv_begin, kv_end) of its context; or one row each
+// of some sequences in order, over a part of their contexts that is the same blocks and that all of them see.
 struct AttentionItem {
-  int32_t seq;
+  int32_t seq;    // the first one
   int32_t first;  // row inside the sequence
   int32_t positions;
   int32_t kv_begin;     // a multiple of kTileKeys
   int32_t kv_end;       // beyond what the rows may see: no limit
   int32_t partial_row;  // of the first position; -1: the item sees the whole context and writes the output
+  int32_t seqs;         // 1, or as many as positions
 };
 
 // A row whose context was split: its partial results lie `step` partial rows apart.
@@ -37,7 +39,8 @@ struct MergeItems {
   int32_t capacity;
 };
 
-inline constexpr int kTileRows = 64;  // query rows (positions x heads) of a tile
-inline constexpr int kTileKeys = 64;  // positions whose scores a tile computes at a time
+inline constexpr int kTileRows = 64;    // query rows (positions x heads) of a tile
+inline constexpr int kTileKeys = 64;    // positions whose scores a tile computes at a time
+inline constexpr int kDecodeRows = 16;  // query rows of a tile of decode
 
 }  // namespace turbomind::cuda

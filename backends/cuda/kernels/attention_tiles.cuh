@@ -28,7 +28,7 @@ __device__ __forceinline__ float output_factor(float largest, float sum, const f
 
 // What a block works on: a tile and the keys that it meets.
 struct Tile {
-  int seq;
+  int seq;        // whose keys they are
   int token;      // row of the call of the tile's first query position
   int positions;  // of queries
   int position;   // of the first query row in its context
@@ -39,10 +39,13 @@ struct Tile {
   int end;    // past the last one
   int partial_row;
   bool causal;
-  const int32_t* row_end;  // of the first query position, as StepView's
+  const int32_t* row_end;   // of the first query position, as StepView's
+  const int32_t* contexts;  // lengths of the contexts whose last positions are the queries'; nullptr: of one sequence
 
   __device__ int rows() const { return positions * heads; }
-  __device__ int row_position(int row) const { return position + row / heads; }
+  __device__ int row_position(int row) const {
+    return contexts ? contexts[min(row / heads, positions - 1)] - 1 : position + row / heads;
+  }
   // The last position that the row sees.
   __device__ int last_position(int row) const {
     if (!causal) return end - 1;

@@ -13,6 +13,14 @@ TM_HOST_DEVICE inline int heads_of_tile(int group, int positions) {
   return fit < 1 ? 1 : (fit < group ? fit : group);
 }
 
+// The least position of the tile's queries.
+__device__ __forceinline__ int first_position(const Tile& tile) {
+  if (!tile.contexts) return tile.position;
+  int least = tile.contexts[0];
+  for (int i = 1; i < tile.positions; ++i) least = min(least, tile.contexts[i]);
+  return least - 1;
+}
+
 // Part `part` of the kv head's group of query heads, over the keys that an item names. False: there is no such part.
 template <class Kv>
 __device__ __forceinline__ bool make_tile(const AttentionRows& rows, const StepView& step, const AttentionItem& item,
@@ -30,10 +38,11 @@ __device__ __forceinline__ bool make_tile(const AttentionRows& rows, const StepV
   tile.heads = min(heads, group - part * heads);
   tile.partial_row = item.partial_row;
   tile.row_end = step.row_end ? step.row_end + tile.token : nullptr;
+  tile.contexts = item.seqs > 1 ? step.context_lens + item.seq : nullptr;
   if constexpr (std::is_same_v<Kv, PagedKv>) {
     tile.causal = true;
     tile.position = step.context_lens[item.seq] - (end - begin) + item.first;
-    const int visible = rows.window > 0 ? max(0, tile.position - rows.window + 1) : 0;
+    const int visible = rows.window > 0 ? max(0, first_position(tile) - rows.window + 1) : 0;
     tile.begin = max(visible, item.kv_begin);
     // No row sees farther than the last one.
     const int end_of_last = tile.row_end ? tile.row_end[item.positions - 1] : tile.position + item.positions;

@@ -61,7 +61,7 @@ void attend_short(Stream& stream, const TileCall& step, const PagedKv& kv, const
   call.positions = plan.max_short_rows(stream);
   call.zero_padding = true;
   const int group = call.rows.q_heads / call.rows.kv_heads;
-  call.splits_keys = !stream.context().deterministic() && !plan.has_spans() && call.positions * group <= kTileRows / 4;
+  call.splits_keys = !stream.context().deterministic() && !plan.has_spans() && call.positions * group <= kDecodeRows;
   if (call.splits_keys && stream_takes(call.rows, kv, stream.context().architecture())) {
     launch_attention_stream(stream.handle(), call, kv, partials);
   } else {

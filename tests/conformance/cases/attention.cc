@@ -275,6 +275,27 @@ void add_shapes(Suite& suite, const Session& session, DType dtype, DType kv_dtyp
   add("mixed", {.sequences = {{1, 200}, {37, 37}, {5, 90}, {1, 3}}, .q_heads = 6, .kv_heads = 2});
   add("long_decode", {.sequences = {{1, 1100}, {1, 700}}});
   add("shared_prefix", {.sequences = {{1, 80}, {9, 90}, {1, 101}, {2, 3}}, .shared_blocks = 2});
+  // Decodes that begin with the same blocks, enough for several groups of them, beside others; a plan that knows the
+  // shapes may read what they share once.
+  std::vector<SequenceCase> branches{{1, 90}};
+  for (int64_t i = 0; i < 7; ++i) branches.push_back({1, 520 + 40 * i});
+  branches.push_back({18, 530});
+  for (int64_t i = 0; i < 3; ++i) branches.push_back({1, 700 - 9 * i});
+  add("shared_prefix_decode", {.sequences = branches, .shared_blocks = 8, .shapes = true});
+  add("shared_prefix_decode_gqa_4", {.sequences = {{1, 600}, {1, 1400}, {1, 650}, {1, 641}, {1, 600}, {1, 620}},
+                                     .q_heads = 8,
+                                     .kv_heads = 2,
+                                     .dim_k = 128,
+                                     .dim_v = 128,
+                                     .shared_blocks = 9,
+                                     .shapes = true});
+  add("shared_prefix_decode_window", {.sequences = branches,
+                                      .q_heads = 3,
+                                      .kv_heads = 3,
+                                      .window = 150,
+                                      .sinks = true,
+                                      .shared_blocks = 8,
+                                      .shapes = true});
   add("unused_places_hold_nan", {.sequences = {{1, 37}, {11, 45}}, .poison_unused = true});
   // More tiles than a device's blocks work on at a time; enough with one dtype of the cache, as they cost much.
   if (kv_dtype != dtype) return;
