@@ -28,7 +28,7 @@ PYTEST_IN_PARALLEL := $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 CUDA_ARCHITECTURES ?= 90a-real
 CUDA_WHEEL_ARCHITECTURES ?= 80-real;89-real;90a-real;100-real
 
-.PHONY: demo install install-tests test lint test-cpp test-python test-browser test-parity test-fakecann-torch-npu golden sanitize sanitize-memory sanitize-threads cuda cuda-wheel clean
+.PHONY: demo install install-tests test lint test-cpp test-python test-browser test-parity test-fakecann-torch-npu golden sanitize sanitize-memory sanitize-threads cuda cuda-wheel test-cuda clean
 
 demo: install
 	$(BIN)/manymind chat smollm2 --prompt "$(QUESTION)"
@@ -96,6 +96,16 @@ cuda: $(VENV)/.cuda-tools
 	  -DCMAKE_CUDA_ARCHITECTURES="$(CUDA_ARCHITECTURES)"
 	$(BIN)/cmake --build $(BUILD)/cuda -j $(JOBS) --target tm_backend_cuda
 
+# What needs GPUs: conformance and the engine on one, ranks on two (`make test-cuda CUDA_TESTS="-L two_gpus"`), and what
+# compute-sanitizer says of a part of the conformance suite. Builds for the GPU generation that CUDA_ARCHITECTURES names.
+CUDA_TESTS ?= -LE two_gpus
+test-cuda: $(VENV)/.cuda-test-tools
+	$(CMAKE) -S . -B $(BUILD)/cuda-tests -DTM_BUILD_TESTS=ON -DTM_BACKEND_CUDA=ON -DTM_BACKEND_ASCEND=OFF \
+	  -DTM_CUDA_WHEELS=$(CUDA_WHEELS) -DCMAKE_CUDA_ARCHITECTURES="$(CUDA_ARCHITECTURES)" \
+	  -DTM_COMPUTE_SANITIZER=$(CUDA_WHEELS)/cu13/compute-sanitizer/compute-sanitizer
+	$(BIN)/cmake --build $(BUILD)/cuda-tests -j $(JOBS)
+	$(BIN)/ctest --test-dir $(BUILD)/cuda-tests --output-on-failure -j $(JOBS) -R cuda $(CUDA_TESTS)
+
 cuda-wheel: $(VENV)/.cuda-tools
 	CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/pip wheel --no-build-isolation --no-deps -w dist backends/cuda \
 	  -C build-dir=$(abspath $(BUILD))/cuda-wheel -C cmake.define.TM_CUDA_WHEELS=$(CUDA_WHEELS) \
@@ -118,6 +128,10 @@ $(VENV)/.test-tools: requirements-dev.txt | $(VENV)/.build-tools
 
 $(VENV)/.cuda-tools: backends/cuda/requirements-build.txt | $(VENV)/.build-tools
 	$(PIP) -r backends/cuda/requirements-build.txt
+	touch $@
+
+$(VENV)/.cuda-test-tools: backends/cuda/requirements-test.txt | $(VENV)/.cuda-tools
+	$(PIP) -r backends/cuda/requirements-test.txt
 	touch $@
 
 $(BUILD)/torch-npu/site/.ready: | $(BIN)/python

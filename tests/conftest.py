@@ -36,7 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
         from exact_engine import EXACT
 
         # A pool of so many blocks: all of a device's memory would be more than these tests look at.
-        EXACT.update(backend=backend, num_kv_blocks=64)
+        # They compare bits of different batches, too.
+        EXACT.update(backend=backend, num_kv_blocks=64, backend_config={"deterministic": "1"})
 
 
 def pytest_sessionstart() -> None:

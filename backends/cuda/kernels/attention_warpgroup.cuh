@@ -289,8 +289,8 @@ class Multiplier {
     release(shared_.values_empty[values_.stage]);
     values_.next();
     store();
-    __syncwarp();
-    release(shared_.queries_empty[tiles_.stage]);
+    // By every lane, as each has used the queries' place: checkers do not follow what a lane says for others.
+    shared_.queries_empty[tiles_.stage].arrive();
     tiles_.next();
     return true;
   }
@@ -370,7 +370,7 @@ class Multiplier {
     sync_threads(kBoth, kMultiplierThreads);
   }
 
-  // One arrival per warp.
+  // One arrival per warp, whose tensor cores alone have used the place.
   __device__ void release(Barrier& barrier) {
     if (lane_ == 0) barrier.arrive();
   }
@@ -542,7 +542,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) attend_warpgroups(const __gr
     }
     for (int i = 0; i < Shape::kQueryBuffers; ++i) {
       shared.queries_full[i].init(kWarp);
-      shared.queries_empty[i].init(kMultiplierThreads / kWarp);
+      shared.queries_empty[i].init(kMultiplierThreads);
     }
     fence_barriers();
   }
