@@ -5,7 +5,9 @@ without a copy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from manymind.models.weights import WeightSource
 
 _STEP_ROWS = 512
-_PAGES_KEPT = 32 * 1024 * 1024  # bytes of a checkpoint
+_SECONDS_BETWEEN_RELEASES = 0.01  # of a checkpoint's pages
 _LOG_LEVELS = {"critical": "error"}  # where the engine has no level of its own
 _DECODER_SETTINGS = (
     "kv_cache_dtype",
@@ -84,16 +86,32 @@ def _load_weights(
     weights: Iterable[WeightSource],
     checkpoint: Checkpoint,
 ) -> None:
-    """Hands the weights over. The device has its own copy of what it was given, so the file's pages
-    go as they are read: the peak of memory is one copy of a large model, not two."""
-    bytes_read = 0
-    for weight in weights:
-        engine.load_weight(weight.name, weight.format, weight.shape, weight.data)
-        bytes_read += weight.data.nbytes
-        if bytes_read >= _PAGES_KEPT:
+    """Hands the weights over."""
+    with pages_go_as_they_are_read(checkpoint):
+        for weight in weights:
+            engine.load_weight(weight.name, weight.format, weight.shape, weight.data)
+
+
+@contextmanager
+def pages_go_as_they_are_read(checkpoint: Checkpoint) -> Iterator[None]:
+    """The device has its own copy of what it was given. Without this, the peak of memory would be
+    two copies of the model; from one weight to the next, still two of the largest, and an embedding
+    of 262k tokens is most of a small model. What goes too early is mapped again when it is read.
+    """
+    done = threading.Event()
+
+    def release() -> None:
+        while not done.wait(_SECONDS_BETWEEN_RELEASES):
             checkpoint.release_pages()
-            bytes_read = 0
-    checkpoint.release_pages()
+
+    thread = threading.Thread(target=release, name="manymind-pages", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        checkpoint.release_pages()
 
 
 def _set_log_level(level: str | None) -> None:

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from manymind import EngineConfig
 from manymind.checkpoint import open_checkpoint
-from manymind.native import start_engine
+from manymind.native import pages_go_as_they_are_read, start_engine
 
 SMAPS = Path("/proc/self/smaps")
 
@@ -34,6 +35,17 @@ def test_pages_can_be_released_and_read_again(smollm2_path: Path) -> None:
         assert resident_bytes(smollm2_path) == 0
         for name, tensor in checkpoint.tensors.items():
             assert bytes(tensor.data[:64]) == before[name]
+
+
+def test_pages_go_while_a_weight_is_read(smollm2_path: Path) -> None:
+    with open_checkpoint(smollm2_path) as checkpoint:
+        largest = max(checkpoint.tensors.values(), key=lambda tensor: tensor.data.nbytes)
+        with pages_go_as_they_are_read(checkpoint):
+            bytes(largest.data)
+            deadline = time.monotonic() + 10
+            while resident_bytes(smollm2_path) > 0:
+                assert time.monotonic() < deadline, "the pages are kept until the weight is done"
+                time.sleep(0.01)
 
 
 def test_loading_leaves_no_page_of_the_file(smollm2_path: Path) -> None:

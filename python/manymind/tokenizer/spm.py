@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import re
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 
 from manymind.errors import TokenizerError
@@ -43,7 +44,7 @@ class SpmEncoder:
         add_space_prefix: bool,
         unknown_id: int | None,
     ) -> None:
-        self._scores = scores
+        self._scores = array("f", scores)  # a list would take eight times the memory
         self._prefix = SPACE if add_space_prefix else ""
         self._unknown = () if unknown_id is None else (unknown_id,)
         self._ids = dict(zip(pieces, range(len(pieces)), strict=True))
