@@ -14,6 +14,7 @@ import gguf
 import numpy as np
 import ollama
 import openai
+import pydantic
 import pytest
 from serving import QUESTION, STORY, RunningServer, events
 
@@ -112,6 +113,32 @@ def test_message_sampling(claude: anthropic.Anthropic, change: dict[str, Any]) -
     assert message(claude, STORY, extra_body=change).content[0].text == greedy
     warm = {"temperature": 1.0}
     assert len({message(claude, STORY, extra_body=warm).content[0].text for _ in range(2)}) == 2
+
+
+def test_message_of_a_schema(claude: anthropic.Anthropic) -> None:
+    """``messages.parse`` is the client's word for it."""
+
+    class City(pydantic.BaseModel):
+        name: str
+        inhabitants: int
+
+    answer = claude.messages.parse(
+        model="smollm2", max_tokens=60, messages=QUESTION, output_format=City
+    )
+    assert isinstance(answer.parsed_output, City)
+    for config, place in (
+        ({"task_budget": {"type": "tokens"}}, "output_config.task_budget: "),
+        ({"effort": "high"}, "output_config.effort: "),
+        ({"format": {"type": "json_schema"}}, "output_config.format.schema: "),
+    ):
+        with pytest.raises(anthropic.BadRequestError, match=place):
+            message(claude, extra_body={"output_config": config})
+
+
+def test_anthropics_client_lists_the_model(claude: anthropic.Anthropic) -> None:
+    (model,) = claude.models.list()
+    assert (model.id, model.type, model.display_name) == ("smollm2", "model", "smollm2")
+    assert claude.models.retrieve("smollm2").created_at.year >= 2026
 
 
 def test_message_errors(claude: anthropic.Anthropic, server: RunningServer) -> None:

@@ -133,7 +133,7 @@ BOUNDED_BY_BODY = {
     *("output", "prompt", "prompt[*]", "reasoning", "reasoning_content", "refusal", "regex"),
     *("signature", "structural_tag", "system", "text", "thinking", "choice[*]", "cache_control{}"),
     *("chat_template_kwargs{}", "format{}", "input_schema{}", "input{}", "json{}"),
-    *("parameters{}", "response_format{}", "tool_calls[*]{}"),
+    *("parameters{}", "response_format{}", "schema{}", "tool_calls[*]{}"),
     # Counted by limits.max_prompts, by the context's length or by MAX_CHOICES.
     *("choice[]", "input[]", "input[*][]", "prompt[]", "prompt[*][]", "tokens[]"),
 }

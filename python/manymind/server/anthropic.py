@@ -108,6 +108,23 @@ class Thinking(RequestModel):
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"budget_tokens": (), "display": ()}
 
 
+class OutputFormat(RequestModel):
+    """``output_config.format``."""
+
+    type: Literal["json_schema"]
+    schema_: dict[str, Any] = Field(alias="schema")
+
+
+class OutputConfig(RequestModel):
+    """``output_config``."""
+
+    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    format: OutputFormat | None = None
+    task_budget: Any = None
+
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"task_budget": ()}
+
+
 class CountRequest(RequestModel):
     """What decides about the tokens of a prompt."""
 
@@ -118,15 +135,14 @@ class CountRequest(RequestModel):
     tools: list[Tool] | None = Field(None, max_length=128)
     tool_choice: ToolChoice | None = None
     thinking: Thinking | None = None
+    output_config: OutputConfig | None = None
 
     context_management: Any = None
     mcp_servers: Any = None
-    output_config: Any = None
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
         "context_management": (),
         "mcp_servers": ([],),
-        "output_config": ({},),
     }
 
     def dialogue(self) -> Dialogue:
@@ -144,12 +160,24 @@ class CountRequest(RequestModel):
         prefill = ""
         if len(messages) > 1 and messages[-1]["role"] == "assistant":
             prefill = messages.pop()["content"]
-        wanted = None
-        if self.thinking is not None:
-            self.thinking.refuse_unsupported("thinking.")
-            wanted = self.thinking.type == "adaptive"
         tools = Toolset.of(definitions, choice, single)
-        return Dialogue(messages, prefill, tools=tools, thinking=(wanted, "thinking"))
+        return Dialogue(messages, prefill, tools=tools, thinking=self._thinking())
+
+    def _thinking(self) -> tuple[bool | str | None, str]:
+        """How much thinking is wanted, and which parameter says so."""
+        output = self.output_config or OutputConfig.model_validate({})
+        output.refuse_unsupported("output_config.")
+        if self.thinking is None:
+            return output.effort, "output_config.effort"
+        self.thinking.refuse_unsupported("thinking.")
+        thinks = self.thinking.type == "adaptive"
+        if output.effort is None:
+            return thinks, "thinking"
+        if not thinks:
+            name = "output_config.effort"
+            message = f"{name}: expected none beside thinking of type 'disabled'"
+            raise ApiError(400, message, "invalid_value", name)
+        return output.effort, "output_config.effort"
 
 
 class MessageRequest(CountRequest):
@@ -183,7 +211,10 @@ class MessageRequest(CountRequest):
     def generation_config(self, _: list[int]) -> GenerationConfig:
         """The engine's words for the same."""
         temperature = 1.0 if self.temperature is None else self.temperature
+        form = self.output_config.format if self.output_config is not None else None
+        schema = None if form is None else {"name": "output", "schema": form.schema_}
         return GenerationConfig(
+            response_format=schema and {"type": "json_schema", "json_schema": schema},
             max_new_tokens=self.max_tokens,
             do_sample=temperature > 0,
             temperature=temperature,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -76,13 +77,19 @@ async def detokenize(request: Request, service: Service) -> HttpResponse:
 
 
 def list_models(service: Service) -> dict[str, Any]:
-    """The one model."""
-    return {"object": "list", "data": [describe_model(service)]}
+    """The one model, in OpenAI's form and in Anthropic's."""
+    name = service.config.served_name
+    pages = {"has_more": False, "first_id": name, "last_id": name}
+    return {"object": "list", "data": [describe_model(service)], **pages}
 
 
 def describe_model(service: Service) -> dict[str, Any]:
-    """OpenAI's description, and the context length under vLLM's name."""
+    """OpenAI's and Anthropic's descriptions, and the context length under vLLM's name."""
+    created = datetime.fromtimestamp(service.created, timezone.utc).isoformat()
     return {
+        "type": "model",
+        "display_name": service.config.served_name,
+        "created_at": created.replace("+00:00", "Z"),
         "id": service.config.served_name,
         "object": "model",
         "created": service.created,
