@@ -208,6 +208,24 @@ def test_histogram_counts_as_prometheus_does() -> None:
     assert total == pytest.approx(12.750001)
 
 
+def test_a_client_that_leaves_within_its_body_is_no_error_of_ours(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger(LOGGER_NAME)
+    logger.addHandler(caplog.handler)
+    head = b"POST /detokenize HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    try:
+        with server.connect() as connection:
+            connection.sendall(head + b"content-length: 100\r\n\r\n{")
+            wait_until(lambda: server.service.active == 1, 5)
+        wait_until(lambda: server.service.active == 0, 5)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "unexpected error" not in caplog.text
+    name = "manymind_http_requests_total"
+    assert server.labelled(name, route="/detokenize", status="499") == 1
+
+
 def test_request_ids(server: RunningServer) -> None:
     assert server.get("/health", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == (
         "mine-1"

@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from manymind.errors import ManymindError
@@ -153,6 +154,10 @@ async def _read_body(request: Request, seconds: float) -> bytes:
         message = f"expected the body within {seconds:g} s"
         headers = {"connection": "close"}
         raise ApiError(408, message, "body_timeout", headers=headers) from error
+    except ClientDisconnect as error:
+        record_of(request).gone = True
+        # For the log: nobody reads it.
+        raise ApiError(499, "the client left within its body", "client_gone") from error
 
 
 def _parse(kind: type[M], body: bytes) -> M:
