@@ -384,6 +384,13 @@ def test_what_is_no_http_is_told_so(server: RunningServer, data: bytes) -> None:
     assert json.loads(body)["error"]["code"] == "bad_request"
 
 
+def test_many_requests_in_one_packet_are_all_answered(server: RunningServer) -> None:
+    """Together they are longer than a head may be."""
+    one = b"GET /version HTTP/1.1\r\nhost: localhost\r\n"
+    answers = server.raw((one + b"\r\n") * 999 + one + b"connection: close\r\n\r\n")
+    assert answers.count(b"HTTP/1.1 200 OK") == 1000
+
+
 def test_a_compressed_body_is_named(server: RunningServer) -> None:
     answer = server.post("/v1/chat/completions", CHAT, headers={"content-encoding": "gzip"})
     assert answer.status_code == 415

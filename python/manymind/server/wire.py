@@ -32,6 +32,7 @@ class BoundedConnection(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._in_head = True
         self._head_bytes = 0
+        self._num_heads = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -51,17 +52,23 @@ class BoundedConnection(HttpToolsProtocol):
         if self._in_head:
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.max_header_bytes:
-                # Some of it may be body, if that came in the same packet; parse it to find out.
+                # Some of it may be body, or further requests, in the same packet; parse it to find
+                # out.
                 self._parse_in_pieces(data)
                 return
         super().data_received(data)
 
     def _parse_in_pieces(self, data: bytes) -> None:
         room = self.limits.max_header_bytes - (self._head_bytes - len(data))
+        before = self._num_heads
         super().data_received(data[:room])
-        if self._in_head and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._in_head and self._num_heads == before:
             self._refuse(431, f"expected headers of at most {self.limits.max_header_bytes} bytes")
-        elif not self.transport.is_closing():
+        elif self._in_head:
+            self.data_received(data[room:])
+        else:
             super().data_received(data[room:])
 
     def on_message_begin(self) -> None:
@@ -78,6 +85,7 @@ class BoundedConnection(HttpToolsProtocol):
             return
         self._in_head = False
         self._head_bytes = 0
+        self._num_heads += 1
         self._stop_timer()
         super().on_headers_complete()
 
