@@ -83,7 +83,7 @@ void Context::props(tm_device_props* out) const {
   mem_info(&free_bytes, &props.total_memory_bytes);
   props.memory_alignment = kMemoryAlignment;
   props.activation_dtypes = abi::dtype_bit(TM_F32) | abi::dtype_bit(TM_F16) | abi::dtype_bit(TM_BF16);
-  props.kv_dtypes = props.activation_dtypes;
+  props.kv_dtypes = props.activation_dtypes | abi::dtype_bit(TM_I8);
   props.preferred_activation = TM_BF16;
   props.preferred_kv = TM_BF16;
   props.kv_block_sizes[0] = kBlockSize;
@@ -116,6 +116,15 @@ void* Context::alloc(tm_memory_kind kind, size_t bytes) {
   const std::lock_guard lock(allocations_mutex_);
   allocations_.emplace(data, std::move(memory));
   return data;
+}
+
+bool Context::is_pinned(const void* data) {
+  const std::lock_guard lock(allocations_mutex_);
+  const auto* at = static_cast<const std::byte*>(data);
+  return std::any_of(allocations_.begin(), allocations_.end(), [&](const auto& entry) {
+    const auto* begin = static_cast<const std::byte*>(entry.first);
+    return entry.second.kind() == TM_MEMORY_PINNED_HOST && at >= begin && at < begin + entry.second.bytes();
+  });
 }
 
 void Context::free(tm_memory_kind, void* data) {

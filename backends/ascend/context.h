@@ -39,6 +39,8 @@ class Context {
   void mem_info(uint64_t* free_bytes, uint64_t* total_bytes) const;
   void* alloc(tm_memory_kind kind, size_t bytes);
   void free(tm_memory_kind kind, void* data);
+  // Whether the address lies in host memory that alloc() gave out.
+  bool is_pinned(const void* data);
   void set_thread() const;
   // The same for destructors, which may run on any thread and after the device was lost.
   void set_thread_if_possible() const noexcept;

@@ -21,6 +21,7 @@ class Memory {
 
   void* data() const { return data_; }  // aligned to kMemoryAlignment
   size_t bytes() const { return bytes_; }
+  tm_memory_kind kind() const { return kind_; }
 
  private:
   tm_memory_kind kind_ = TM_MEMORY_DEVICE;

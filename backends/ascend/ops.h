@@ -31,6 +31,8 @@ struct AscendOps {
   }
   TM_ASCEND_OPS(TM_ASCEND_SLOT)
 #undef TM_ASCEND_SLOT
+  static void kv_export(Stream& stream, const tm_kv_pool& pool, const int32_t* ids, int64_t count, void* dst);
+  static void kv_import(Stream& stream, const tm_kv_pool& pool, const int32_t* ids, int64_t count, const void* src);
 };
 
 // ---- pieces that several ops share ----

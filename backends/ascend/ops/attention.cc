@@ -98,7 +98,8 @@ bool is_fused(const Launch& launch, const tm_attention_args& args, const KvLayou
   }
   // The operator's document says that sequences of one row ignore the sparse mode, which is what holds the window.
   if (args.window == 0) return true;
-  if (launch.stream().capturing()) return plan.max_context() <= args.window;
+  // Neither a capture nor a row that must not notice the others may choose by the lengths of the step.
+  if (launch.stream().capturing() || launch.context().deterministic()) return plan.max_context() <= args.window;
   return !plan.exceeds(args.window) || !plan.has_single_rows();
 }
 

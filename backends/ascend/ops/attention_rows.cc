@@ -141,11 +141,23 @@ View gather_blocks(Launch& launch, const View& cache, const View& table) {
   return blocks.reshaped({table.dim(0) * cache.dim(1), cache.dim(2), cache.dim(3)});
 }
 
+// The same in the numbers that codes stand for: f32 where the cache has scales.
+View gather_numbers(Launch& launch, const View& cache, const View& scales, const View& table) {
+  const View stored = gather_blocks(launch, cache, table);
+  if (!scales.rank) return stored;
+  const View wide = launch.take(kAclFloat, {stored.dim(0), stored.dim(1), stored.dim(2)});
+  launch.copy(wide, stored);
+  launch(library().op.Mul, wide, gather_blocks(launch, scales, table), wide);
+  return wide;
+}
+
 struct PagedCall {
   AttentionProblem problem;
   KvLayout layout;
   View keys;
   View values;
+  View key_scales;  // rank 0: the cache has none
+  View value_scales;
   SequenceRows rows;  // of all sequences
 };
 
@@ -154,8 +166,8 @@ void attend_sequence(Launch& launch, const PagedCall& call, const Plan& plan, in
                      const SequenceRows& rows) {
   const View row = plan.block_table().slice(0, slot, 1).slice(1, 0, blocks);
   const View table = make_view(row.data, row.type, {blocks});
-  const View keys = gather_blocks(launch, call.keys, table);
-  const View values = gather_blocks(launch, call.values, table);
+  const View keys = gather_numbers(launch, call.keys, call.key_scales, table);
+  const View values = gather_numbers(launch, call.values, call.value_scales, table);
   const View places = count_up(launch, keys.dim(0));
   const View unseen = unseen_places(launch, places, plan.first_positions().slice(0, slot, 1),
                                     plan.last_positions().slice(0, slot, 1), call.problem.window);
@@ -228,6 +240,10 @@ void attention_by_rows(Launch& launch, const tm_attention_args& args, const Plan
                   given(args.sinks) ? make_view(args.sinks) : View{}};
   call.keys = call.layout.keys(args.kv);
   call.values = call.layout.values(args.kv);
+  if (call.layout.has_scales()) {
+    call.key_scales = call.layout.key_scales(args.kv);
+    call.value_scales = call.layout.value_scales(args.kv);
+  }
   const int64_t rows = args.q.shape[0];
   call.rows = {make_view(args.q), plan.positions().slice(0, 0, rows), plan.row_ends().slice(0, 0, rows),
                make_view(args.out)};

@@ -44,16 +44,20 @@ void cast_to_integer(Launch& launch, const View& in, const View& out, double low
 
 bool is_float(AclType type) { return type == kAclFloat || is_16_bit(type); }
 
-// Gate and up side by side in memory, as one product leaves them; out elsewhere.
+// Gate and up side by side in memory, as one product leaves them; out elsewhere. Every row is aligned if the first is,
+// so that a row alone is computed as it is among others.
 bool is_swiglu(const tm_gated_activation_args& args) {
   const int64_t cols = args.gate.shape[1];
   const auto* gate = static_cast<const std::byte*>(args.gate.data);
   const auto* up = static_cast<const std::byte*>(args.up.data);
   const int64_t bytes = element_bytes(acl_type(args.gate.dtype));
+  const auto aligned = [&](const void* data) {
+    constexpr int64_t kAlignment = 32;
+    return reinterpret_cast<uintptr_t>(data) % kAlignment == 0 && cols * bytes % kAlignment == 0;
+  };
   return args.kind == TM_ACTIVATION_SILU && library().op.SwiGlu.available() && up == gate + cols * bytes &&
          args.gate.stride[0] == 2 * cols && args.up.stride[0] == 2 * cols && args.out.data != args.gate.data &&
-         args.out.data != args.up.data && reinterpret_cast<uintptr_t>(gate) % 32 == 0 && args.out.stride[0] == cols &&
-         reinterpret_cast<uintptr_t>(args.out.data) % 32 == 0;
+         args.out.data != args.up.data && args.out.stride[0] == cols && aligned(gate) && aligned(args.out.data);
 }
 
 }  // namespace

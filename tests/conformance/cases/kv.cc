@@ -168,7 +168,7 @@ void build_copy(Case& c, const Session& session, DType dtype, DType kv_dtype, in
 }
 
 // Export of two blocks, import into two others: the exchange form holds the values, and attention sees them there.
-void build_exchange(Case& c, const Session& session, DType dtype, DType kv_dtype) {
+void build_exchange(Case& c, const Session& session, DType dtype, DType kv_dtype, tm_memory_kind memory) {
   const tm_kv_api& kv = session.device.plugin().kv();
   if (!kv.export_blocks || !kv.import_blocks) throw NotOffered{"export_blocks and import_blocks are NULL"};
   const tm_kv_spec spec = kv_spec(session, kv_dtype);
@@ -177,10 +177,11 @@ void build_exchange(Case& c, const Session& session, DType dtype, DType kv_dtype
   const int64_t block = spec.block_size * kHeads * kDim;
   TestTensor& elements = c.output("exchange", kv_dtype, {2, 2, block});  // k of both ids, then v
   TestTensor& scales = c.output("scales", TM_F32, {kv_dtype == TM_I8 ? 2 : 0, 2, spec.block_size * kHeads});
-  auto exchange = std::make_shared<Buffer>(session.device, nbytes(elements.view()) + nbytes(scales.view()));
+  auto exchange = std::make_shared<Buffer>(session.device, nbytes(elements.view()) + nbytes(scales.view()), memory);
+  const tm_copy_kind kind = memory == TM_MEMORY_PINNED_HOST ? TM_HOST_TO_DEVICE : TM_DEVICE_TO_DEVICE;
   c.capturable = false;
   c.setup = [state] { state->cache.write_all(); };
-  c.issue = [&c, &kv, &elements, &scales, state, reader, exchange](RowRange) {
+  c.issue = [&c, &kv, &elements, &scales, state, reader, exchange, kind](RowRange) {
     const int32_t from[] = {3, 0};
     const int32_t to[] = {5, 8};
     const Plugin& plugin = c.device().plugin();
@@ -189,9 +190,8 @@ void build_exchange(Case& c, const Session& session, DType dtype, DType kv_dtype
     plugin.check_status(kv.import_blocks(c.stream().handle(), &pool, to, 2, exchange->data()), "import_blocks");
     reader->issue(c, *state);
     const size_t bytes = nbytes(elements.view());
-    c.stream().copy(elements.view().data, exchange->data(), bytes, TM_DEVICE_TO_DEVICE);
-    c.stream().copy(scales.view().data, static_cast<char*>(exchange->data()) + bytes, nbytes(scales.view()),
-                    TM_DEVICE_TO_DEVICE);
+    c.stream().copy(elements.view().data, exchange->data(), bytes, kind);
+    c.stream().copy(scales.view().data, static_cast<char*>(exchange->data()) + bytes, nbytes(scales.view()), kind);
   };
   c.reference = [&elements, &scales, state, reader, block, kv_dtype] {
     reference::Values keys = state->cache.stored_keys();
@@ -248,8 +248,10 @@ void add_kv_cases(Suite& suite, const Session& session) {
         suite.add("kv_copy_blocks", variant, "pairs" + std::to_string(pairs),
                   [=, &session](Case& c) { build_copy(c, session, dtype, kv_dtype, pairs); });
       }
-      suite.add("kv_exchange", variant, "two_blocks",
-                [=, &session](Case& c) { build_exchange(c, session, dtype, kv_dtype); });
+      for (const tm_memory_kind memory : {TM_MEMORY_DEVICE, TM_MEMORY_PINNED_HOST}) {
+        suite.add("kv_exchange", variant, memory == TM_MEMORY_DEVICE ? "two_blocks" : "two_blocks_by_the_host",
+                  [=, &session](Case& c) { build_exchange(c, session, dtype, kv_dtype, memory); });
+      }
     }
   }
 }

@@ -26,6 +26,7 @@ def run(
     tp: int = 1,
     tokens: int = 10,
     prompts: int = 3,
+    kv_dtype: str | None = None,
     **settings: str,
 ) -> dict[str, Any]:
     """What the child printed; settings are the emulator's, without their prefix."""
@@ -40,6 +41,7 @@ def run(
         str(tp),
         str(tokens),
         str(prompts),
+        kv_dtype or dtype,
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -65,6 +67,13 @@ def test_half_precision_does_not_depend_on_the_schedule(schedule: str) -> None:
 @pytest.mark.parametrize("model", ["llama", "qwen2"])
 def test_two_ranks(model: str, schedule: str) -> None:
     assert run(model, "ascend", "float32", tp=2, SCHEDULE=schedule)["tokens"] == cpu_tokens(model)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_an_int8_cache_gives_what_it_gives_on_the_cpu(schedule: str) -> None:
+    expected = run("qwen2", "cpu", "float32", kv_dtype="int8")["tokens"]
+    found = run("qwen2", "ascend", "float32", kv_dtype="int8", SCHEDULE=schedule)
+    assert found["tokens"] == expected
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
