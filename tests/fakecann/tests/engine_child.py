@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answers prompts on one back end, in a process of its own, and prints what came of each as JSON.
 
-Arguments: model, back end, dtype, ranks, most new tokens, prompts, dtype of the KV cache.
+Arguments: model, back end, dtype, ranks, most new tokens, prompts and, where it is
+another one, dtype of the KV cache.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ PROMPTS = ["the cat sat on", "hello", "one two three four five six seven eight n
 
 def main() -> None:
     """Runs the prompts together."""
-    model, backend, dtype, tp, tokens, prompts, kv_dtype = sys.argv[1:]
+    model, backend, dtype, tp, tokens, prompts, *others = sys.argv[1:]
     config = EngineConfig(
         backend=backend,
         dtype=dtype,
-        kv_cache_dtype=kv_dtype,
+        kv_cache_dtype=others[0] if others else dtype,
         num_kv_blocks=64,
         max_batch_size=8,
         tp=int(tp),
