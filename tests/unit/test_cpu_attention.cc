@@ -22,7 +22,7 @@ const std::vector<int64_t> kLengths{300, 1, 1100, 33};          // beyond a chun
 
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> found;
-  for (const char* isa : {"portable", "avx2", "avx512", "amx"}) {
+  for (const char* isa : {"portable", "avx2", "avx512", "avx512bf16", "amx"}) {
     try {
       Device(PluginRegistry::instance().load(TM_PLUGIN_CPU), 0, {{"isa", isa}});
       found.push_back(isa);

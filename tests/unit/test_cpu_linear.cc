@@ -27,7 +27,7 @@ const Plugin& cpu() { return PluginRegistry::instance().load(TM_PLUGIN_CPU); }
 
 std::vector<std::string> instruction_sets() {
   std::vector<std::string> found;
-  for (const char* isa : {"portable", "avx2", "avx512", "amx"}) {
+  for (const char* isa : {"portable", "avx2", "avx512", "avx512bf16", "amx"}) {
     try {
       Device(cpu(), 0, {{"isa", isa}});
       found.push_back(isa);

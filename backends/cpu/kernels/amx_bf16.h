@@ -8,6 +8,7 @@
 
 #include "kernels/amx.h"
 #include "kernels/panels.h"
+#include "kernels/round_bf16.h"
 
 namespace turbomind::cpu::TM_ISA_NAMESPACE {
 
@@ -15,7 +16,6 @@ constexpr int kHalfRows = 16;  // of a tile
 constexpr int kBlockRows = 2 * kHalfRows;
 constexpr int kBlockPanels = 2;
 constexpr int kBlockCols = kBlockPanels * kPanelRows;
-constexpr int kStepK = 32;                             // of one tile of either operand
 constexpr int kStepBytes = kStepK / 2 * kVectorBytes;  // of a panel
 
 // Tiles: sums of (half of the rows, panel) 0 (0, 0), 1 (0, 1), 2 (1, 0), 3 (1, 1); rows 4, 5; panels 6, 7.
@@ -82,21 +82,6 @@ TM_INLINE void store_sums(float* sums, int64_t stride) {
     store_tile_rows<2>(sums + kHalfRows * stride, bytes);
     store_tile_rows<3>(sums + kHalfRows * stride + kPanelRows, bytes);
   }
-}
-
-// Two vectors as 32 bfloat16, to the nearest, ties to even; subnormal numbers become 0.
-TM_INLINE __m512i round_pair(__m512 first, __m512 second) {
-  return __builtin_bit_cast(__m512i, _mm512_cvtne2ps_pbh(second, first));
-}
-
-// Elements [k, k + 32) of a row as far as there are any, then zeros; times `factor`.
-TM_INLINE __m512i round_step(const float* x, int64_t k, int64_t cols, __m512 factor) {
-  const auto part = [&](int64_t begin) TM_INLINE_LAMBDA {
-    const int64_t left = cols - begin;
-    return left <= 0 ? _mm512_setzero_ps()
-                     : _mm512_maskz_loadu_ps(first_lanes(left < kLanes ? static_cast<int>(left) : kLanes), x + begin);
-  };
-  return round_pair(_mm512_mul_ps(part(k), factor), _mm512_mul_ps(part(k + kLanes), factor));
 }
 
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE

@@ -17,6 +17,11 @@ TM_CPU_DECLARE_ISA(avx2)
 #ifdef TM_CPU_HAS_AVX512
 TM_CPU_DECLARE_ISA(avx512)
 #endif
+#ifdef TM_CPU_HAS_AVX512BF16
+namespace isa_avx512bf16 {
+void fill(LinearBf16Kernels&);
+}  // namespace isa_avx512bf16
+#endif
 #ifdef TM_CPU_HAS_AMX
 namespace isa_amx {
 void fill(LinearBf16Kernels&);
@@ -40,6 +45,8 @@ std::string_view isa_name(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kAvx512Bf16:
+      return "avx512bf16";
     case Isa::kAmx:
       return "amx";
   }
@@ -57,6 +64,9 @@ std::vector<Isa> available_isas() {
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni")) {
     isas.push_back(Isa::kAvx512);
+#ifdef TM_CPU_HAS_AVX512BF16
+    if (__builtin_cpu_supports("avx512bf16")) isas.push_back(Isa::kAvx512Bf16);
+#endif
 #ifdef TM_CPU_HAS_AMX
     if (may_use_amx()) isas.push_back(Isa::kAmx);
 #endif
@@ -73,6 +83,11 @@ KernelTable make_kernel_table(Isa isa) {
     case Isa::kAmx:
       isa_amx::fill(table.linear_bf16);
       isa_amx::fill(table.attention_bf16);
+      TM_CPU_FILL_ISA(avx512)
+#endif
+#ifdef TM_CPU_HAS_AVX512BF16
+    case Isa::kAvx512Bf16:
+      isa_avx512bf16::fill(table.linear_bf16);
       [[fallthrough]];
 #endif
 #ifdef TM_CPU_HAS_AVX512

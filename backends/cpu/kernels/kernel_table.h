@@ -35,15 +35,16 @@
 
 namespace turbomind::cpu {
 
-enum class Isa { kPortable, kAvx2, kAvx512, kAmx };  // ascending
+enum class Isa { kPortable, kAvx2, kAvx512, kAvx512Bf16, kAmx };  // ascending
 
 struct KernelTable {
   Isa isa;
 #define TM_CPU_FAMILY_MEMBER(type, member) type member;
   TM_CPU_KERNEL_FAMILIES(TM_CPU_FAMILY_MEMBER)
 #undef TM_CPU_FAMILY_MEMBER
-  LinearBf16Kernels linear_bf16;        // empty below Isa::kAmx, whose other kernels are those of AVX-512
-  AttentionBf16Kernels attention_bf16;  // likewise
+  // What AVX512_BF16 and AMX have of their own; their other kernels are those of AVX-512.
+  LinearBf16Kernels linear_bf16;        // empty below Isa::kAvx512Bf16
+  AttentionBf16Kernels attention_bf16;  // empty below Isa::kAmx
 };
 
 std::string_view isa_name(Isa isa);

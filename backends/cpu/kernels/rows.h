@@ -32,7 +32,7 @@ struct HalfSums {
 
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE
 
-#if defined(TM_ISA_AVX512) || defined(TM_ISA_AMX)
+#if defined(TM_ISA_AVX512) || defined(TM_ISA_AVX512BF16) || defined(TM_ISA_AMX)
 #include "kernels/rows_avx512.h"
 #elif defined(TM_ISA_AVX2)
 #include "kernels/rows_avx2.h"

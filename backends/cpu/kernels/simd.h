@@ -24,7 +24,7 @@
 #define TM_INLINE [[gnu::always_inline]] inline
 #define TM_INLINE_LAMBDA __attribute__((always_inline))
 
-#if defined(TM_ISA_AVX512) || defined(TM_ISA_AMX)
+#if defined(TM_ISA_AVX512) || defined(TM_ISA_AVX512BF16) || defined(TM_ISA_AMX)
 #include "kernels/simd_avx512.h"
 #elif defined(TM_ISA_AVX2)
 #include "kernels/simd_avx2.h"

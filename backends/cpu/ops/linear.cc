@@ -88,7 +88,7 @@ struct Segment {
 Segment make_segment(const KernelTable& kernels, int64_t first_row, int64_t rows) {
   return {make_tiles(first_row, rows, kernels.linear_int8.max_tile_tokens),
           make_tiles(first_row, rows, kernels.linear_expanded.max_tile_tokens),
-          make_tiles(first_row, rows, kBf16TileTokens)};
+          kernels.linear_bf16.run ? make_tiles(first_row, rows, kernels.linear_bf16.max_tile_tokens) : TokenTiles{}};
 }
 
 void prepare_tile(const KernelTable& kernels, const Matrix<float>& x, const Segment& segment, int64_t tile,

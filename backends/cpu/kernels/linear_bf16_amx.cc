@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/linear_bf16.h"
-
 #include <cstring>
 
 #include "kernels/amx_bf16.h"
 #include "kernels/epilogue.h"
+#include "kernels/linear_bf16.h"
 
 namespace turbomind::cpu::TM_ISA_NAMESPACE {
 namespace {
 
-static_assert(kBf16TileTokens == kBlockRows && kBf16StepK == kStepK);
+static_assert(kBf16StepK == kStepK);
 
 // Both panels' weights of the last, incomplete step of k, zero past the last.
 struct Tail {
@@ -90,18 +89,8 @@ void run(const LinearTask& task) {
   release_tiles();
 }
 
-void round_tile(const float* x, int64_t stride, int tokens, int64_t cols, uint16_t* out) {
-  const __m512 one = _mm512_set1_ps(1.0f);
-  for (int token = 0; token < tokens; ++token, x += stride, out += kStepK) {
-    uint16_t* to = out;
-    for (int64_t k = 0; k < cols; k += kStepK, to += tokens * kStepK) {
-      _mm512_storeu_si512(to, round_step(x, k, cols, one));
-    }
-  }
-}
-
 }  // namespace
 
-void fill(LinearBf16Kernels& kernels) { kernels = {run, round_tile}; }
+void fill(LinearBf16Kernels& kernels) { kernels = {kBlockRows, run, round_rows}; }
 
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE

@@ -2,9 +2,8 @@
 //
 // Keys and values are packed a span of positions at a time; then blocks of 32 rows of queries pass over them. Positions
 // past the sequence's end are zeros there, and get no weight.
-#include "kernels/attention_bf16.h"
-
 #include "kernels/amx_bf16.h"
+#include "kernels/attention_bf16.h"
 
 namespace turbomind::cpu::TM_ISA_NAMESPACE {
 namespace {
