@@ -62,15 +62,12 @@ TM_INLINE void add_step(const uint16_t* rows, const uint8_t* first, const uint8_
 }
 
 // sums: [rows][kBlockCols], `stride` elements apart.
-template <bool kBothHalves>
 TM_INLINE void load_sums(const float* sums, int64_t stride) {
   const int64_t bytes = stride * static_cast<int64_t>(sizeof(float));
   load_tile<0>(sums, bytes);
   load_tile<1>(sums + kPanelRows, bytes);
-  if constexpr (kBothHalves) {
-    load_tile<2>(sums + kHalfRows * stride, bytes);
-    load_tile<3>(sums + kHalfRows * stride + kPanelRows, bytes);
-  }
+  load_tile<2>(sums + kHalfRows * stride, bytes);
+  load_tile<3>(sums + kHalfRows * stride + kPanelRows, bytes);
 }
 
 template <bool kBothHalves>
@@ -83,5 +80,22 @@ TM_INLINE void store_sums(float* sums, int64_t stride) {
     store_tile_rows<3>(sums + kHalfRows * stride + kPanelRows, bytes);
   }
 }
+
+// sums: [kBlockRows][kBlockCols], `stride` elements apart; added to if `resume`. rows: [steps][kBlockRows][kStepK].
+TM_INLINE void multiply_block(const uint16_t* rows, const uint8_t* first, const uint8_t* second, int64_t steps,
+                              bool resume, float* sums, int64_t stride) {
+  if (resume) {
+    load_sums(sums, stride);
+  } else {
+    zero_sums<true>();
+  }
+  for (int64_t step = 0; step < steps; ++step) {
+    add_step<true>(rows + step * kBlockRows * kStepK, first + step * kStepBytes, second + step * kStepBytes);
+  }
+  store_sums<true>(sums, stride);
+}
+
+TM_INLINE void begin_products() { configure_block(kBlockRows); }
+TM_INLINE void end_products() { release_tiles(); }
 
 }  // namespace turbomind::cpu::TM_ISA_NAMESPACE

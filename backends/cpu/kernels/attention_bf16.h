@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Non-causal attention of a kv head on the matrix unit of Intel AMX: queries, keys, values and softmax weights are
-// rounded to bfloat16, their products and everything else are float32. Positions are met in chunks that begin at fixed
-// places of the sequence (attention.h says why), so a row's bits do not depend on the rows around it.
+// Non-causal attention of a kv head by AVX512_BF16 or on the matrix unit of Intel AMX: queries, keys, values and
+// softmax weights are rounded to bfloat16, their products and everything else are float32. Positions are met in chunks
+// that begin at fixed places of the sequence (attention.h says why), so a row's bits do not depend on the rows around
+// it.
 #pragma once
 
 #include <cstddef>
@@ -62,7 +63,7 @@ constexpr AttentionBf16Shape attention_bf16_shape(int64_t rows, int64_t group, i
 }
 
 struct AttentionBf16Kernels {
-  void (*run)(const AttentionBf16Task&);  // nullptr: no matrix unit
+  void (*run)(const AttentionBf16Task&);  // nullptr: the processor has neither
 };
 
 }  // namespace turbomind::cpu

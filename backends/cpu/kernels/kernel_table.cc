@@ -20,6 +20,7 @@ TM_CPU_DECLARE_ISA(avx512)
 #ifdef TM_CPU_HAS_AVX512BF16
 namespace isa_avx512bf16 {
 void fill(LinearBf16Kernels&);
+void fill(AttentionBf16Kernels&);
 }  // namespace isa_avx512bf16
 #endif
 #ifdef TM_CPU_HAS_AMX
@@ -88,6 +89,7 @@ KernelTable make_kernel_table(Isa isa) {
 #ifdef TM_CPU_HAS_AVX512BF16
     case Isa::kAvx512Bf16:
       isa_avx512bf16::fill(table.linear_bf16);
+      isa_avx512bf16::fill(table.attention_bf16);
       [[fallthrough]];
 #endif
 #ifdef TM_CPU_HAS_AVX512

@@ -44,7 +44,7 @@ struct KernelTable {
 #undef TM_CPU_FAMILY_MEMBER
   // What AVX512_BF16 and AMX have of their own; their other kernels are those of AVX-512.
   LinearBf16Kernels linear_bf16;        // empty below Isa::kAvx512Bf16
-  AttentionBf16Kernels attention_bf16;  // empty below Isa::kAmx
+  AttentionBf16Kernels attention_bf16;  // likewise
 };
 
 std::string_view isa_name(Isa isa);

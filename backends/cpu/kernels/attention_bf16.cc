@@ -2,8 +2,13 @@
 //
 // Keys and values are packed a span of positions at a time; then blocks of 32 rows of queries pass over them. Positions
 // past the sequence's end are zeros there, and get no weight.
-#include "kernels/amx_bf16.h"
 #include "kernels/attention_bf16.h"
+
+#if defined(TM_ISA_AMX)
+#include "kernels/amx_bf16.h"
+#else
+#include "kernels/dot_bf16.h"
+#endif
 
 namespace turbomind::cpu::TM_ISA_NAMESPACE {
 namespace {
@@ -113,12 +118,8 @@ void score(const Scratch& scratch, const Positions& chunk, int64_t in_span) {
   const int64_t panel_bytes = scratch.key_panel_bytes();
   const uint8_t* panel = scratch.keys + in_span / kPanelRows * panel_bytes;
   for (int64_t i = 0; i < chunk.count; i += kBlockCols, panel += kBlockPanels * panel_bytes) {
-    zero_sums<true>();
-    const uint16_t* queries = scratch.queries;
-    for (int64_t step = 0; step < panel_bytes; step += kStepBytes, queries += kBlockRows * kStepK) {
-      add_step<true>(queries, panel + step, panel + panel_bytes + step);
-    }
-    store_sums<true>(scratch.scores + i, kChunk);
+    multiply_block(scratch.queries, panel, panel + panel_bytes, scratch.shape.dim_k / kStepK, false, scratch.scores + i,
+                   kChunk);
   }
 }
 
@@ -175,17 +176,8 @@ void add_values(const Scratch& scratch, const Block& block, const Positions& chu
   const int64_t panel_bytes = scratch.value_panel_bytes();
   const uint8_t* panel = scratch.values + in_span / 2 * kVectorBytes;
   for (int64_t d = 0; d < scratch.shape.dim_v; d += kBlockCols, panel += kBlockPanels * panel_bytes) {
-    if (chunk.begin == 0) {
-      zero_sums<true>();
-    } else {
-      load_sums<true>(block.sums + d, scratch.shape.dim_v);
-    }
-    const uint16_t* weights = scratch.weights;
-    for (int64_t i = 0; i < chunk.count; i += kStepK, weights += kBlockRows * kStepK) {
-      const int64_t offset = i / 2 * kVectorBytes;
-      add_step<true>(weights, panel + offset, panel + panel_bytes + offset);
-    }
-    store_sums<true>(block.sums + d, scratch.shape.dim_v);
+    multiply_block(scratch.weights, panel, panel + panel_bytes, chunk.count / kStepK, chunk.begin > 0, block.sums + d,
+                   scratch.shape.dim_v);
   }
 }
 
@@ -222,11 +214,11 @@ void run_span(const AttentionBf16Task& task, const Scratch& scratch, const Posit
 void run(const AttentionBf16Task& task) {
   static_assert(kBf16SpanPositions % kChunk == 0);
   const Scratch scratch(task);
-  configure_block(kBlockRows);
+  begin_products();
   for (int64_t begin = 0; begin < task.length; begin += kBf16SpanPositions) {
     run_span(task, scratch, positions_from(task, begin, kBf16SpanPositions));
   }
-  release_tiles();
+  end_products();
 }
 
 }  // namespace
