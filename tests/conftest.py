@@ -69,12 +69,6 @@ def gemma_path() -> Path:
 
 
 @pytest.fixture(scope="session")
-def minilm_path() -> Path:
-    """all-MiniLM-L6-v2, an encoder."""
-    return resolve_model("minilm", progress=False)
-
-
-@pytest.fixture(scope="session")
 def smollm2(smollm2_path: Path) -> Iterator[Pipeline]:
     """The engine that most tests share; a test that needs other settings makes its own."""
     with pipeline(smollm2_path, EngineConfig(session_len=2048)) as pipe:

@@ -11,6 +11,9 @@ from reference_embeddings import TEXTS, embed
 
 
 def make_embeddings(folder: Path, model: Path) -> None:
-    """embeddings.json: the texts; embeddings.npz: rows [texts, hidden_size] float32."""
+    """embeddings.json: the texts; embeddings.npz: float32 [texts, hidden_size], ``rows`` pooled by
+    the mean and ``first`` by the class token.
+    """
     (folder / "embeddings.json").write_text(json.dumps(TEXTS, indent=1) + "\n", encoding="utf-8")
-    np.savez_compressed(folder / "embeddings.npz", rows=embed(model, TEXTS))
+    first = embed(model, TEXTS, pools_first=True)
+    np.savez_compressed(folder / "embeddings.npz", rows=embed(model, TEXTS), first=first)

@@ -6,7 +6,7 @@
 Writes tiny checkpoints of every family with the logits of transformers (float32), matrices in every
 GGUF format with their values as the gguf package reads them, token ids of a corpus, rendered chats,
 preprocessed pictures and embeddings. Reads text.txt and corpus.txt from tests/golden, and fetches
-the three small models. Files of FOLDER that differ by rounding alone, as another processor's do,
+the two small models. Files of FOLDER that differ by rounding alone, as another processor's do,
 stay as they are; the others are named.
 
 Needs the package, requirements-dev.txt and requirements-reference.txt: `make golden` sees to it.
@@ -31,10 +31,12 @@ sys.path.insert(0, str(_ROOT / "tools"))
 
 import reference_text as text_reference  # noqa: E402
 from make_embedding_golden import make_embeddings  # noqa: E402
-from make_tiny_checkpoints import VOCAB_SIZE, make_all  # noqa: E402
+from make_tiny_checkpoints import HUGGINGFACE, VOCAB_SIZE, make_all  # noqa: E402
+from make_tiny_encoder import make_encoder  # noqa: E402
 from make_tiny_vlms import make_vlms  # noqa: E402
 from make_vision_golden import make_preprocessed, make_videos, make_vlm_logits  # noqa: E402
 from reference import load_reference  # noqa: E402
+from reference_embeddings import TEXTS  # noqa: E402
 
 SEQUENCE_LENGTH = 48  # longer than the attention windows of the tiny models
 ROUNDING = 2e-4  # float32 sums may be ordered differently on another processor
@@ -42,20 +44,23 @@ ROUNDING = 2e-4  # float32 sums may be ordered differently on another processor
 
 def make_golden(folder: Path, models: dict[str, Path]) -> None:
     """``models``: files of the catalogue's models by name."""
-    make_all(folder, (_GOLDEN / "text.txt").read_text(encoding="utf-8"))
+    text = (_GOLDEN / "text.txt").read_text(encoding="utf-8")
+    make_all(folder, text)
     make_logits(folder)
     make_formats(folder)
     make_texts(folder, models)
     make_preprocessed(folder)
     make_videos(folder)
-    make_vlms(folder / "vision" / "tiny", (_GOLDEN / "text.txt").read_text(encoding="utf-8"))
+    make_vlms(folder / "vision" / "tiny", text)
     make_vlm_logits(folder)
-    make_embeddings(folder, models["minilm"])
+    encoder = folder / "tiny" / "bert"
+    make_encoder(encoder, "\n".join([text, *TEXTS]))
+    make_embeddings(folder, encoder)
 
 
 def make_logits(folder: Path) -> None:
-    """logits.npz of each tiny model: ids [n] int32, logits [n, vocab_size] float32."""
-    checkpoints = [*sorted((folder / "tiny").iterdir())]
+    """logits.npz of each tiny decoder: ids [n] int32, logits [n, vocab_size] float32."""
+    checkpoints = [folder / "tiny" / name for name in sorted(HUGGINGFACE)]
     checkpoints += [path for path in sorted((folder / "gguf").glob("*.gguf")) if "_" in path.name]
     for path in checkpoints:
         ids = np.random.default_rng(len(path.name)).integers(0, VOCAB_SIZE, SEQUENCE_LENGTH)
@@ -142,7 +147,7 @@ def main() -> None:
     from manymind.fetch import resolve_model
 
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else _GOLDEN
-    names = ("smollm2", "gemma3-270m", "minilm")
+    names = ("smollm2", "gemma3-270m")
     with TemporaryDirectory() as made:
         make_golden(Path(made), {name: resolve_model(name) for name in names})
         for name in copy_changes(Path(made), folder):

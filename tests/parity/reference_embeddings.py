@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Embeddings by transformers: BERT, the mean of what is no padding, scaled to length 1."""
+"""Embeddings by transformers: BERT, the mean of what is no padding or the class token, scaled to
+length 1.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,14 @@ TEXTS = (
 )
 
 
-def embed(folder: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """float32 [texts, hidden_size]; the pooling is that of all-MiniLM-L6-v2's own README."""
+def embed(folder: Path, texts: Sequence[str], pools_first: bool = False) -> npt.NDArray[np.float32]:
+    """float32 [texts, hidden_size]; the mean is that of all-MiniLM-L6-v2's own README."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     inputs = tokenizer(list(texts), padding=True, return_tensors="pt")
     with torch.no_grad():
         hidden = model(**inputs).last_hidden_state
     mask = inputs["attention_mask"].unsqueeze(-1).to(hidden.dtype)
-    mean = (hidden * mask).sum(1) / mask.sum(1)
-    rows: npt.NDArray[np.float32] = torch.nn.functional.normalize(mean, dim=1).numpy()
+    pooled = hidden[:, 0] if pools_first else (hidden * mask).sum(1) / mask.sum(1)
+    rows: npt.NDArray[np.float32] = torch.nn.functional.normalize(pooled, dim=1).numpy()
     return rows

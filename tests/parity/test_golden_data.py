@@ -18,7 +18,7 @@ from manymind.fetch import resolve_model
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("golden")
-    names = ("smollm2", "gemma3-270m", "minilm")
+    names = ("smollm2", "gemma3-270m")
     make_golden(folder, {name: resolve_model(name) for name in names})
     return folder
 

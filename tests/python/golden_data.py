@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
-TINY_FOLDERS = sorted((GOLDEN / "tiny").iterdir())
+ENCODER = GOLDEN / "tiny" / "bert"
+TINY_FOLDERS = sorted(set((GOLDEN / "tiny").iterdir()) - {ENCODER})  # of decoders
 TINY_GGUFS = [path for path in sorted((GOLDEN / "gguf").glob("*.gguf")) if "_" in path.name]
 TINY_CHECKPOINTS = [*TINY_FOLDERS, *TINY_GGUFS]
 
