@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # make demo: build, fetch a small model and let it answer; let another one say what a picture shows.
-# make test: every test.   See CONTRIBUTING.md.
+# make test: lint and every test that needs neither torch nor a browser.   See CONTRIBUTING.md.
 PYTHON ?= python3
 VENV ?= .venv
 BUILD ?= build
@@ -44,7 +44,7 @@ lint: install-tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy python/manymind
-	git ls-files '*.h' '*.hpp' '*.cc' | xargs $(BIN)/clang-format --dry-run --Werror
+	git ls-files '*.h' '*.hpp' '*.cc' '*.c' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
 	$(BIN)/python tests/lint/check_structure.py
 
 install-tests: $(VENV)/.test-tools

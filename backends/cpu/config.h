@@ -14,7 +14,7 @@ namespace turbomind::cpu {
 struct Config {
   int num_threads = 0;                  // "num_threads"; 0: one per physical core the process may use
   Isa isa = Isa::kPortable;             // "isa"; default: the best one this processor has
-  std::vector<int> cpus;                // "cpus", e.g. "0-3,8": thread i is pinned to the i-th; empty: not pinned
+  std::vector<int> cpus;                // "cpus", e.g. "0-3,8": worker i is pinned to the i-th; empty: not pinned
   std::chrono::microseconds spin{200};  // "spin_us": how long an idle worker polls before it sleeps
 };
 

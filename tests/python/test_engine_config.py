@@ -188,6 +188,23 @@ def test_prompt_longer_than_the_session(smollm2_path: Path) -> None:
         assert answer.input_token_len + answer.generate_token_len == 32
 
 
+def test_installed_packages_bring_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from manymind.native import plugin_paths
+
+    library = str(tmp_path / "libturbomind-vendor.so")
+    (tmp_path / "vendor_plugin.py").write_text(f"def path():\n    return {library!r}\n")
+    metadata = tmp_path / "vendor_plugin-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: vendor-plugin\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[manymind.backends]\nvendor = vendor_plugin:path\n")
+    assert library not in plugin_paths()
+    monkeypatch.syspath_prepend(tmp_path)
+    first, *installed, beside = plugin_paths(EngineConfig(plugin_paths=["first.so"]))
+    assert first == "first.so"
+    assert library in installed
+    assert Path(beside, "libturbomind-cpu.so").exists()
+
+
 def test_plugin_listing_is_safe_beside_a_running_engine(smollm2: Pipeline) -> None:
     from manymind.native import plugin_paths
 

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <sched.h>
+
 #include <atomic>
 #include <thread>
 #include <vector>
@@ -42,6 +44,32 @@ TEST(thread_pool_wakes_sleeping_workers) {
     while (arrived.load() < 2) std::this_thread::yield();
   });
   EXPECT_EQ(arrived.load(), 2);
+}
+
+// CPUs that the calling thread may run on.
+std::vector<int> affinity() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  EXPECT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+  std::vector<int> cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+TEST(thread_pool_pins_its_workers_only) {
+  const std::vector<int> all = affinity();
+  ThreadPool pool(2, {all.front(), all.back()}, microseconds(50));
+  std::vector<int> of_thread[2];
+  std::atomic<int> arrived{0};
+  pool.parallel_for(2, [&](int64_t, int thread) {  // one task each: they end only together
+    of_thread[thread] = affinity();
+    arrived.fetch_add(1);
+    while (arrived.load() < 2) std::this_thread::yield();
+  });
+  EXPECT(of_thread[0] == all);
+  EXPECT(of_thread[1] == std::vector<int>{all.back()});
 }
 
 TEST(thread_pool_serves_concurrent_callers) {

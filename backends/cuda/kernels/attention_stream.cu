@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/attention_stream.cuh"
-
 #include <algorithm>
+
+#include "kernels/attention_stream.cuh"
 
 namespace turbomind::cuda {
 namespace {

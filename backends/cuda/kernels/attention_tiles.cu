@@ -116,8 +116,8 @@ void launch_attention_merge(cudaStream_t stream, const AttentionRows& rows, cons
   if (total == 0) return;
   const auto blocks = static_cast<unsigned>(ceil_div<int64_t>(total, kMergeWarps));
   dispatch_float(rows.dtype, "q", [&](auto zero) {
-    launch_kernel("attention", stream, dim3(blocks), kMergeWarps * kWarp, 0, merge_splits<decltype(zero)>, rows,
-                       merges, partials);
+    launch_kernel("attention", stream, dim3(blocks), kMergeWarps * kWarp, 0, merge_splits<decltype(zero)>, rows, merges,
+                  partials);
   });
   check_launch("attention");
 }

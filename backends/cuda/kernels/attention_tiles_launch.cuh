@@ -33,7 +33,8 @@ __global__ void __launch_bounds__(kTileThreads, kMinBlocks)
     const Source source(kv, call.step, tile, rows);
     Attention(rows, tile, source, shared).run(partials);
   }
-  if (call.zero_padding) zero_padding_rows<T>(rows, call.step, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
+  if (call.zero_padding)
+    zero_padding_rows<T>(rows, call.step, static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x));
 }
 
 template <class T, int kMinBlocks, class Attention, class Shared, class Source, class Kv>

@@ -48,8 +48,8 @@ void launch_width(cudaStream_t stream, const tm_tensor& a, const tm_tensor& b, c
   const int64_t chunks = ceil_div<int64_t>(cols, N);
   const int threads = static_cast<int>(chunks < kThreads ? ceil_div<int64_t>(chunks, kWarp) * kWarp : kThreads);
   const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(chunks, threads)), grid_y(rows));
-  launch_kernel("elementwise", stream, grid, static_cast<unsigned>(threads), 0, map_rows<T, N, Op>,
-                     rows_of<const T>(a), rows_of<const T>(b), rows_of<T>(out), rows, cols, op);
+  launch_kernel("elementwise", stream, grid, static_cast<unsigned>(threads), 0, map_rows<T, N, Op>, rows_of<const T>(a),
+                rows_of<const T>(b), rows_of<T>(out), rows, cols, op);
 }
 
 template <class Op>

@@ -34,8 +34,7 @@ void launch_epilogue(cudaStream_t stream, T* out, int64_t rows, int64_t n, int64
   const int64_t chunks = n / kCount;
   const int64_t threads = std::min<int64_t>(ceil_div<int64_t>(chunks, kWarp) * kWarp, kEpilogueThreads);
   const dim3 grid(static_cast<unsigned>(ceil_div(chunks, threads)), grid_y(rows));
-  linear_epilogue<T, kCount>
-      <<<grid, static_cast<unsigned>(threads), 0, stream>>>(out, rows, n, stride, epilogue);
+  linear_epilogue<T, kCount><<<grid, static_cast<unsigned>(threads), 0, stream>>>(out, rows, n, stride, epilogue);
 }
 
 constexpr int kGroupedColumns = 64;

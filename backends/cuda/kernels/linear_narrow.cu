@@ -13,10 +13,10 @@
 namespace turbomind::cuda {
 namespace {
 
-constexpr int kGroupColumns = 16;  // columns of the output: rows of a fragment of w
-constexpr int kTileRows = 8;       // rows of x of one product
-constexpr int kStep = 64;          // elements of the inner dimension that a warp takes at a time
-constexpr int kParts = 2;          // vectors per lane and row of w in a step
+constexpr int kGroupColumns = 16;    // columns of the output: rows of a fragment of w
+constexpr int kTileRows = 8;         // rows of x of one product
+constexpr int kStep = 64;            // elements of the inner dimension that a warp takes at a time
+constexpr int kParts = 2;            // vectors per lane and row of w in a step
 constexpr int64_t kWarpsPerSm = 16;  // wanted, so that enough bytes are on their way
 
 struct Call {
@@ -136,7 +136,7 @@ class NarrowProduct {
     for (int g = 0; g < kGroups; ++g) {
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) {
-        const float(&s)[4] = sums_[g][t];
+        const float (&s)[4] = sums_[g][t];
         shared[place(warp_, g, t, lane_)] = make_float4(s[0], s[1], s[2], s[3]);
       }
     }
@@ -209,7 +209,7 @@ void run_narrow(cudaStream_t stream, const Call& call, int num_sms) {
   while (2 * warps <= most && 2 * warps * blocks <= kWarpsPerSm * num_sms) warps *= 2;
   const size_t bytes = static_cast<size_t>(warps * kGroups * kTiles * kWarp) * sizeof(float4);
   launch_kernel("linear", stream, dim3(static_cast<unsigned>(blocks)), static_cast<unsigned>(warps * kWarp), bytes,
-                     narrow_linear<T, Out, kTiles, kGroups, kGated>, call);
+                narrow_linear<T, Out, kTiles, kGroups, kGated>, call);
 }
 
 template <class T, class Out, int kTiles, bool kGated>

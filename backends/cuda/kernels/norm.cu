@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Norms: rows in turn over blocks that keep the weights in registers, as they do a row's elements between the reduction
-// and the store; the next row is on its way meanwhile. Which thread sums what depends on the width only, so a row's bits
-// do not depend on its place, its alignment or the other rows.
+// and the store; the next row is on its way meanwhile. Which thread sums what depends on the width only, so a row's
+// bits do not depend on its place, its alignment or the other rows.
 #include <algorithm>
 
 #include "kernels/launch.cuh"
