@@ -27,10 +27,12 @@ def keep_to_a_core(worker: str, workers: int) -> None:
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
+# Here and not in a hook: torch counts cores when it is imported, which other conftest.py files do.
+if "PYTEST_XDIST_WORKER" in os.environ and hasattr(os, "sched_setaffinity"):
+    keep_to_a_core(os.environ["PYTEST_XDIST_WORKER"], int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker is not None and hasattr(os, "sched_setaffinity"):
-        keep_to_a_core(worker, int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
     backend = config.getoption("--backend")
     if backend is not None:
         from exact_engine import EXACT
