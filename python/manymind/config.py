@@ -142,7 +142,8 @@ class GenerationConfig:
         tenant: whose share of the engine the request uses: while several tenants wait, each gets
             tokens in proportion to its weight.
         tenant_weight: what that share is beside the others'.
-        cache_salt: prompts share cached prefixes only with prompts of the same salt.
+        cache_salt: prompts share cached prefixes, and embeddings of pictures, only with prompts of
+            the same salt.
         response_format: what the text must be, by its "type": "json_object", "json_schema",
             "regex", "choice", "grammar" or "structural_tag"; see ``manymind.guided.formats``. The
             text is whole even where max_new_tokens is short.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from manymind.errors import EngineError
+from manymind.media_input import salted
 
 if TYPE_CHECKING:
     import asyncio
@@ -59,7 +60,8 @@ class OutputDispatcher:
             raise EngineError("the pipeline is closed")
         with self._lock:
             media = getattr(ids, "media", None)
-            request_id = self._engine.submit(ids, params, media)
+            own = media and salted(media, params.cache_salt)
+            request_id = self._engine.submit(ids, params, own)
             if media is not None:
                 self._prompts[request_id] = ids
             self._subscriptions[request_id] = subscription

@@ -5,9 +5,10 @@ of some of them.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from manymind.errors import MediaError
@@ -37,6 +38,22 @@ class MediaInput:
 
     spans: tuple[InputSpan, ...]
     positions: IndexArray | None
+
+
+def salted(media: MediaInput, salt: str) -> MediaInput:
+    """The same media under digests that only those with the same salt have, so that the engine's
+    caches by content tell nobody else that they were seen before; "" leaves them as they are.
+    """
+    if not salt:
+        return media
+    key = hashlib.blake2b(salt.encode(), digest_size=32).digest()
+
+    def own(item: EncoderInput) -> EncoderInput:
+        digest = hashlib.blake2b(item.digest, key=key, digest_size=32).digest()
+        return replace(item, digest=digest)
+
+    spans = tuple(InputSpan(span.begin, own(span.item)) for span in media.spans)
+    return MediaInput(spans, media.positions)
 
 
 class PromptTokens(list[int]):

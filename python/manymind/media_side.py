@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import NoneType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from manymind.errors import InvalidParameterError, MediaError, MediaTooLargeError, QueueFullError
 from manymind.lmdeploy_fields import VISION, takes_neutral
@@ -125,14 +125,17 @@ class MediaBudget:
         return self._taken
 
 
+PictureKey: TypeAlias = "tuple[bytes, bool, str]"  # digest, whether alone in its prompt, salt
+
+
 class PreparedCache:
-    """Preprocessed pictures by content; the least recently used go first. Thread-safe."""
+    """Preprocessed pictures by content and salt; the least recently used go first. Thread-safe."""
 
     def __init__(self, capacity: int) -> None:
         """capacity: bytes of pixels."""
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._entries: OrderedDict[tuple[bytes, bool], PreparedMedia] = OrderedDict()
+        self._entries: OrderedDict[PictureKey, PreparedMedia] = OrderedDict()
         self._bytes = 0
         self._queries = self._hits = 0
 
@@ -142,7 +145,7 @@ class PreparedCache:
         with self._lock:
             return self._queries, self._hits
 
-    def get(self, key: tuple[bytes, bool]) -> PreparedMedia | None:
+    def get(self, key: PictureKey) -> PreparedMedia | None:
         with self._lock:
             media = self._entries.get(key)
             self._queries += 1
@@ -151,7 +154,7 @@ class PreparedCache:
                 self._entries.move_to_end(key)
             return media
 
-    def put(self, key: tuple[bytes, bool], media: PreparedMedia) -> None:
+    def put(self, key: PictureKey, media: PreparedMedia) -> None:
         size = _pixel_bytes(media)
         with self._lock:
             if key in self._entries or size > self._capacity:
@@ -179,12 +182,17 @@ class MediaSide:
         self._workers = ThreadPoolExecutor(threads, "manymind-media")
 
     def encode(
-        self, segments: Sequence[Segment], sources: Sequence[MediaSource], tokenizer: Tokenizer
+        self,
+        segments: Sequence[Segment],
+        sources: Sequence[MediaSource],
+        tokenizer: Tokenizer,
+        salt: str = "",
     ) -> PromptTokens:
         """Token ids of a rendered prompt, and its pictures.
 
         All pictures are measured, and charged to the budget, before any is decoded; the charge ends
-        with the PromptTokens. Raises MediaError and its kinds, QueueFullError.
+        with the PromptTokens. Pictures prepared under another ``salt`` are not reused. Raises
+        MediaError and its kinds, QueueFullError.
         """
         opened = [self._open(source) for source in sources]
         measured = zip(sources, opened, strict=True)
@@ -193,7 +201,7 @@ class MediaSide:
         try:
             alone = sum(source.kind == "image" for source in sources) == 1
             pending = [
-                self._workers.submit(self._prepare, source, found, alone)
+                self._workers.submit(self._prepare, source, found, alone, salt)
                 for source, found in zip(sources, opened, strict=True)
             ]
             items = [job.result() for job in pending]
@@ -235,21 +243,21 @@ class MediaSide:
         return Charge(size, pixels, rows)
 
     def _prepare(
-        self, source: MediaSource, opened: LoadedImage | LoadedVideo, alone: bool
+        self, source: MediaSource, opened: LoadedImage | LoadedVideo, alone: bool, salt: str
     ) -> PreparedItem:
         with _located(source):
             if isinstance(opened, LoadedImage):
-                return self._prepare_image(opened, alone)
+                return self._prepare_image(opened, alone, salt)
             shown = [frame for image in opened.frames for frame in image.decode_all()]
             fps = opened.fps or shown_fps(shown)
             return PreparedItem(self._rules.video(_rgb(shown), fps), is_video=True)
 
-    def _prepare_image(self, image: LoadedImage, alone: bool) -> PreparedItem:
+    def _prepare_image(self, image: LoadedImage, alone: bool, salt: str) -> PreparedItem:
         alone = alone or not self.prompt.alone_differs
         rules = self._rules.image if alone else self._rules.one_of_several
         if image.digest is None:
             return PreparedItem(rules(*_rgb([image.decode()])))
-        key = (image.digest, alone)
+        key = (image.digest, alone, salt)
         media = self.prepared.get(key)
         if media is None:
             media = rules(*_rgb([image.decode()]))

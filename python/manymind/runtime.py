@@ -127,8 +127,11 @@ class Runtime:
             return PendingPrompt(self, prompt)
         return self.encode_prompt(prompt, use_template)
 
-    def encode_chat(self, prompt: Prompt, prefill: str = "", **template_options: Any) -> list[int]:
-        """Token ids of a conversation, and of ``prefill``, with which its answer begins;
+    def encode_chat(
+        self, prompt: Prompt, prefill: str = "", cache_salt: str = "", **template_options: Any
+    ) -> list[int]:
+        """Token ids of a conversation, and of ``prefill``, with which its answer begins; its
+        pictures are looked up among those that were prepared with the same ``cache_salt``;
         ``template_options`` are those of ``ChatTemplate.render_segments``.
 
         Raises InvalidParameterError for a model without chat template.
@@ -146,7 +149,7 @@ class Runtime:
         has_video = any(source.kind == "video" for source in sources)
         template = self._video_template if has_video and self._video_template else self.template
         segments = template.render_segments(messages, **template_options)
-        return self.media.encode([*segments, *begun], sources, self.tokenizer)
+        return self.media.encode([*segments, *begun], sources, self.tokenizer, cache_salt)
 
     def sampling_params(self, config: GenerationConfig) -> _turbomind.SamplingParams:
         """The engine's parameters for one request; raises InvalidParameterError."""

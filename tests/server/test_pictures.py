@@ -6,6 +6,7 @@ and what is wrong with a picture is a 400 that names the part.
 from __future__ import annotations
 
 import base64
+import hashlib
 import struct
 import threading
 import zlib
@@ -32,6 +33,7 @@ from manymind import (
     pipeline,
 )
 from manymind.server.config import ServerConfig
+from manymind.server.keys import ApiKey
 
 PICTURE = encoded(rgb(20, 45, 1), "PNG")
 OTHER = encoded(rgb(50, 31, 2), "JPEG")
@@ -249,6 +251,37 @@ def test_metrics_count_pictures_prepared_before(
     for prefix in ("manymind_mm_cache_", "vllm:mm_cache_"):
         names = (f"{prefix}queries_total", f"{prefix}hits_total")
         assert [after[name] - before[name] for name in names] == [3, 2]
+
+
+def test_keys_do_not_share_pictures(pipe: Pipeline) -> None:
+    """Nor do salts: whether a picture was seen before shows in the time to the first token."""
+    keys = [ApiKey(name, hashlib.sha256(name.encode()).digest()) for name in ("a", "b")]
+    fresh = picture(data_url(encoded(rgb(31, 42, 9), "PNG")))
+    body = {"model": "tiny", "messages": [{"role": "user", "content": [fresh, text(QUESTION)]}]}
+    media = pipe.runtime.media
+    assert media is not None
+
+    with running_server(pipe, ServerConfig("tiny", port=0, keys=keys)) as server:
+
+        def reused(key: str, **more: Any) -> tuple[bool, bool]:
+            """Whether it was not prepared again, and not encoded again."""
+            encodes, (_, hits) = pipe.stats()["media_encoded"], media.prepared.queries_and_hits
+            asked = {**body, "max_tokens": 1, **more}
+            answer = server.post("/v1/chat/completions", asked, headers={"x-api-key": key})
+            assert answer.status_code == 200
+            prepared = media.prepared.queries_and_hits[1] > hits
+            return prepared, pipe.stats()["media_encoded"] == encodes
+
+        assert reused("a") == (False, False)
+        assert reused("a") == (True, True)
+        assert reused("b") == (False, False)
+        assert reused("b", cache_salt="a\x00") == (False, False)
+        assert reused("a", cache_salt="one user") == (False, False)
+        assert reused("a", cache_salt="one user") == (True, True)
+        tokens = server.post(
+            "/tokenize", {"messages": body["messages"]}, headers={"x-api-key": "b"}
+        )
+        assert tokens.status_code == 200
 
 
 def test_a_faulty_picture_is_named(client: openai.OpenAI, pictures_url: str) -> None:

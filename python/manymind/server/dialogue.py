@@ -45,6 +45,7 @@ class Dialogue:
         thinking: how much the model is to think, see ``thinking_variables``, and which parameter
             says so.
         tools: what the model may call.
+        cache_salt: as ``GenerationConfig``'s, for the pictures.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -53,6 +54,7 @@ class Dialogue:
     variables: Mapping[str, Any] = field(default_factory=dict)
     tools: Toolset = field(default_factory=Toolset)
     thinking: tuple[bool | str | None, str] = (None, "")
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ async def encode_dialogue(service: Service, record: RequestRecord, dialogue: Dia
         ids = service.runtime.encode_chat(
             dialogue.messages,
             prefill=dialogue.prefill,
+            cache_salt=service.cache_salt(record, dialogue.cache_salt),
             add_generation_prompt=dialogue.add_generation_prompt,
             **({"tools": tools} if tools else {}),
             **{**thinking, **dialogue.variables},

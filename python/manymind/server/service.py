@@ -207,6 +207,12 @@ class Service:
         record.reasons.append("stop")
         return embedded.rows
 
+    def cache_salt(self, record: RequestRecord, wanted: str) -> str:
+        """What tells the cached prefixes and pictures of a key, and in it of the salt that a client
+        wants, from all others'.
+        """
+        return wanted if record.key is None else f"{record.key.name}\x00{wanted}"
+
     def _decoder(self) -> Runtime:
         """Raises ApiError 400 for a model that makes embeddings only."""
         if isinstance(self.runtime, EmbeddingRuntime):
@@ -233,7 +239,7 @@ class Service:
             priority=min(config.priority or key.priority, key.priority),
             tenant=key.name,
             tenant_weight=key.weight,
-            cache_salt=f"{key.name}\x00{config.cache_salt}",
+            cache_salt=self.cache_salt(record, config.cache_salt),
         )
 
 

@@ -46,6 +46,7 @@ _RESERVED_VARIABLES = frozenset(
         "self",
         "prompt",
         "prefill",
+        "cache_salt",
     }
 )
 _MAX_VARIABLES_CHARACTERS = 16384
@@ -182,6 +183,7 @@ class ChatRequest(SamplingModel, ToolParameters):
             variables=self.template_variables(),
             tools=self.toolset(),
             thinking=(self.reasoning_effort, "reasoning_effort"),
+            cache_salt=self.cache_salt or "",
         )
 
     def _taken_prefill(self, messages: list[dict[str, Any]]) -> str:

@@ -39,7 +39,8 @@ class DetokenizeRequest(RequestModel):
 
 async def tokenize(request: Request, service: Service) -> HttpResponse:
     """Token ids of a text or a conversation."""
-    service.admit(record_of(request))
+    record = record_of(request)
+    service.admit(record)
     body = await read_model(request, service, TokenizeRequest)
     if body.model is not None:
         service.check_model(body.model)
@@ -51,7 +52,9 @@ async def tokenize(request: Request, service: Service) -> HttpResponse:
             ids = service.runtime.tokenizer.encode(body.prompt or "", body.add_special_tokens)
         else:
             ids = service.runtime.encode_chat(
-                mappings_of(body.messages), add_generation_prompt=body.add_generation_prompt
+                mappings_of(body.messages),
+                cache_salt=service.cache_salt(record, ""),
+                add_generation_prompt=body.add_generation_prompt,
             )
         spell = service.runtime.tokenizer.id_to_token
         return json_response(
