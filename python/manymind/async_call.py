@@ -48,17 +48,24 @@ class AnswerStream:
     async def next(self) -> list[Response]:
         """Every piece since the last time, in order; empty once all answers are complete.
 
-        Raises the error of a request that could not be sent; that of an answer is in its piece.
+        Raises the error of a request that could not be sent, and that of ``abort``; that of an
+        answer is in its piece.
         """
-        while not self._pieces:
-            if self._error is not None:
-                raise self._error
-            if self._over:
-                return []
-            self._waiter = self._loop.create_future()
-            await self._waiter
+        while not self._pieces and self._error is None and not self._over:
+            await self._change()
+        if self._error is not None:
+            raise self._error
         pieces, self._pieces = self._pieces, []
         return pieces
+
+    async def remaining(self) -> list[Response]:
+        """Leaves the context, should nobody have done so, and waits until the engine has let go of
+        all requests; the pieces that ``next`` has not returned.
+        """
+        self.__exit__()
+        while not self._over:
+            await self._change()
+        return self._pieces
 
     async def results(self) -> list[Any]:
         """Waits for the end; the response of each prompt, or its n responses.
@@ -71,7 +78,6 @@ class AnswerStream:
 
     def abort(self, error: Exception) -> None:
         """Has ``next`` raise ``error``, at once."""
-        self._pieces.clear()
         self._error = error
         self._wake()
 
@@ -85,15 +91,18 @@ class AnswerStream:
         try:
             return self._call.absorb(outputs), not self._call.open, None
         except Exception as error:  # the dispatcher's thread serves others, too
-            return [], False, error
+            return [], True, error
 
     def _receive(self, step: tuple[list[Response], bool, Exception | None]) -> None:
-        pieces, self._over, error = step
-        if self._error is not None:
-            return
+        pieces, over, error = step
+        self._over |= over
         self._pieces += pieces
-        self._error = error
+        self._error = self._error or error
         self._wake()
+
+    async def _change(self) -> None:
+        self._waiter = self._loop.create_future()
+        await self._waiter
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -120,6 +120,7 @@ class Call:
 
     def _cancel_running(self) -> None:
         with self._lock:
+            self._open_answers -= sum(params.n for _, (_, params) in self._unsent)
             self._unsent.clear()
             for request_id, index in self._prompt_of.items():
                 if not all(answer.finished for answer in self._answers[index]):

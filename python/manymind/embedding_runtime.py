@@ -55,11 +55,24 @@ class Embedded:
     times: RequestTimes
 
 
+class PendingEmbedding(Future[Embedded]):
+    """Texts on their way.
+
+    Attributes:
+        arrival, started: when they were handed over and when their turn came: seconds of
+            ``time.monotonic()``; 0 = it did not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrival = time.monotonic()
+        self.started = 0.0
+
+
 @dataclass(frozen=True)
 class _Request:
     ids: Ids
-    arrival: float
-    future: Future[Embedded]
+    future: PendingEmbedding
 
 
 class EmbeddingRuntime:
@@ -126,13 +139,13 @@ class EmbeddingEngine:
         self._thread = threading.Thread(target=self._run, name="manymind-embeddings", daemon=True)
         self._thread.start()
 
-    def submit(self, ids: Ids) -> Future[Embedded]:
+    def submit(self, ids: Ids) -> PendingEmbedding:
         """Embeds the texts; a request that is cancelled before its turn is left out."""
-        future: Future[Embedded] = Future()
+        future = PendingEmbedding()
         with self._lock:
             if self._stopped:
                 raise EngineError("the pipeline is closed")
-            self._waiting.put(_Request(ids, time.monotonic(), future))
+            self._waiting.put(_Request(ids, future))
         return future
 
     @property
@@ -193,6 +206,8 @@ class EmbeddingEngine:
             return
         self._count("running", len(batch))
         start = time.monotonic()
+        for item in batch:
+            item.future.started = start
         try:
             rows = self._embedder.embed([text for item in batch for text in item.ids])
         except Exception as error:  # whatever it is, callers must not wait for ever
@@ -208,7 +223,8 @@ class EmbeddingEngine:
         for item in batch:
             mine = rows[place : place + len(item.ids)]
             place += len(item.ids)
-            item.future.set_result(Embedded(mine, RequestTimes(item.arrival, start, end, end)))
+            times = RequestTimes(item.future.arrival, start, end, end)
+            item.future.set_result(Embedded(mine, times))
 
     def _fail(self, batch: list[_Request], error: Exception) -> None:
         """One caller's mistake must not be another's: each is tried by itself."""

@@ -59,6 +59,8 @@ def test_an_aborted_stream_ends_with_an_error(server: RunningServer, asked: Any)
     wait_until(lambda: bool(got), 5)
     *_, last, done = events(got[0].text)
     assert (last["error"]["code"], done) == ("aborted", "[DONE]")
+    # Counted once the engine has let go of it.
+    wait_until(lambda: server.service.active == 0, 5)
     after = server.labelled("vllm:request_success_total", finished_reason="abort")
     assert after == before + 1
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from concurrent.futures import Future
 from typing import Any
 
 import httpx
@@ -19,7 +18,7 @@ from serving import RunningServer, running_server
 from support import wait_until
 
 from manymind import EngineConfig
-from manymind.embedding_runtime import Embedded, EmbeddingRuntime
+from manymind.embedding_runtime import EmbeddingRuntime, PendingEmbedding
 from manymind.errors import BackendError
 from manymind.server.config import ServerConfig
 from manymind.server.keys import ApiKey
@@ -123,11 +122,13 @@ def test_token_quota(encoder: RunningServer) -> None:
 
 def test_a_request_ends_in_time(encoder: RunningServer, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = runtime_of(encoder)
-    waiting: Future[Embedded] = Future()
+    waiting = PendingEmbedding()
     monkeypatch.setattr(runtime.engine, "submit", lambda _: waiting)
     with running_server(runtime, ServerConfig("bert", port=0, request_timeout=0.05)) as server:
         answer = server.post("/v1/embeddings", {"model": "bert", "input": "a"})
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
+        wait_until(lambda: server.service.active == 0)
+        assert server.labelled("manymind_requests_bounded_by_total", phase="queue") == 1
     assert waiting.cancelled()
 
 
@@ -137,7 +138,7 @@ def test_a_lost_device_is_noticed(
 ) -> None:
     """One that could be opened again serves the next request."""
     runtime = runtime_of(encoder)
-    failed: Future[Embedded] = Future()
+    failed = PendingEmbedding()
     failed.set_exception(BackendError("the device is lost"))
     with running_server(runtime, ServerConfig("bert", port=0)) as server:
         body = {"model": "bert", "input": "a"}

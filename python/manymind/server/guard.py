@@ -9,6 +9,7 @@ to be open.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import secrets
@@ -27,6 +28,8 @@ from manymind.server.record import RequestRecord
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+# An engine step, after which the engine takes notice of a cancellation, is shorter.
+_SETTLE_SECONDS = 10.0
 OPEN_PATHS = frozenset({"/health", "/ping", "/ready"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _CORS_HEADERS = (
@@ -67,8 +70,11 @@ class Guard:
         finally:
             self._buffered_bytes -= exchange.reserved
             exchange.stop_watching()
-            exchange.record.finished = time.monotonic()
-            self._report(exchange.record)
+            try:
+                await exchange.settle()
+            finally:
+                exchange.record.finished = time.monotonic()
+                self._report(exchange.record)
 
     async def _answer(self, exchange: _Exchange, headers: dict[bytes, bytes]) -> None:
         record, scope = exchange.record, exchange.scope
@@ -236,6 +242,13 @@ class _Exchange:
             pass
         self.record.gone = True
         task.cancel()
+
+    async def settle(self) -> None:
+        """Waits, for a request that was given up, until the engine has said how far it had come."""
+        record = self.record
+        if record.settle is not None and (record.gone or record.aborted):
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(record.settle(), _SETTLE_SECONDS)
 
     def stop_watching(self) -> None:
         """The answer is complete."""

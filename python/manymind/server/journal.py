@@ -69,9 +69,10 @@ def record_fields(record: RequestRecord) -> dict[str, Any]:
             "preemptions": record.preemptions,
             "finish_reasons": record.reasons,
             "ttft_seconds": round(record.time_to_first_token or 0.0, 6),
-            "phases": {name: round(value, 6) for name, value in record.phases().items()},
-            "bounded_by": record.bounded_by(),
         }
+    if (bounded_by := record.bounded_by()) is not None:
+        fields["phases"] = {name: round(value, 6) for name, value in record.phases().items()}
+        fields["bounded_by"] = bounded_by
     return fields
 
 

@@ -120,8 +120,10 @@ async def read_model(request: Request, service: Service, kind: type[M]) -> M:
     if encoding != "identity":
         message = f"content-encoding: expected none, found {encoding[:40]!r}"
         raise ApiError(415, message, "unsupported_encoding")
-    body = await _read_body(request, service.config.limits.body_timeout)
-    record.receive = time.monotonic() - record.received
+    try:
+        body = await _read_body(request, service.config.limits.body_timeout)
+    finally:
+        record.receive = time.monotonic() - record.received
     request.scope["state"]["watch"]()
     if len(body) > _BESIDE_LOOP_BYTES:
         model = await service.beside(lambda: _parse(kind, body))

@@ -141,8 +141,10 @@ class Metrics:
     def observe(self, record: RequestRecord, route: str) -> None:
         """Counts a finished request; ``route`` is a template, so that paths cannot fill memory."""
         self._http[(record.method, route, record.status)] += 1
+        if (bounded_by := record.bounded_by()) is not None:
+            self._bounded[bounded_by] += 1
+        self._refused += record.refused
         if not record.generates:
-            self._refused += record.status in (429, 503)
             return
         if record.key is not None:
             self._by_key[(record.key.name, "prompt")] += record.prompt_tokens
@@ -150,7 +152,6 @@ class Metrics:
         reasons = record.reasons or (["abort"] if record.gone or record.aborted else [])
         self._finished.update(reasons)
         if record.times:
-            self._bounded[record.bounded_by()] += 1
             self._observe_times(record)
 
     def _observe_times(self, record: RequestRecord) -> None:
@@ -279,7 +280,9 @@ class Metrics:
             http.add_metric([method, route, str(status)], count)
         yield http
         bounded = CounterMetricFamily(
-            "manymind_requests_bounded_by", "By the phase that took longest.", labels=["phase"]
+            "manymind_requests_bounded_by",
+            "By the phase that took longest, or refused.",
+            labels=["phase"],
         )
         for phase, count in self._bounded.copy().items():
             bounded.add_metric([phase], count)

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from manymind.config import RequestTimes, Response
 from manymind.server.keys import ApiKey
 
 PHASES = ("receive", "preprocess", "grammar", "queue", "prefill", "decode", "network")
+REFUSED = "refused"  # beside the phases, what bounds a request that was not let in
 
 
 @dataclass
@@ -24,6 +25,7 @@ class RequestRecord:
         trace_headers: the client's own span, in W3C's headers (``traceparent``, ``tracestate``).
         trace_id: of the request's trace, once that is made.
         stages: (phase, start, end) of work outside the engine, in order.
+        settle: waits until the engine has let go of the request.
         network: seconds spent waiting for the client to take the answer.
         first_piece: when the first text was there.
         gaps: seconds between pieces of the same answer, with the tokens each brought.
@@ -42,6 +44,7 @@ class RequestRecord:
     gone: bool = False
     aborted: bool = False
     abort: Callable[[Exception], None] | None = None
+    settle: Callable[[], Awaitable[None]] | None = None
     generates: bool = False
     body_bytes: int = 0
     receive: float = 0.0
@@ -82,14 +85,21 @@ class RequestRecord:
             elif last is None:
                 self._last_pieces[answer] = now
             if piece.finish_reason is not None:
-                self._finish(piece)
+                self._finish(piece, piece.finish_reason)
 
-    def _finish(self, piece: Response) -> None:
-        self.reasons.append(piece.finish_reason or "")
+    def observe_end(self, pieces: Sequence[Response]) -> None:
+        """Takes note of what the engine said when nobody waited any more."""
+        for piece in pieces:
+            if piece.finish_reason is not None:
+                self._finish(piece, "abort")
+
+    def _finish(self, piece: Response, reason: str) -> None:
+        self.reasons.append(reason)
         self.longest_answer = max(self.longest_answer, piece.generate_token_len)
         self.preemptions += piece.preemptions
         if piece.times is not None:
-            self.times.append(piece.times)
+            # Of a text that a stop string ended, the engine has not yet heard.
+            self.times.append(replace(piece.times, finish=piece.times.finish or time.monotonic()))
         if piece.choice == 0:
             self.prompt_tokens += piece.input_token_len
             self.cached_tokens += piece.cached_tokens
@@ -109,13 +119,8 @@ class RequestRecord:
         spent = dict.fromkeys(PHASES, 0.0)
         for name in ("receive", "preprocess", "grammar", "network"):
             spent[name] = getattr(self, name)
-        for times in self.times:
-            stages = (times.arrival, times.first_scheduled, times.first_token, times.finish)
-            for name, start, end in zip(
-                ("queue", "prefill", "decode"), stages, stages[1:], strict=False
-            ):
-                if start and end:
-                    spent[name] = max(spent[name], end - start)
+        for name, start, end in self._in_engine():
+            spent[name] = max(spent[name], end - start)
         return spent
 
     def intervals(self) -> list[tuple[str, float, float]]:
@@ -124,14 +129,33 @@ class RequestRecord:
         """
         found = [("receive", self.received, self.received + self.receive)] if self.receive else []
         found += self.stages
-        for times in self.times:
-            stages = (times.arrival, times.first_scheduled, times.first_token, times.finish)
-            names = ("queue", "prefill", "decode")
-            rows = zip(names, stages, stages[1:], strict=False)
-            found += [(name, start, end) for name, start, end in rows if start and end]
-        return found
+        return found + list(self._in_engine())
 
-    def bounded_by(self) -> str:
-        """The phase that took longest."""
+    def _in_engine(self) -> Iterator[tuple[str, float, float]]:
+        """(phase, start, end) of each answer. The phase in which an answer failed or was given up
+        ends with it; those behind were never begun.
+        """
+        for times in self.times:
+            starts = (times.arrival, times.first_scheduled, times.first_token)
+            begun = [
+                item for item in zip(("queue", "prefill", "decode"), starts, strict=True) if item[1]
+            ]
+            ends = [start for _, start in begun[1:]] + [times.finish]
+            for (name, start), end in zip(begun, ends, strict=True):
+                yield name, start, end
+
+    @property
+    def refused(self) -> bool:
+        """Turned away for want of room, or by a server that is closing, before any work."""
+        return self.method == "POST" and self.status in (429, 503) and not self.times
+
+    def bounded_by(self) -> str | None:
+        """The phase that took longest; ``REFUSED``, which is none; None for a request that wanted
+        nothing of the engine, or was wrong.
+        """
+        if self.refused:
+            return REFUSED
+        if not self.times and not self.gone and self.status not in (408, 499, 504):
+            return None
         spent = self.phases()
         return max(spent, key=lambda name: spent[name])

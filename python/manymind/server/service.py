@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from manymind.async_call import AnswerStream
-from manymind.config import GenerationConfig, Response
+from manymind.config import GenerationConfig, RequestTimes, Response
 from manymind.embedding_runtime import EmbeddingEngine, EmbeddingRuntime
 from manymind.errors import BackendError, QueueFullError, RequestTimeoutError
 from manymind.guided import is_constrained
@@ -169,11 +169,13 @@ class Service:
                 # The engine takes nothing any more: opening its device again has failed.
                 self.device_lost = True
                 raise
+            generation = Generation(self, stream, record)
+            record.settle = generation.settle
             if record.aborted:
                 raise _aborted()
             record.abort = stream.abort
             self.charge(record, sum(len(prompt) for prompt in prompts))
-            yield Generation(self, stream, record)
+            yield generation
 
     def charge(self, record: RequestRecord, tokens: int) -> None:
         """Takes tokens off the quota of the request's key; fewer than 0 are given back."""
@@ -202,6 +204,11 @@ class Service:
             # What left before its turn, or failed, costs nothing.
             if submitted.cancel() or (submitted.done() and submitted.exception() is not None):
                 self.charge(record, -tokens)
+            if submitted.cancelled() or not submitted.done() or submitted.exception() is not None:
+                end = time.monotonic()
+                times = RequestTimes(submitted.arrival, submitted.started, 0.0, end)
+                record.times.append(times)
+                record.reasons.append("abort" if record.gone else "error")
         record.prompt_tokens = tokens
         record.times.append(embedded.times)
         record.reasons.append("stop")
@@ -274,6 +281,10 @@ class Generation:
             pass
         groups = await self._stream.results()
         return [group if isinstance(group, list) else [group] for group in groups]
+
+    async def settle(self) -> None:
+        """Waits until the engine has let go of every answer; puts on record how far they came."""
+        self._record.observe_end(await self._stream.remaining())
 
 
 class _Rate:

@@ -91,10 +91,13 @@ class Tracing:
             found["error.type"] = record.error.partition(":")[0]
         if record.times:
             found |= self._generation(record, route)
+        if (bounded_by := record.bounded_by()) is not None:
+            found["manymind.bounded_by"] = bounded_by
+            found |= {f"manymind.seconds.{name}": t for name, t in record.phases().items()}
         return found
 
     def _generation(self, record: RequestRecord, route: str) -> dict[str, Any]:
-        found = {
+        return {
             "gen_ai.operation.name": _OPERATIONS.get(route, "generate_content"),
             "gen_ai.request.model": self._model,
             "gen_ai.request.max_tokens": record.max_tokens,
@@ -104,9 +107,7 @@ class Tracing:
             "gen_ai.usage.output_tokens": record.generated_tokens,
             "manymind.cached_tokens": record.cached_tokens,
             "manymind.time_to_first_token": record.time_to_first_token or 0.0,
-            "manymind.bounded_by": record.bounded_by(),
         }
-        return found | {f"manymind.seconds.{name}": t for name, t in record.phases().items()}
 
     def close(self) -> None:
         """Sends what is still held."""
