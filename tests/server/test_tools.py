@@ -19,8 +19,12 @@ import pytest
 from serving import QUESTION, RunningServer, running_server
 
 from manymind import ChatTemplateConfig, EngineConfig, Pipeline, pipeline
-from manymind.parsers import TOOL_PARSERS
+from manymind.errors import InvalidParameterError
+from manymind.parsers import TOOL_PARSERS, OutputFormat
+from manymind.server.anthropic import MessageRequest
 from manymind.server.config import ServerConfig
+from manymind.server.errors import ApiError
+from manymind.server.tools import Toolset
 
 TEMPLATE = """
 {%- if tools %}<|im_start|>system
@@ -312,6 +316,129 @@ def test_wrong_tools(calling: RunningServer, param: str, change: dict[str, Any])
     answer = calling.post("/v1/chat/completions", {"model": "m", "messages": QUESTION, **change})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
+
+
+STRICT: Any = {"type": "function", "function": {**FUNCTION, "strict": True}}
+# Free text and calls under one grammar, by the mark that begins calls.
+LAZY = sorted(set(TOOL_PARSERS) - {"gpt-oss", "llama3", "pythonic"})
+
+
+def taken(pipe: Pipeline, response_format: Any, text: str) -> bool:
+    """Whether the grammar lets a model write the text."""
+    guide = pipe.runtime.guides.compile(response_format).clone()
+    try:
+        return all(guide.accept(token, 1000) for token in pipe.runtime.tokenizer.encode(text))
+    except InvalidParameterError:  # of a token that the grammar does not allow
+        return False
+
+
+def test_a_strict_call_follows_its_schema(calling_pipe: Pipeline) -> None:
+    """Where the model calls of its own accord; what is not strict may have any arguments."""
+    tools = Toolset.of([STRICT, OTHER], "auto")
+    form = OutputFormat("hermes", "think")
+    grammar = tools.response_format(form)
+    for text in ("Hello.", "a < b", f"Let me see.\n{CALL}\n{CALL} So.", CALL):
+        assert taken(calling_pipe, grammar, text), text
+    clock = '<tool_call>\n{"name": "clock", "arguments": {"zone": [1]}}\n</tool_call>'
+    assert taken(calling_pipe, grammar, clock)
+    assert not taken(calling_pipe, grammar, CALL.replace("2", "3"))
+    assert not taken(calling_pipe, grammar, CALL.replace("weather", "whether"))
+    assert Toolset.of([TOOL, OTHER], "auto").response_format(form) is None
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_every_marked_format_can_be_strict(calling_pipe: Pipeline, name: str) -> None:
+    grammar = Toolset.of([STRICT, OTHER], None).response_format(OutputFormat(name, None))
+    assert taken(calling_pipe, grammar, "Hello.")
+
+
+@pytest.fixture
+def compiled(calling_pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The response formats that are compiled."""
+    guides, made = calling_pipe.runtime.guides, []
+    compile_format = guides.compile
+
+    def note(response_format: Any) -> Any:
+        made.append(response_format)
+        return compile_format(response_format)
+
+    monkeypatch.setattr(guides, "compile", note)
+    return made
+
+
+@pytest.mark.parametrize("strict", [True, False, None])
+def test_strict_takes_effect(calling: RunningServer, compiled: list[Any], strict: Any) -> None:
+    function = {**FUNCTION, "strict": strict}
+    body = {"model": "m", "messages": QUESTION, "max_tokens": 2}
+    body["tools"] = [{"type": "function", "function": function}]
+    assert calling.post("/v1/chat/completions", body).status_code == 200
+    body = {"model": "m", "input": "Where?", "max_output_tokens": 2}
+    body["tools"] = [{"type": "function", **function}]
+    assert calling.post("/v1/responses", body).status_code == 200
+    kinds = [(item["type"], item["at_least_one"]) for item in compiled]
+    assert set(kinds) == ({("structural_tag", False)} if strict else set())
+
+
+@pytest.mark.parametrize("parser", ["llama3", "pythonic", "gpt-oss"])
+def test_strict_is_refused_where_it_cannot_be_kept(calling_pipe: Pipeline, parser: str) -> None:
+    """The clients of responses send it unasked, so there it is not."""
+    config = ServerConfig("m", port=0, tool_call_parser=parser)
+    with running_server(calling_pipe, config) as server:
+        body = {"model": "m", "messages": QUESTION, "max_tokens": 2, "tools": [OTHER, STRICT]}
+        answer = server.post("/v1/chat/completions", body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == "tools[1].function.strict"
+        choice = {"tool_choice": "required", "max_tokens": 100}
+        assert server.post("/v1/chat/completions", {**body, **choice}).status_code == 200
+        tool = {"type": "function", **STRICT["function"]}
+        body = {"model": "m", "input": "Where?", "max_output_tokens": 2, "tools": [tool]}
+        assert server.post("/v1/responses", body).status_code == 200
+
+
+def test_strict_needs_thoughts_that_are_text() -> None:
+    """Under a grammar no control token can be written but those of calls."""
+    tools = Toolset.of([STRICT], "auto")
+    form = OutputFormat("mistral", "mistral")
+    assert tools.response_format(form, ("[TOOL_CALLS]",)) is not None
+    assert tools.response_format(form, ("[TOOL_CALLS]", "[/THINK]")) is None
+    with pytest.raises(ApiError, match=r"tools\[0\].function.strict"):
+        tools.check(form, None, ("[/THINK]",))
+
+
+def test_what_messages_have_no_words_for_is_refused(calling: RunningServer) -> None:
+    tool: Any = {"name": "weather", "input_schema": SCHEMA}
+    call: Any = {"type": "tool_use", "id": "1", "name": "weather", "input": ARGUMENTS}
+    thought: Any = {"type": "thinking", "thinking": "Hm.", "signature": ""}
+    said: Any = {"type": "text", "text": "It"}
+
+    def fault(content: Any, *turns: Any) -> str:
+        messages = [*turns, {"role": "assistant", "content": content}]
+        body = {"model": "m", "max_tokens": 2, "tools": [tool], "messages": messages}
+        answer = calling.post("/v1/messages", body)
+        return "" if answer.status_code == 200 else str(answer.json()["error"]["message"])
+
+    assert fault([said], *QUESTION) == ""
+    assert "messages[1].content: expected text only" in fault([said, call], *QUESTION)
+    assert "messages[1].content: expected text only" in fault([thought, said], *QUESTION)
+    cited = {"type": "text", "text": "It", "citations": [{"type": "char_location"}]}
+    assert "messages[1].content[0].citations: not supported" in fault([cited], *QUESTION)
+    for harmless in ([], None):
+        assert fault([{**cited, "citations": harmless}], *QUESTION) == ""
+    result = {"type": "tool_result", "tool_use_id": "1", "content": [cited]}
+    turns = [*QUESTION, {"role": "assistant", "content": [call]}]
+    found = fault("It", *turns, {"role": "user", "content": [result]})
+    assert "messages[2].content[0].content[0].citations: not supported" in found
+
+
+def test_a_result_that_failed_says_so() -> None:
+    def told(**more: Any) -> str:
+        result = {"type": "tool_result", "tool_use_id": "1", "content": "no such city", **more}
+        turn = {"role": "user", "content": [result]}
+        body = MessageRequest.model_validate({"model": "m", "max_tokens": 1, "messages": [turn]})
+        return str(body.dialogue().messages[0]["content"])
+
+    assert told() == told(is_error=False) == "no such city"
+    assert told(is_error=True) == "Error: no such city"
 
 
 def test_a_model_without_tools_says_so(server: RunningServer) -> None:

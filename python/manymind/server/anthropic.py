@@ -51,6 +51,10 @@ class Block(RequestModel):
     thinking: str | None = None
     signature: str | None = None
 
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
+        "citations": ([], {"enabled": False}),
+    }
+
 
 Blocks = Annotated[list[Block], Field(max_length=1024)]
 
@@ -148,6 +152,7 @@ class CountRequest(RequestModel):
     def dialogue(self) -> Dialogue:
         """The conversation; a last turn of the assistant is the beginning of the answer."""
         messages: list[dict[str, Any]] = []
+        _check_blocks(self.system, "system")
         if system := texts_of(self.system, "system", ("text",)):
             messages.append({"role": "system", "content": system})
         for index, message in enumerate(self.messages):
@@ -159,6 +164,7 @@ class CountRequest(RequestModel):
             single = self.tool_choice.disable_parallel_tool_use is True
         prefill = ""
         if len(messages) > 1 and messages[-1]["role"] == "assistant":
+            _check_prefill(messages[-1], f"messages[{len(self.messages) - 1}].content")
             prefill = messages.pop()["content"]
         tools = Toolset.of(definitions, choice, single)
         return Dialogue(messages, prefill, tools=tools, thinking=self._thinking())
@@ -224,11 +230,28 @@ class MessageRequest(CountRequest):
         )
 
 
+def _check_blocks(content: str | list[Block] | None, where: str) -> None:
+    """Raises ApiError 400 for what no block may ask for."""
+    for place, block in enumerate(content if isinstance(content, list) else ()):
+        block.refuse_unsupported(f"{where}[{place}].")
+        _check_blocks(block.content, f"{where}[{place}].content")
+
+
+def _check_prefill(turn: dict[str, Any], where: str) -> None:
+    """Raises ApiError 400 unless the turn is text, with which an answer can begin."""
+    for field, kind in (("tool_calls", "tool_use"), ("reasoning_content", "thinking")):
+        if field in turn:
+            message = f"{where}: expected text only in a last turn of the assistant, as the answer "
+            message += f"goes on with it, found a block of type {kind!r}"
+            raise ApiError(400, message, "invalid_value", where)
+
+
 def _append(messages: list[dict[str, Any]], where: str, message: Message) -> None:
     """Adds a turn in OpenAI's form; turns of one role that follow each other become one."""
     parts: list[str | dict[str, Any]] = []
     calls: list[dict[str, Any]] = []
     thoughts: list[str] = []
+    _check_blocks(message.content, where)
     blocks = [] if isinstance(message.content, str) else message.content
     for place, block in enumerate(blocks):
         if block.type == "tool_use" and message.role == "assistant":
@@ -236,6 +259,8 @@ def _append(messages: list[dict[str, Any]], where: str, message: Message) -> Non
             calls.append({"id": block.id, "type": "function", "function": function})
         elif block.type == "tool_result" and message.role == "user":
             result = texts_of(block.content, where, ("text",))
+            # Templates know no results that failed; the model has to be told in words.
+            result = f"Error: {result}" if block.is_error else result
             messages.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": result})
         elif block.type == "image" and message.role == "user":
             parts.append(_picture(block.source, f"{where}[{place}].source"))

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from manymind.config import GenerationConfig, Response
+from manymind.guided import is_constrained
 from manymind.parsers import (
     Event,
     OutputParser,
@@ -167,9 +168,11 @@ async def converse(
     form, tools = service.output_format, dialogue.tools
     ids = await encode_dialogue(service, record, dialogue)
     config = configure(ids)
-    tools.check(form, config.response_format)
-    if tools.forced:
-        config = replace(config, response_format=tools.response_format(form))
+    control = service.runtime.tokenizer.control_tokens
+    tools.check(form, config.response_format, control)
+    if not is_constrained(config.response_format):
+        grammar = tools.response_format(form, control)
+        config = replace(config, response_format=grammar)
     make_parser = None
     if tools.definitions or form.reasoning is not None or form.tools == "gpt-oss":
         config = replace(config, skip_special_tokens=False)

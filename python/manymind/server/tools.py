@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import keyword
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
 
-from manymind.parsers import OutputFormat
+from manymind.parsers import REASONING_MARKS, OutputFormat
 from manymind.server.errors import ApiError
 from manymind.server.messages import RequestModel
 
@@ -74,6 +74,9 @@ _ARGUMENTS = {
 # Where text after a call would be part of it, or further calls are not looked for in it.
 _ENDS_WITH_CALL = frozenset(("gpt-oss", "pythonic"))
 _ANY_OBJECT = {"type": "object"}
+# What begins a call in these begins other texts as well, so a call can be kept to a schema only
+# where it is all that may be written.
+_UNMARKED = frozenset(("gpt-oss", "llama3", "pythonic"))
 
 
 class Function(RequestModel):
@@ -131,15 +134,21 @@ class Toolset:
         definitions: OpenAI's.
         forced: names of the functions of which one has to be called; empty: none has to be.
         single: of the calls in an answer, only the first is wanted.
+        insists: a function that is ``strict`` is refused where its calls cannot be kept to its
+            schema, rather than taken as one that is not.
     """
 
     definitions: Sequence[Mapping[str, Any]] = ()
     forced: Sequence[str] = ()
     single: bool = False
+    insists: bool = True
 
     @staticmethod
     def of(
-        definitions: Sequence[Mapping[str, Any]], choice: str | None, single: bool = False
+        definitions: Sequence[Mapping[str, Any]],
+        choice: str | None,
+        single: bool = False,
+        insists: bool = True,
     ) -> Toolset:
         """choice: None or "auto", "none", "required", or "=" and a name.
 
@@ -147,7 +156,7 @@ class Toolset:
         """
         names = [str(item["function"]["name"]) for item in definitions]
         if choice in (None, "auto"):
-            return Toolset(definitions, single=single)
+            return Toolset(definitions, single=single, insists=insists)
         if choice == "none":
             return Toolset()
         wanted = names if choice == "required" else [str(choice)[1:]]
@@ -156,8 +165,21 @@ class Toolset:
             raise ApiError(400, message, "invalid_value", "tool_choice")
         return Toolset(definitions, wanted, single)
 
-    def check(self, form: OutputFormat, response_format: Mapping[str, Any] | None) -> None:
-        """Raises ApiError 400 if a model of this output format cannot do what is asked."""
+    @property
+    def strict(self) -> list[int]:
+        """Places of the functions whose arguments have to follow their schema."""
+        functions = [item["function"] for item in self.definitions]
+        return [place for place, function in enumerate(functions) if function.get("strict")]
+
+    def check(
+        self,
+        form: OutputFormat,
+        response_format: Mapping[str, Any] | None,
+        control_tokens: Container[str] = (),
+    ) -> None:
+        """Raises ApiError 400 if a model of this output format, with these control tokens, cannot
+        do what is asked.
+        """
         if not self.definitions:
             return
         if form.tools is None:
@@ -168,6 +190,12 @@ class Toolset:
         if self.forced and response_format is not None and response_format.get("type") != "text":
             message = "response_format: not supported with a tool that has to be called"
             raise ApiError(400, message, "unsupported_parameter", "response_format")
+        marked = _marks_calls(form, control_tokens)
+        if self.strict and self.insists and not self.forced and not marked:
+            where = f"tools[{self.strict[0]}].function.strict"
+            message = f"{where}: not supported by this model unless tool_choice forces a call: "
+            message += "other text cannot be told from the beginning of one"
+            raise ApiError(400, message, "unsupported_parameter", where)
 
     def _check_names(self) -> None:
         """Raises ApiError 400 for names that cannot stand in a call of Python."""
@@ -187,25 +215,41 @@ class Toolset:
                     message += f"calls, found {name!r}"
                     raise ApiError(400, message, "invalid_value", place)
 
-    def response_format(self, form: OutputFormat) -> dict[str, Any] | None:
-        """The grammar of a forced call; its arguments follow the function's schema."""
-        if not self.forced:
+    def response_format(
+        self, form: OutputFormat, control_tokens: Container[str] = ()
+    ) -> dict[str, Any] | None:
+        """The grammar of a forced call, whose arguments follow the function's schema, or of text
+        with calls in it, if a function is strict; None where nothing is to be kept.
+        """
+        if not self.forced and not (self.strict and _marks_calls(form, control_tokens)):
             return None
         begin, end, trigger = _CALLS[str(form.tools)]
         structures = [
             {
                 "begin": begin % item["function"]["name"],
-                "schema": item["function"].get("parameters") or _ANY_OBJECT,
+                "schema": self._schema(item["function"]),
                 "end": end,
                 **_ARGUMENTS.get(str(form.tools), {}),
             }
             for item in self.definitions
-            if item["function"]["name"] in self.forced
+            if not self.forced or item["function"]["name"] in self.forced
         ]
         return {
             "type": "structural_tag",
             "structures": structures,
             "triggers": [trigger],
-            "at_least_one": True,
+            "at_least_one": bool(self.forced),
             "stop_after_first": self.single or form.tools in _ENDS_WITH_CALL,
         }
+
+    def _schema(self, function: Mapping[str, Any]) -> Mapping[str, Any]:
+        kept = self.forced or function.get("strict")
+        return (function.get("parameters") if kept else None) or _ANY_OBJECT
+
+
+def _marks_calls(form: OutputFormat, control_tokens: Container[str]) -> bool:
+    """Whether text that is no call may stand beside calls under a grammar, thoughts included: it
+    may hold no control token but those of calls.
+    """
+    marks = () if form.reasoning is None else REASONING_MARKS[form.reasoning]
+    return form.tools not in _UNMARKED and not any(mark in control_tokens for mark in marks)

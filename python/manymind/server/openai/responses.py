@@ -236,7 +236,9 @@ class ResponseRequest(RequestModel):
         definitions = [tool.as_definition() for tool in self.tools or ()]
         named = isinstance(self.tool_choice, NamedTool)
         choice = f"={self.tool_choice.name}" if named else self.tool_choice  # type: ignore[union-attr]
-        tools = Toolset.of(definitions, choice, self.parallel_tool_calls is False)  # type: ignore[arg-type]
+        single = self.parallel_tool_calls is False
+        # Clients of this interface call functions strict unless told otherwise.
+        tools = Toolset.of(definitions, choice, single, insists=False)  # type: ignore[arg-type]
         effort = None
         if self.reasoning is not None:
             self.reasoning.refuse_unsupported("reasoning.")
