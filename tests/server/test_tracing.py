@@ -88,6 +88,15 @@ def test_a_trace_says_what_bounded_the_request(traced: Traced) -> None:
     assert phases["prefill"].end_time <= root.events[0].timestamp <= root.end_time  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/api/embed", "/api/embeddings"])
+def test_embeddings_are_called_so(traced: Traced, path: str) -> None:
+    text = {"prompt" if path == "/api/embeddings" else "input": "a"}
+    assert traced.server.post(path, {"model": "smollm2", **text}).status_code == 200
+    attributes = traced.spans()[0].attributes
+    assert attributes is not None
+    assert attributes["gen_ai.operation.name"] == "embeddings"
+
+
 def test_a_grammar_has_its_span(traced: Traced) -> None:
     traced.server.post(
         "/v1/chat/completions",
@@ -124,8 +133,8 @@ def test_a_wrong_traceparent_does_no_harm(traced: Traced, header: str) -> None:
 
 
 def test_refusals_and_probes(traced: Traced) -> None:
-    assert traced.server.get("/health").status_code == 200
-    assert traced.server.get("/metrics").status_code == 200
+    for path in ("/health", "/ping", "/ready", "/metrics", "/load"):
+        assert traced.server.get(path).status_code == 200
     assert traced.server.post("/v1/completions", {"model": "other", "prompt": "a"}).is_error
     root, phases = traced.spans()
     assert root.attributes is not None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
-QUIET_PATHS = frozenset({"/health", "/ready", "/metrics", "/load"})
+QUIET_PATHS = frozenset({"/health", "/ping", "/ready", "/metrics", "/load"})
 _OPERATIONS = {
     "/v1/chat/completions": "chat",
     "/v1/messages": "chat",
@@ -26,6 +26,7 @@ _OPERATIONS = {
     "/api/generate": "text_completion",
     "/v1/embeddings": "embeddings",
     "/api/embed": "embeddings",
+    "/api/embeddings": "embeddings",
 }
 
 
