@@ -19,6 +19,7 @@ The forms, by ``type``; those of one name are LMDeploy's, OpenAI's and vLLM's ow
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -32,9 +33,13 @@ from manymind.validation import require
 # Compiling takes a stack in proportion to the chains of rules in it (256 KiB of the shortest rules
 # fit), and for expressions time with the square of their length (8 KiB: some seconds).
 MAX_GRAMMAR_CHARS = 1 << 18
-MAX_GBNF_CHARS = 1 << 16  # its conversion takes time with the square of its length
+# Its conversion takes time with the square of the number of rules where each names the next.
+MAX_GBNF_CHARS = 1 << 16
 MAX_REGEX_CHARS = 1 << 13
 MAX_CHOICES = 4096
+# What makes a grammar Lark: the signs that llguidance goes by. Its own expression for them takes
+# time with the square of the number of empty lines, minutes for those that fit.
+_LARK_SIGN = re.compile(r"(?m)^[^\S\n]*(%llguidance\b|start\s*:)")
 
 
 class Grammar(NamedTuple):
@@ -140,13 +145,14 @@ def _choice(response_format: Mapping[str, Any]) -> Grammar:
 def _grammar(response_format: Mapping[str, Any]) -> Grammar:
     text = response_format["grammar"]
     _require_text("response_format.grammar", text, MAX_GRAMMAR_CHARS)
-    from llguidance.gbnf_to_lark import GbnfToLarkError, any_to_lark, is_lark_syntax
+    if _LARK_SIGN.search(text):
+        return _lark(text, "response_format.grammar")
+    _require_text("response_format.grammar", text, MAX_GBNF_CHARS)
+    from llguidance.gbnf_to_lark import gbnf_to_lark
 
-    if not is_lark_syntax(text):
-        _require_text("response_format.grammar", text, MAX_GBNF_CHARS)
     try:
-        lark = any_to_lark(text)
-    except (GbnfToLarkError, RecursionError) as error:
+        lark = gbnf_to_lark(text)
+    except Exception as error:  # it raises bare ones, and IndexError where a text ends too early
         raise InvalidParameterError(
             f"response_format.grammar: expected GBNF or Lark, found a text that is neither: {error}"
         ) from error
