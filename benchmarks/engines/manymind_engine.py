@@ -59,7 +59,7 @@ def _token_times(
     steps: queue.SimpleQueue[tuple[float, list[object]]] = queue.SimpleQueue()
     subscription = Subscription(lambda outputs: steps.put((time.perf_counter(), outputs)))
     runtime = pipe.runtime
-    params = runtime.sampling_params(_generation_config(output_tokens))
+    (params,) = runtime.sampling_params([_generation_config(output_tokens)])
     place = {
         runtime.dispatcher.submit(ids, params, subscription): index
         for index, ids in enumerate(batch)

@@ -205,8 +205,8 @@ class Pipeline:
 
         items, single = split_prompts(prompts)
         configs = self._configs(gen_config, len(items))
-        ids = await self._encode_beside(items, do_preprocess)
-        with AnswerStream(self.runtime, ids, configs) as stream:
+        ids, params = await self._prepare_beside(items, configs, do_preprocess)
+        with AnswerStream(self.runtime, ids, configs, params) as stream:
             answers = await stream.results()
         return answers[0] if single else answers
 
@@ -219,17 +219,22 @@ class Pipeline:
         items, _ = split_prompts(prompts)
         configs = self._configs(gen_config, len(items))
         _require_one_answer(configs)
-        ids = await self._encode_beside(items, do_preprocess)
-        with AnswerStream(self.runtime, ids, configs) as stream:
+        ids, params = await self._prepare_beside(items, configs, do_preprocess)
+        with AnswerStream(self.runtime, ids, configs, params) as stream:
             while pieces := await stream.next():
                 for piece in pieces:
                     yield piece
             stream.raise_error()
 
-    async def _encode_beside(self, items: Sequence[Prompt], use_template: bool) -> list[list[int]]:
+    async def _prepare_beside(
+        self, items: Sequence[Prompt], configs: Sequence[GenerationConfig], do_preprocess: bool
+    ) -> tuple[list[list[int]], list[_turbomind.SamplingParams]]:
         import asyncio
 
-        return await asyncio.to_thread(self._encode, items, use_template)
+        def work() -> tuple[list[list[int]], list[_turbomind.SamplingParams]]:
+            return self._encode(items, do_preprocess), self.runtime.sampling_params(configs)
+
+        return await asyncio.to_thread(work)
 
     def _encode_later(
         self, items: Sequence[Prompt], do_preprocess: bool
@@ -308,7 +313,8 @@ def _synchronous_call(
     configs: Sequence[GenerationConfig],
 ) -> Iterator[tuple[Call, queue.SimpleQueue[Outputs]]]:
     outputs: queue.SimpleQueue[Outputs] = queue.SimpleQueue()
-    with Call(runtime, ids, configs, Subscription(outputs.put)) as call:
+    params = runtime.sampling_params(configs)
+    with Call(runtime, ids, configs, params, Subscription(outputs.put)) as call:
         yield call, outputs
 
 

@@ -21,7 +21,8 @@ class AnswerStream:
 
     Text is made on the dispatcher's thread; the loop is woken once per engine step, whatever the
     number of streams it serves. A context manager: entering sends the requests (it raises what
-    ``Call`` raises), leaving cancels what still runs.
+    ``Call`` raises), leaving cancels what still runs. ``params`` are as ``Call`` takes them, made
+    on another thread where they take time.
     """
 
     def __init__(
@@ -29,10 +30,11 @@ class AnswerStream:
         runtime: Runtime,
         ids: Sequence[Sequence[int]],
         configs: Sequence[GenerationConfig],
+        params: Sequence[_turbomind.SamplingParams],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         subscription = Subscription(self._receive, self._loop, self._prepare)
-        self._call = Call(runtime, ids, configs, subscription)
+        self._call = Call(runtime, ids, configs, params, subscription)
         self._pieces: list[Response] = []
         self._error: Exception | None = None
         self._over = False

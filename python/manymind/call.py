@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 class Call:
     """One request per prompt, sent on entering the context; leaving it cancels what still runs (an
-    exception, Ctrl-C).
+    exception, Ctrl-C). ``params`` are what ``Runtime.sampling_params`` makes of ``configs``, which
+    has refused an n for which no list of answers could be made.
 
     A list of prompts longer than the engine's queue is sent as places become free. Entering raises
     QueueFullError where the queue is full of other callers' requests. Outputs may be absorbed on
@@ -31,13 +32,12 @@ class Call:
         runtime: Runtime,
         ids: Sequence[Sequence[int] | PendingPrompt],
         configs: Sequence[GenerationConfig],
+        params: Sequence[_turbomind.SamplingParams],
         subscription: Subscription,
     ) -> None:
         self._runtime = runtime
         self._subscription = subscription
         self._lock = threading.Lock()  # guards the requests' state, absorbed or being sent
-        # First: this refuses an n for which no list of answers could be made.
-        params = [runtime.sampling_params(config) for config in configs]
         self._answers = [
             [runtime.new_answer(config, index, choice) for choice in range(config.n)]
             for index, config in enumerate(configs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from manymind.fetch import resolve_model
 from manymind.guided import GuideCompiler
 from manymind.output_text import TextAssembler
 from manymind.prompts import Prompt, as_media_messages, as_messages, has_media
-from manymind.sampling import listed, sampling_params
+from manymind.sampling import TextRules, listed, sampling_params, text_rules
 from manymind.validation import require
 
 if TYPE_CHECKING:
@@ -151,13 +152,22 @@ class Runtime:
         segments = template.render_segments(messages, **template_options)
         return self.media.encode([*segments, *begun], sources, self.tokenizer, cache_salt)
 
-    def sampling_params(self, config: GenerationConfig) -> _turbomind.SamplingParams:
-        """The engine's parameters for one request; raises InvalidParameterError."""
-        config.validate()
-        most = self._max_batch_size
-        require(config.n <= most, "n", f"at most max_batch_size ({most})", config.n)
+    def sampling_params(
+        self, configs: Sequence[GenerationConfig]
+    ) -> list[_turbomind.SamplingParams]:
+        """The engine's parameters of each request; raises InvalidParameterError.
+
+        A configuration that many requests share is checked, its words tokenised and its response
+        format compiled, once. The latter two take their time: not for an event loop.
+        """
         eos = self.tokenizer.eos_token_ids
-        return sampling_params(config, eos, self._encode_word, self.guides)
+        known: dict[int, TextRules] = {}
+        params = []
+        for config in configs:
+            if id(config) not in known:
+                known[id(config)] = self._text_rules(config)
+            params.append(sampling_params(config, eos, known[id(config)]))
+        return params
 
     def new_answer(self, config: GenerationConfig, index: int, choice: int = 0) -> Answer:
         """An empty answer, the ``choice``-th to prompt number ``index``."""
@@ -173,6 +183,12 @@ class Runtime:
         if self.media is not None:
             self.media.close()
         self._checkpoint.close()
+
+    def _text_rules(self, config: GenerationConfig) -> TextRules:
+        config.validate()
+        most = self._max_batch_size
+        require(config.n <= most, "n", f"at most max_batch_size ({most})", config.n)
+        return text_rules(config, self._encode_word, self.guides)
 
     def _encode_word(self, word: str) -> list[int]:
         return self.tokenizer.encode(word, add_special_tokens=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from manymind.config import GenerationConfig
 from manymind.errors import InvalidParameterError
@@ -17,18 +17,32 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
-def sampling_params(
-    config: GenerationConfig,
-    eos_token_ids: Sequence[int],
-    encode_word: Callable[[str], list[int]],
-    guides: GuideCompiler,
-) -> _turbomind.SamplingParams:
-    """The engine's parameters of one request, whose settings are valid.
+class TextRules(NamedTuple):
+    """What a configuration asks of the text, in the engine's words."""
+
+    bad_word_ids: list[int]
+    guide: _turbomind.TokenGuide | None
+
+
+def text_rules(
+    config: GenerationConfig, encode_word: Callable[[str], list[int]], guides: GuideCompiler
+) -> TextRules:
+    """The rules of a configuration whose settings are valid; requests can share them.
 
     encode_word turns a bad word into its token ids; a word of several tokens cannot be forbidden
     token by token and raises InvalidParameterError. A response format that ``guides`` has not
-    compiled before takes some milliseconds here.
+    compiled before takes from milliseconds to seconds here.
     """
+    words = _bad_word_ids(config, encode_word)
+    if config.response_format is None or not is_constrained(config.response_format):
+        return TextRules(words, None)
+    return TextRules(words, guides.compile(config.response_format))
+
+
+def sampling_params(
+    config: GenerationConfig, eos_token_ids: Sequence[int], rules: TextRules
+) -> _turbomind.SamplingParams:
+    """The engine's parameters of one request, with a seed of its own unless one is given."""
     from manymind import _turbomind
 
     params = _turbomind.SamplingParams()
@@ -40,7 +54,7 @@ def sampling_params(
     params.presence_penalty = config.presence_penalty
     params.frequency_penalty = config.frequency_penalty
     params.logit_bias = dict(config.logit_bias or {})
-    params.bad_token_ids = [*listed(config.bad_token_ids), *_bad_word_ids(config, encode_word)]
+    params.bad_token_ids = [*listed(config.bad_token_ids), *rules.bad_word_ids]
     params.allowed_token_ids = listed(config.allowed_token_ids)
     params.stop_token_ids = listed(config.stop_token_ids)
     params.eos_token_ids = list(eos_token_ids)
@@ -54,8 +68,7 @@ def sampling_params(
     params.tenant = config.tenant
     params.tenant_weight = config.tenant_weight
     params.cache_salt = config.cache_salt
-    if config.response_format is not None and is_constrained(config.response_format):
-        params.guide = guides.compile(config.response_format)
+    params.guide = rules.guide
     return params
 
 

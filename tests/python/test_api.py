@@ -9,6 +9,7 @@ import math
 import signal
 import threading
 import weakref
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from support import wait_until
 
 from manymind import EngineConfig, GenerationConfig, Pipeline, Response, pipeline
 from manymind.errors import EngineError, InvalidParameterError
+from manymind.guided import GuideCompiler
 
 QUESTION = "What is the capital of Japan?"
 SHORT = GenerationConfig(max_new_tokens=12)
@@ -164,6 +166,23 @@ def test_async_agrees_with_sync(smollm2: Pipeline) -> None:
     answers, pieces = asyncio.run(both())
     assert [answer.text for answer in answers] == expected
     assert pieces == expected
+
+
+def test_asyncio_waits_for_no_grammar(smollm2: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiled on another thread than the event loop's, once for all prompts."""
+    threads: list[int] = []
+    compile_ = GuideCompiler.compile
+
+    def noted(*arguments: Any) -> Any:
+        threads.append(threading.get_ident())
+        return compile_(*arguments)
+
+    monkeypatch.setattr(GuideCompiler, "compile", noted)
+    config = GenerationConfig(response_format={"type": "choice", "choice": ["red"]})
+    answers = asyncio.run(smollm2.async_infer([QUESTION] * 3, config))
+    assert [answer.text for answer in answers] == ["red"] * 3
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
 
 
 def test_cancelling_a_task_cancels_its_requests(smollm2: Pipeline) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from types import MappingProxyType
 from typing import Any
 
 import jsonschema
@@ -417,6 +418,9 @@ MALFORMED = [
     ({"type": "regex", "regex": "a" * 70_000}, r"1 to 8192"),
     ({"type": "choice", "choice": []}, r"response_format\.choice"),
     ({"type": "grammar", "grammar": "no grammar"}, r"response_format\.grammar: expected GBNF"),
+    ({"type": "grammar", "grammar": "root ::= other"}, r"grammar: .*neither: Rule 'other'"),
+    ({"type": "grammar", "grammar": 'root ::= "\\'}, r"response_format\.grammar: .*neither"),
+    ({"type": "grammar", "grammar": 'root ::= "a"{\u00b2}'}, "neither: invalid literal"),
     ({"type": "json_object", "schema": {}}, r"response_format\.schema: this field"),
     ({"type": "json_schema", "json_schema": {"schema": 3}}, r"json_schema\.schema: expected"),
     ({"type": "json_schema", "json_schema": {"name": "x"}}, "with a 'schema'"),
@@ -484,3 +488,21 @@ def test_compiled_grammars_are_kept_and_bounded(smollm2: Pipeline) -> None:
     for i in range(MAX_CACHED_GRAMMARS):
         compiler.compile({"type": "choice", "choice": [f"word {i}"]})
     assert compiler.compile(as_schema(PERSON)) is not first
+
+
+def test_a_kept_grammar_is_found_by_what_was_asked(
+    smollm2: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The form is not made a grammar again; other forms, or orders of properties, are others."""
+    compiler = GuideCompiler(smollm2.runtime.tokenizer, smollm2.runtime.engine.vocab_size)
+    form = {"type": "grammar", "grammar": GBNF}
+    schema = {"type": "object", "properties": {"a": {"type": "null"}, "b": {"type": "null"}}}
+    turned = {**schema, "properties": dict(reversed(schema["properties"].items()))}  # type: ignore[attr-defined]
+    made = [compiler.compile(asked) for asked in (form, as_schema(schema), as_schema(turned))]
+    assert len(set(map(id, made))) == 3
+    assert not compiler.keeps({"type": "grammar", "grammar": LARK})
+    assert not compiler.keeps({"type": "choice", "choice": {"no JSON"}})
+    monkeypatch.setattr("manymind.guided.compiler.grammar_of", None)
+    assert compiler.keeps(form)
+    assert compiler.compile(dict(form)) is made[0]
+    assert compiler.compile(MappingProxyType(as_schema(MappingProxyType(schema)))) is made[1]

@@ -7,14 +7,19 @@ The chains used to end the process: the grammar's library compiles them by recur
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from serving import QUESTION, Held, RunningServer
 
 from manymind.guided import GuideCompiler
+from manymind.guided.formats import grammar_of
 from manymind.guided.json_schema import MAX_SCHEMA_CHARS
+from manymind.runtime import Runtime
 from manymind.server.config import ServerConfig
 
 CHAT: dict[str, Any] = {"model": "smollm2", "messages": QUESTION, "max_tokens": 60}
@@ -124,6 +129,77 @@ def test_the_loop_answers_while_a_grammar_is_compiled(
     with held.by(lambda: server.post("/v1/chat/completions", body).status_code) as answered:
         assert server.get("/health").status_code == 200
     assert answered == [200]
+
+
+def threads_of(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[str]]:
+    """The function, and the names of the threads that have called it."""
+    names: list[str] = []
+
+    def noted(*arguments: Any) -> Any:
+        names.append(threading.current_thread().name)
+        return function(*arguments)
+
+    return noted, names
+
+
+@pytest.mark.parametrize("prompts", [1, 8])
+@pytest.mark.parametrize("stream", [False, True])
+def test_nothing_of_a_form_is_made_on_the_loop(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, prompts: int, stream: bool
+) -> None:
+    """Once for all prompts of a request; of a form that is known, nothing is made again."""
+    convert, converted = threads_of(grammar_of)
+    compile_, compiled = threads_of(GuideCompiler.compile)
+    monkeypatch.setattr("manymind.guided.compiler.grammar_of", convert)
+    monkeypatch.setattr(GuideCompiler, "compile", compile_)
+    form = {"type": "choice", "choice": [f"{prompts} {stream}"]}
+    body = {"model": "smollm2", "prompt": ["a"] * prompts, "stream": stream, "max_tokens": 20}
+    for _ in range(2):
+        answer = server.post("/v1/completions", {**body, "response_format": form})
+        assert answer.status_code == 200, answer.text
+    assert [name.partition("_")[0] for name in converted] == ["manymind-guide"]
+    assert [name.partition("_")[0] for name in compiled] == ["manymind-guide", "manymind-text"]
+
+
+@pytest.mark.parametrize("prompts", [1, 8])
+def test_bad_words_are_tokenised_beside_the_loop(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch, prompts: int
+) -> None:
+    encode, encoded = threads_of(Runtime._encode_word)
+    monkeypatch.setattr(Runtime, "_encode_word", encode)
+    body = {"model": "smollm2", "prompt": ["a"] * prompts, "max_tokens": 1}
+    answer = server.post("/v1/completions", {**body, "bad_words": [" the", " a"]})
+    assert answer.status_code == 200, answer.text
+    assert [name.partition("_")[0] for name in encoded] == ["manymind-text"] * 2
+
+
+def test_grammars_hold_up_nobodys_tokenising(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many that take long as there are threads for text."""
+    begun, free = threading.Semaphore(0), threading.Event()
+    compile_ = GuideCompiler.compile
+
+    def slow(*arguments: Any) -> Any:
+        begun.release()
+        assert free.wait(20)
+        return compile_(*arguments)
+
+    def ask(word: str) -> int:
+        form = {"type": "choice", "choice": [f"slow {word}"]}
+        return server.post("/v1/chat/completions", {**CHAT, "response_format": form}).status_code
+
+    monkeypatch.setattr(GuideCompiler, "compile", slow)
+    workers = server.service.config.workers
+    with ThreadPoolExecutor(workers) as clients:
+        try:
+            asked = clients.map(ask, map(str, range(workers)))
+            assert all(begun.acquire(timeout=20) for _ in range(workers))
+            plain = {"model": "smollm2", "prompt": "a", "max_tokens": 1}
+            assert server.post("/v1/completions", plain, timeout=10).status_code == 200
+        finally:
+            free.set()
+        assert list(asked) == [200] * workers
 
 
 @pytest.mark.parametrize(

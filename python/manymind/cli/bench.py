@@ -108,8 +108,8 @@ def run_load(pipe: Pipeline, prompts: Sequence[Sequence[int]], load: Load) -> li
     request's error.
     """
     runtime = pipe.runtime
-    params = runtime.sampling_params(
-        GenerationConfig(max_new_tokens=load.output_len, ignore_eos=True)
+    (params,) = runtime.sampling_params(
+        [GenerationConfig(max_new_tokens=load.output_len, ignore_eos=True)]
     )
     events: queue.SimpleQueue[tuple[float, list[_turbomind.Output]]] = queue.SimpleQueue()
     subscription = Subscription(lambda outputs: events.put((time.perf_counter(), outputs)))

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from manymind.errors import EngineError, InvalidParameterError
 from manymind.guided.culprit import culprit, names_keyword
@@ -41,6 +43,12 @@ class Vocabulary(Protocol):
     def token_to_id(self, token: str) -> int | None: ...
 
 
+class _Kept(NamedTuple):
+    guide: _turbomind.TokenGuide
+    chars: int  # of the grammar
+    last_use: float
+
+
 class GuideCompiler:
     """Makes the guides of one model. Thread-safe.
 
@@ -54,8 +62,9 @@ class GuideCompiler:
         self._vocab_size = vocab_size
         self._control_ids = _control_ids(tokenizer, vocab_size)
         self._vocabulary: _turbomind.GuideVocabulary | None = None
-        # With the time of the last use; least recently used first.
-        self._cache: OrderedDict[Grammar, tuple[_turbomind.TokenGuide, float]] = OrderedDict()
+        # By what was asked for, as making a grammar of that takes time, too; least recently used
+        # first.
+        self._cache: OrderedDict[bytes, _Kept] = OrderedDict()
         self._cached_chars = 0
         self._vocabulary_lock = threading.Lock()  # guards _vocabulary
         self._cache_lock = threading.Lock()  # guards _cache and _cached_chars
@@ -66,15 +75,23 @@ class GuideCompiler:
         Raises InvalidParameterError naming what in it is wrong or not supported, EngineError where
         llguidance is not installed.
         """
-        grammar = grammar_of(response_format, self._control_ids)
+        key = _key(response_format)
         with self._cache_lock:
-            known = self._cache.pop(grammar, None)
-            if known is not None:
-                self._cache[grammar] = (known[0], time.monotonic())
-                return known[0]
+            known = self._cache.pop(key, None) if key else None
+            if key and known:
+                self._cache[key] = known._replace(last_use=time.monotonic())
+                return known.guide
+        grammar = grammar_of(response_format, self._control_ids)
         guide = self._compile_or_explain(grammar, response_format["type"])
-        self._keep(grammar, guide)
+        if key:
+            self._keep(key, _Kept(guide, len(grammar.text), time.monotonic()))
         return guide
+
+    def keeps(self, response_format: Mapping[str, Any]) -> bool:
+        """Whether ``compile`` would find the guide made already."""
+        key = _key(response_format)
+        with self._cache_lock:
+            return key in self._cache
 
     def _compile_or_explain(self, grammar: Grammar, name: str) -> _turbomind.TokenGuide:
         try:
@@ -100,22 +117,21 @@ class GuideCompiler:
             return False
         return True
 
-    def _keep(self, grammar: Grammar, guide: _turbomind.TokenGuide) -> None:
-        now = time.monotonic()
+    def _keep(self, key: bytes, new: _Kept) -> None:
         with self._cache_lock:
-            if grammar not in self._cache:
-                self._cached_chars += len(grammar.text)
-            self._cache[grammar] = (guide, now)
-            while len(self._cache) > 1 and self._is_over(now):
-                dropped, _ = self._cache.popitem(last=False)
-                self._cached_chars -= len(dropped.text)
+            if key not in self._cache:
+                self._cached_chars += new.chars
+            self._cache[key] = new
+            while len(self._cache) > 1 and self._is_over(new.last_use):
+                _, dropped = self._cache.popitem(last=False)
+                self._cached_chars -= dropped.chars
 
     def _is_over(self, now: float) -> bool:
-        _, last_use = next(iter(self._cache.values()))
+        oldest = next(iter(self._cache.values()))
         return (
             len(self._cache) > MAX_CACHED_GRAMMARS
             or self._cached_chars > MAX_CACHED_CHARS
-            or now - last_use > MAX_IDLE_SECONDS
+            or now - oldest.last_use > MAX_IDLE_SECONDS
         )
 
     def _load_vocabulary(self) -> _turbomind.GuideVocabulary:
@@ -127,6 +143,23 @@ class GuideCompiler:
                 eos = list(self._tokenizer.eos_token_ids)
                 self._vocabulary = _turbomind.GuideVocabulary(library_path(), tokens, eos)
             return self._vocabulary
+
+
+def _key(response_format: Mapping[str, Any]) -> bytes | None:
+    """The same for equal formats, of the same length whatever they hold; None for one that is no
+    JSON, which has no grammar. The order of keys counts: properties come in theirs.
+    """
+    try:
+        text = json.dumps(response_format, ensure_ascii=False, default=_as_object)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _as_object(value: object) -> dict[Any, Any]:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"expected JSON, found {type(value).__name__}")
 
 
 def _control_ids(tokenizer: Vocabulary, vocab_size: int) -> dict[str, int]:

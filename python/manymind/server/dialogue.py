@@ -193,11 +193,10 @@ async def respond(
     reader: AnswerReader,
 ) -> HttpResponse:
     """Has the prompt answered, at once or as it comes."""
-    await service.compile_grammar(record, config)
     if stream:
         chunks = _stream(service, record, prompt, config, wording, reader)
         return EventStream(chunks, wording.failure, wording.media_type)
-    with service.generate(record, [prompt], [config]) as generation:
+    async with service.generate(record, [prompt], config) as generation:
         answers = (await generation.answers())[0]
     deltas = [reader.read(answer) for answer in answers]
     if config.logprobs is None and config.prompt_logprobs is None:
@@ -214,7 +213,7 @@ async def _stream(
     wording: Wording,
     reader: AnswerReader,
 ) -> AsyncIterator[bytes]:
-    with service.generate(record, [prompt], [config]) as generation:
+    async with service.generate(record, [prompt], config) as generation:
         while pieces := await generation.next():
             if chunk := wording.step([reader.read(piece) for piece in pieces]):
                 yield chunk

@@ -105,7 +105,7 @@ async def _embed(
     if service.embedding_engine is not None:
         rows = await service.embed(record, ids)
     else:
-        with service.generate(record, ids, [POOLING_CONFIG] * len(ids)) as generation:
+        async with service.generate(record, ids, POOLING_CONFIG) as generation:
             groups = await generation.answers()
         rows = await service.beside(lambda: last_token_rows([group[0] for group in groups]))
     if dimensions not in (None, rows.shape[1]):

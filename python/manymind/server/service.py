@@ -6,11 +6,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from manymind.async_call import AnswerStream
 from manymind.config import GenerationConfig, RequestTimes, Response
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from manymind import _turbomind
+
 T = TypeVar("T")
 _RATE_WINDOW = 60.0  # seconds over which the rate of answers is averaged
+_GRAMMARS_AT_ONCE = 2  # that are compiled
 
 
 class Service:
@@ -48,6 +51,8 @@ class Service:
         )
         self._quotas = Quotas(config.keys)
         self._workers = ThreadPoolExecutor(config.workers, thread_name_prefix="manymind-text")
+        # Of its own: one grammar can take seconds, in which everybody's prompts would wait.
+        self._compilers = ThreadPoolExecutor(_GRAMMARS_AT_ONCE, thread_name_prefix="manymind-guide")
         self._rate = _Rate()
         self._admitted: dict[int, RequestRecord] = {}
 
@@ -129,40 +134,23 @@ class Service:
             record.preprocess += end - start
             record.stages.append(("preprocess", start, end))
 
-    async def compile_grammar(self, record: RequestRecord, config: GenerationConfig) -> None:
-        """Compiles the grammar of a response format beside the loop; the engine's request then
-        finds it compiled.
-        """
-        response_format = config.response_format
-        if response_format is None or not is_constrained(response_format):
-            return
-        guides = self._decoder().guides
-        start = time.monotonic()
-        try:
-            await self.beside(lambda: guides.compile(response_format))
-        finally:
-            end = time.monotonic()
-            record.grammar += end - start
-            record.stages.append(("grammar", start, end))
-
-    @contextmanager
-    def generate(
-        self,
-        record: RequestRecord,
-        prompts: Sequence[Sequence[int]],
-        configs: Sequence[GenerationConfig],
-    ) -> Iterator[Generation]:
+    @asynccontextmanager
+    async def generate(
+        self, record: RequestRecord, prompts: Sequence[Sequence[int]], config: GenerationConfig
+    ) -> AsyncIterator[Generation]:
         """Sends the prompts to the engine; leaving the context cancels what still runs."""
         runtime = self._decoder()
-        configs = [self._tenant_config(record, config) for config in configs]
-        record.choices = sum(config.n for config in configs)
-        record.max_tokens = max(config.max_new_tokens for config in configs)
+        config = self._tenant_config(record, config)
+        record.choices = config.n * len(prompts)
+        record.max_tokens = config.max_new_tokens
         if record.choices > self.config.limits.max_choices:
             expected = f"n * prompts of at most {self.config.limits.max_choices}"
             raise ApiError(400, f"n: expected {expected}, found {record.choices}", "too_many", "n")
+        configs = [config] * len(prompts)
+        params = await self._sampling_params(record, runtime, configs)
         with ExitStack() as running:
             try:
-                stream = running.enter_context(AnswerStream(runtime, prompts, configs))
+                stream = running.enter_context(AnswerStream(runtime, prompts, configs, params))
             except QueueFullError as error:
                 raise retry_later(429, str(error), "queue_full", self.expected_wait()) from error
             except BackendError:
@@ -176,6 +164,46 @@ class Service:
             record.abort = stream.abort
             self.charge(record, sum(len(prompt) for prompt in prompts))
             yield generation
+
+    async def _sampling_params(
+        self, record: RequestRecord, runtime: Runtime, configs: Sequence[GenerationConfig]
+    ) -> list[_turbomind.SamplingParams]:
+        """The engine's parameters of requests with the same configuration."""
+        config = configs[0]
+
+        def make() -> list[_turbomind.SamplingParams]:
+            return runtime.sampling_params(configs)
+
+        response_format = config.response_format
+        if response_format is not None and is_constrained(response_format):
+            return await self._guided(record, runtime, response_format, make)
+        # Those of a plain request take less time than its turn on a thread.
+        if len(configs) == 1 and not config.bad_words:
+            return make()
+        return await self.beside(make)
+
+    async def _guided(
+        self,
+        record: RequestRecord,
+        runtime: Runtime,
+        response_format: Mapping[str, Any],
+        make: Callable[[], T],
+    ) -> T:
+        """What ``make`` returns; it waits for other grammars only where it compiles one."""
+
+        def make_if_kept() -> T | None:
+            return make() if runtime.guides.keeps(response_format) else None
+
+        start = time.monotonic()
+        try:
+            made = await self.beside(make_if_kept)
+            if made is None:
+                made = await asyncio.get_running_loop().run_in_executor(self._compilers, make)
+            return made
+        finally:
+            end = time.monotonic()
+            record.grammar += end - start
+            record.stages.append(("grammar", start, end))
 
     def charge(self, record: RequestRecord, tokens: int) -> None:
         """Takes tokens off the quota of the request's key; fewer than 0 are given back."""
@@ -229,7 +257,8 @@ class Service:
 
     def close(self) -> None:
         """Ends the threads."""
-        self._workers.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._workers, self._compilers):
+            threads.shutdown(wait=False, cancel_futures=True)
 
     def _tenant_config(self, record: RequestRecord, config: GenerationConfig) -> GenerationConfig:
         """A key's cached prefixes are its own, its turn comes by its weight and its own use of the

@@ -93,10 +93,9 @@ async def create(request: Request, service: Service) -> HttpResponse:
 
     ids = await service.encode(record, encode)
     answer = _Answer(service, record, body, ids)
-    await service.compile_grammar(record, answer.config)
     if body.stream:
         return EventStream(answer.stream(), stream_failure)
-    with service.generate(record, ids, [answer.config] * len(ids)) as generation:
+    async with service.generate(record, ids, answer.config) as generation:
         groups = await generation.answers()
     if answer.is_heavy:
         return json_response(await service.beside(lambda: answer.whole(groups)))
@@ -148,8 +147,7 @@ class _Answer:
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Events, all that one wake-up brings at once."""
-        configs = [self.config] * len(self._ids)
-        with self._service.generate(self._record, self._ids, configs) as generation:
+        async with self._service.generate(self._record, self._ids, self.config) as generation:
             while pieces := await generation.next():
                 if self.is_heavy:
                     yield await self._service.beside(partial(self._events, pieces))
