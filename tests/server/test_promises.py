@@ -47,11 +47,14 @@ def clients(
         )
         headers = {"authorization": f"Bearer {keys[2]}"}
         llama = stack.enter_context(ollama.Client(host=server.url, headers=headers))
+        # Sampled, an answer may end after a few tokens.
         common: dict[str, Any] = {"model": "m", "messages": STORY, "max_tokens": max_tokens}
+        common["temperature"] = 0.0
+        options = {"num_predict": max_tokens, "temperature": 0.0}
         yield [
             lambda: gpt.chat.completions.create(**common),
             lambda: claude.messages.create(**common),
-            lambda: llama.chat("m", STORY, options={"num_predict": max_tokens}),
+            lambda: llama.chat("m", STORY, options=options),
         ]
 
 
