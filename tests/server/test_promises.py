@@ -49,11 +49,11 @@ def clients(
         llama = stack.enter_context(ollama.Client(host=server.url, headers=headers))
         # Sampled, an answer may end after a few tokens.
         common: dict[str, Any] = {"model": "m", "messages": STORY, "max_tokens": max_tokens}
-        common["temperature"] = 0.0
-        options = {"num_predict": max_tokens, "temperature": 0.0}
+        greedy = {"temperature": 0.0}
+        options = {"num_predict": max_tokens, **greedy}
         yield [
-            lambda: gpt.chat.completions.create(**common),
-            lambda: claude.messages.create(**common),
+            lambda: gpt.chat.completions.create(**common, extra_body=greedy),
+            lambda: claude.messages.create(**common, extra_body=greedy),
             lambda: llama.chat("m", STORY, options=options),
         ]
 
