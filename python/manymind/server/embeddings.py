@@ -13,7 +13,7 @@ from pydantic import Field
 from manymind.pooling import POOLING_CONFIG, last_token_rows
 from manymind.server.errors import ApiError
 from manymind.server.messages import RequestModel, json_response, read_model, record_of
-from manymind.server.ollama import EmbeddingsRequest, EmbedRequest
+from manymind.server.ollama import EmbeddingsRequest, EmbedRequest, read_ollama
 from manymind.server.openai.sampling import TokenId
 from manymind.server.record import RequestRecord
 from manymind.server.service import Service
@@ -61,11 +61,7 @@ async def create(request: Request, service: Service) -> HttpResponse:
 
 async def create_for_ollama(request: Request, service: Service) -> HttpResponse:
     """Ollama's form."""
-    record = record_of(request)
-    service.admit(record)
-    body = await read_model(request, service, EmbedRequest)
-    service.check_model(body.model)
-    body.check_keep_alive()
+    record, body = await read_ollama(request, service, EmbedRequest)
     rows = await _embed(service, record, body.input, body.dimensions)
     answer = {
         "model": body.model,
@@ -77,11 +73,7 @@ async def create_for_ollama(request: Request, service: Service) -> HttpResponse:
 
 async def create_one_for_ollama(request: Request, service: Service) -> HttpResponse:
     """Ollama's former form, of one text."""
-    record = record_of(request)
-    service.admit(record)
-    body = await read_model(request, service, EmbeddingsRequest)
-    service.check_model(body.model)
-    body.check_keep_alive()
+    record, body = await read_ollama(request, service, EmbeddingsRequest)
     rows = await _embed(service, record, body.prompt, None)
     return json_response({"embedding": rows[0].tolist()})
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from manymind.server.record import RequestRecord
 
 _WHOLE_CONTEXT = -2  # num_predict: as much as fits; -1, without end, is the same here
+OllamaBody = TypeVar("OllamaBody", bound="ModelRequest")
 _NOTHING = Delta(Response("", 0, 0), [], False)
 _FAR_FUTURE = "2318-01-01T00:00:00Z"
 
@@ -281,13 +282,21 @@ def _response_format(value: str | dict[str, Any] | None) -> dict[str, Any] | Non
     return {"type": "json_schema", "json_schema": {"name": "format", "schema": value}}
 
 
-async def generate(request: Request, service: Service) -> HttpResponse:
-    """Answers one prompt: as a user's message, or as it is if ``raw`` or without a template."""
+async def read_ollama(
+    request: Request, service: Service, model: type[OllamaBody]
+) -> tuple[RequestRecord, OllamaBody]:
+    """Admits a request to the model that is served, and reads it."""
     record = record_of(request)
     service.admit(record)
-    body = await read_model(request, service, GenerateRequest)
+    body = await read_model(request, service, model)
     service.check_model(body.model)
     body.check_keep_alive()
+    return record, body
+
+
+async def generate(request: Request, service: Service) -> HttpResponse:
+    """Answers one prompt: as a user's message, or as it is if ``raw`` or without a template."""
+    record, body = await read_ollama(request, service, GenerateRequest)
     wording = OllamaWording(service, record, body, "response")
     if not body.prompt:
         return json_response(wording.loaded())
@@ -316,11 +325,7 @@ async def generate(request: Request, service: Service) -> HttpResponse:
 
 async def chat(request: Request, service: Service) -> HttpResponse:
     """Answers a conversation."""
-    record = record_of(request)
-    service.admit(record)
-    body = await read_model(request, service, ChatRequest)
-    service.check_model(body.model)
-    body.check_keep_alive()
+    record, body = await read_ollama(request, service, ChatRequest)
     wording = OllamaWording(service, record, body, "message")
     if not body.messages:
         return json_response(wording.loaded())
