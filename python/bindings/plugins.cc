@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <pybind11/stl.h>
 
-#include <filesystem>
 #include <string>
 #include <vector>
 
@@ -42,24 +41,14 @@ py::dict device_dict(const Plugin& plugin) {
                   "compute_units"_a = props.num_compute_units);
 }
 
-// A file that cannot be loaded stays in the registry's list with the reason.
-void meet(PluginRegistry& registry, const std::string& path) {
-  if (std::filesystem::is_directory(path)) return registry.scan(path);
-  try {
-    registry.load(path);
-  } catch (const Error&) {
-  }
-}
-
-// What check_env prints: every plug-in met, and the first device of each usable one.
+// What check_env prints: every plug-in along the paths, and the first device of each usable one.
 py::list list_plugins(const std::vector<std::string>& paths) {
   PluginRegistry& registry = PluginRegistry::instance();
-  for (const std::string& path : paths) meet(registry, path);
   py::list out;
-  for (const PluginInfo& info : registry.list()) {
+  for (const PluginInfo& info : registry.list(paths)) {
     py::dict entry("path"_a = info.path, "name"_a = info.name, "version"_a = info.version, "usable"_a = info.usable,
                    "reason"_a = info.reason, "device"_a = py::none());
-    if (info.usable) entry["device"] = device_dict(registry.find(info.name));
+    if (info.usable) entry["device"] = device_dict(registry.load(info.path));
     out.append(entry);
   }
   return out;

@@ -50,7 +50,8 @@ class EngineConfig:
         num_kv_blocks: exact size of the KV cache; 0 = sized by memory.
         enable_prefix_caching: reuse the KV blocks of prompts that begin alike.
         max_queue_size: most requests waiting; beyond it, QueueFullError.
-        plugin_paths: backend plug-ins, or folders of them, to look at first.
+        plugin_paths: backend plug-ins, or folders of them, looked at in this order and before
+            those that are installed; of several of one name the first is taken.
         backend_config: further settings for the plug-in, which documents them.
     """
 

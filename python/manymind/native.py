@@ -152,6 +152,8 @@ def engine_options(config: EngineConfig) -> _turbomind.EngineOptions:
 def plugin_paths(config: EngineConfig | None = None) -> list[str]:
     """Where plug-ins are looked for: explicit paths, installed entry points, the module's folder.
 
+    Of several of one name the first along these paths is taken.
+
     An entry point of the group ``manymind.backends`` names a function that returns the path of a
     shared library.
     """

@@ -143,15 +143,15 @@ TEST(registry_scans_a_directory_and_explains_refusals) {
   std::ofstream(directory / "libturbomind-broken.so") << "not a library";
   std::ofstream(directory / "unrelated.so") << "ignored";
   PluginRegistry& registry = PluginRegistry::instance();
-  registry.scan(directory.string());
-  registry.scan("/nonexistent/directory");
+  const std::vector<std::string> paths{directory.string(), "/nonexistent/directory", TM_PLUGIN_NULL};
   const Plugin& null_plugin = registry.load(TM_PLUGIN_NULL);
   EXPECT_EQ(&registry.load(TM_PLUGIN_NULL), &null_plugin);
-  EXPECT_EQ(&registry.find("null"), &null_plugin);
-  EXPECT_ERROR(registry.find("vax"), ErrorCode::kUnsupported, "expected one of: null");
-  EXPECT_ERROR(registry.find("vax"), ErrorCode::kUnsupported, "libturbomind-broken.so: cannot be loaded");
+  EXPECT_EQ(&registry.find("null", paths), &null_plugin);
+  EXPECT_ERROR(registry.find("null", {directory.string()}), ErrorCode::kUnsupported, "expected one of: (none found)");
+  EXPECT_ERROR(registry.find("vax", paths), ErrorCode::kUnsupported, "expected one of: null");
+  EXPECT_ERROR(registry.find("vax", paths), ErrorCode::kUnsupported, "libturbomind-broken.so: cannot be loaded");
   size_t broken = 0;
-  for (const PluginInfo& info : registry.list()) {
+  for (const PluginInfo& info : registry.list(paths)) {
     EXPECT(info.path.find("unrelated") == std::string::npos);
     if (info.path.find("broken") == std::string::npos) continue;
     ++broken;
@@ -159,6 +159,27 @@ TEST(registry_scans_a_directory_and_explains_refusals) {
   }
   EXPECT_EQ(broken, 1u);
   fs::remove_all(directory);
+}
+
+TEST(of_plugins_of_one_name_the_first_along_the_paths_wins) {
+  namespace fs = std::filesystem;
+  // Named against the order of the paths: neither the alphabet nor what was loaded first may decide.
+  const fs::path root = fs::temp_directory_path() / "turbomind_test_order";
+  const fs::path own = root / "z" / "libturbomind-own.so";
+  const fs::path other = root / "a" / "libturbomind-other.so";
+  for (const fs::path& copy : {own, other}) {
+    fs::create_directories(copy.parent_path());
+    fs::copy_file(TM_PLUGIN_NULL, copy, fs::copy_options::overwrite_existing);
+  }
+  PluginRegistry& registry = PluginRegistry::instance();
+  const std::string folder = other.parent_path().string();
+  EXPECT_EQ(&registry.find("null", {folder, own.string()}), &registry.load(other.string()));
+  EXPECT_EQ(&registry.find("null", {own.string(), folder}), &registry.load(own.string()));
+  const std::vector<PluginInfo> all = registry.list({own.string(), folder, own.string()});
+  EXPECT_EQ(all.size(), 2u);
+  EXPECT_EQ(all.at(0).path, own.string());
+  EXPECT_EQ(all.at(1).path, other.string());
+  fs::remove_all(root);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <set>
 #include <thread>
 
 #include "turbomind/runtime/registry.h"
@@ -21,24 +22,22 @@ constexpr int64_t kDefaultCachedPictures = 4;  // of the largest size
 constexpr int64_t kDefaultEncoderCacheBytes = int64_t{256} << 20;
 
 // Accelerators come before the host's processor; the plug-in without maths is never chosen.
-const Plugin& choose_backend(const std::string& name) {
+const Plugin& choose_backend(const std::string& name, const std::vector<std::string>& paths) {
   PluginRegistry& registry = PluginRegistry::instance();
-  if (name != "auto") return registry.find(name);
-  for (const PluginInfo& info : registry.list()) {
-    if (!info.usable || info.name == "cpu" || info.name == "null") continue;
-    const Plugin& plugin = registry.find(info.name);
+  if (name != "auto") return registry.find(name, paths);
+  std::set<std::string> seen{"", "cpu", "null"};
+  for (const PluginInfo& info : registry.list(paths)) {
+    if (!seen.insert(info.name).second || !info.usable) continue;
+    const Plugin& plugin = registry.load(info.path);
     if (plugin.device_count() > 0) return plugin;
   }
-  return registry.find("cpu");
+  return registry.find("cpu", paths);
 }
 
-void load_plugins(const std::vector<std::string>& paths) {
+// A file that is named must be a plug-in; what lies in a folder may be anything.
+void check_plugin_files(const std::vector<std::string>& paths) {
   for (const std::string& path : paths) {
-    if (std::filesystem::is_directory(path)) {
-      PluginRegistry::instance().scan(path);
-    } else {
-      PluginRegistry::instance().load(path);
-    }
+    if (!std::filesystem::is_directory(path)) PluginRegistry::instance().load(path);
   }
 }
 
@@ -117,8 +116,8 @@ void resolve_encoder(const EngineOptions& options, const DecoderConfig& model, c
 }  // namespace
 
 std::unique_ptr<RankGroup> open_ranks(const EngineOptions& options) {
-  load_plugins(options.plugin_paths);
-  const Plugin& plugin = choose_backend(options.backend);
+  check_plugin_files(options.plugin_paths);
+  const Plugin& plugin = choose_backend(options.backend, options.plugin_paths);
   const std::vector<int32_t> indices = device_indices(options, plugin);
   const bool shared = options.tp > 1 && indices.front() == indices.back();
   return std::make_unique<RankGroup>(plugin, indices, device_config(options, shared));

@@ -29,7 +29,7 @@ struct EngineOptions {
   int32_t max_encoder_patches = 0;                    // of pictures in one step, so of one picture or tile; 0 = auto
   int64_t encoder_cache_bytes = 0;                    // device memory for embeddings of pictures; 0 = auto
   int32_t max_queue_size = 1024;                      // requests waiting to be scheduled for the first time
-  std::vector<std::string> plugin_paths;              // plug-in files, or folders of them
+  std::vector<std::string> plugin_paths;              // plug-in files, or folders of them; of one name the first
   std::map<std::string, std::string> backend_config;  // passed to the plug-in as it is
 };
 

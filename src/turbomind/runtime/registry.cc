@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "turbomind/runtime/registry.h"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "turbomind/core/error.h"
@@ -15,10 +16,16 @@ std::string canonical(const std::string& path) {
   return error ? path : resolved.string();
 }
 
-PluginInfo describe(const std::string& path, const Plugin* plugin, const std::string& load_error) {
-  if (!plugin) return {.path = path, .usable = false, .reason = load_error};
-  const ProbeResult probe = plugin->probe();
-  return {path, plugin->name(), plugin->version(), probe.usable, probe.reason};
+std::vector<std::string> files_of(const std::string& path) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(path, error)) return {path};
+  std::vector<std::string> files;
+  for (const auto& file : std::filesystem::directory_iterator(path, error)) {
+    const std::string name = file.path().filename().string();
+    if (name.starts_with("libturbomind-") && name.ends_with(".so")) files.push_back(file.path().string());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
 }
 
 }  // namespace
@@ -29,9 +36,10 @@ PluginRegistry& PluginRegistry::instance() {
   return *registry;
 }
 
-PluginRegistry::Entry& PluginRegistry::load_entry(const std::string& path) {
+const PluginRegistry::Entry& PluginRegistry::load_entry(const std::string& path) {
   Entry& entry = entries_[canonical(path)];
   if (!entry.plugin) {
+    entry.path = path;
     try {
       entry.plugin = Plugin::load(path);
       entry.load_error.clear();
@@ -42,6 +50,17 @@ PluginRegistry::Entry& PluginRegistry::load_entry(const std::string& path) {
   return entry;
 }
 
+std::vector<const PluginRegistry::Entry*> PluginRegistry::load_all(const std::vector<std::string>& paths) {
+  std::vector<const Entry*> found;
+  for (const std::string& path : paths) {
+    for (const std::string& file : files_of(path)) {
+      const Entry* entry = &load_entry(file);
+      if (std::find(found.begin(), found.end(), entry) == found.end()) found.push_back(entry);
+    }
+  }
+  return found;
+}
+
 const Plugin& PluginRegistry::load(const std::string& path) {
   const std::lock_guard lock(mutex_);
   const Entry& entry = load_entry(path);
@@ -49,38 +68,35 @@ const Plugin& PluginRegistry::load(const std::string& path) {
   return *entry.plugin;
 }
 
-void PluginRegistry::scan(const std::string& directory) {
-  std::vector<std::string> paths;
-  std::error_code error;
-  for (const auto& file : std::filesystem::directory_iterator(directory, error)) {
-    const std::string name = file.path().filename().string();
-    if (name.starts_with("libturbomind-") && name.ends_with(".so")) paths.push_back(file.path().string());
-  }
-  const std::lock_guard lock(mutex_);
-  for (const std::string& path : paths) load_entry(path);
-}
-
-std::vector<PluginInfo> PluginRegistry::list() const {
+std::vector<PluginInfo> PluginRegistry::list(const std::vector<std::string>& paths) {
   const std::lock_guard lock(mutex_);
   std::vector<PluginInfo> result;
-  for (const auto& [path, entry] : entries_) result.push_back(describe(path, entry.plugin.get(), entry.load_error));
+  for (const Entry* entry : load_all(paths)) {
+    if (!entry->plugin) {
+      result.push_back({.path = entry->path, .usable = false, .reason = entry->load_error});
+      continue;
+    }
+    const ProbeResult probe = entry->plugin->probe();
+    result.push_back({entry->path, entry->plugin->name(), entry->plugin->version(), probe.usable, probe.reason});
+  }
   return result;
 }
 
-const Plugin& PluginRegistry::find(std::string_view name) const {
+const Plugin& PluginRegistry::find(std::string_view name, const std::vector<std::string>& paths) {
   const std::lock_guard lock(mutex_);
   std::string known;
   std::string refused;
-  for (const auto& [path, entry] : entries_) {
-    if (!entry.plugin) {
-      refused += "; " + entry.load_error;
+  for (const Entry* entry : load_all(paths)) {
+    if (!entry->plugin) {
+      refused += "; " + entry->load_error;
       continue;
     }
-    known += (known.empty() ? "" : ", ") + entry.plugin->name();
-    if (entry.plugin->name() != name) continue;
-    const ProbeResult probe = entry.plugin->probe();
-    if (probe.usable) return *entry.plugin;
-    refused += "; " + path + ": not usable here: " + probe.reason;
+    known += (known.empty() ? "" : ", ") + entry->plugin->name();
+    if (entry->plugin->name() != name) continue;
+    const ProbeResult probe = entry->plugin->probe();
+    check(probe.usable, ErrorCode::kUnsupported, "backend '", name, "': ", entry->path,
+          ": not usable here: ", probe.reason);
+    return *entry->plugin;
   }
   fail(ErrorCode::kUnsupported, "backend '", name, "': expected one of: ", known.empty() ? "(none found)" : known,
        refused);
