@@ -22,5 +22,6 @@ void bind_engine(pybind11::module_& module);
 void bind_guide(pybind11::module_& module);
 void bind_plugins(pybind11::module_& module);
 void bind_scaling(pybind11::module_& module);
+void bind_text(pybind11::module_& module);
 
 }  // namespace turbomind::bindings

@@ -11,4 +11,5 @@ PYBIND11_MODULE(_turbomind, module) {
   turbomind::bindings::bind_embedder(module);
   turbomind::bindings::bind_plugins(module);
   turbomind::bindings::bind_scaling(module);
+  turbomind::bindings::bind_text(module);
 }

@@ -28,7 +28,7 @@ TYPE_OR_SCOPE = re.compile(
 VENDOR_WORDS = re.compile(r"\b(cuda|cudnn|nccl|acl|aclnn|npu|hccl|ascend)\w*", re.IGNORECASE)
 
 # Lowest first; a layer may include itself and those before it.
-CPP_LAYERS = ("abi", "core", "runtime", "ops", "layers", "models", "engine", "guided")
+CPP_LAYERS = ("abi", "core", "text", "runtime", "ops", "layers", "models", "engine", "guided")
 
 # Lowest first; a module may import its own group and those before it.
 PYTHON_LAYERS = (

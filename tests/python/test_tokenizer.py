@@ -5,15 +5,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import random
+from array import array
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_bytes import string
 from golden_data import GOLDEN, golden_texts
 
 from manymind.checkpoint import Checkpoint, open_checkpoint
+from manymind.checkpoint.gguf_cursor import StringArray
 from manymind.errors import (
     CheckpointError,
     InvalidParameterError,
@@ -162,9 +166,19 @@ def test_invalid_unicode_is_a_typed_error(kind: str) -> None:
         tokenizer(kind).encode("a\ud800b")
 
 
+def column(value: Any) -> Any:
+    """A list as a GGUF file's reader gives it; another value as it is."""
+    if not isinstance(value, list):
+        return value
+    if value and type(value[0]) is str:
+        data = b"".join(string(text) for text in value)
+        return StringArray("changed", memoryview(data), len(value))
+    return memoryview(array("f" if value and type(value[0]) is float else "i", value))
+
+
 def gguf_with(path: Path, **changes: Any) -> Checkpoint:
     checkpoint = open_checkpoint(path)
-    renamed = {f"tokenizer.ggml.{key}": value for key, value in changes.items()}
+    renamed = {f"tokenizer.ggml.{key}": column(value) for key, value in changes.items()}
     config = {**checkpoint.config, **renamed}
     return dataclasses.replace(
         checkpoint, config={key: value for key, value in config.items() if value is not None}
@@ -219,6 +233,8 @@ def test_pieces_with_a_space_inside_are_found_across_words() -> None:
         (BPE_FILE, {"add_bos_token": 1}, CheckpointError, "add_bos_token"),
         (SPM_FILE, {"scores": None}, CheckpointError, "scores"),
         (SPM_FILE, {"scores": [1.0]}, CheckpointError, "scores"),
+        (SPM_FILE, {"scores": [1] * 448}, CheckpointError, "scores"),
+        (SPM_FILE, {"scores": [0.0] * 447 + [math.nan]}, TokenizerError, "nan"),
         (SPM_FILE, {"add_bos_token": True, "bos_token_id": None}, CheckpointError, "add_bos"),
         (SPM_FILE, {"token_type": [6] * 448}, TokenizerError, "byte token"),
     ],

@@ -4,59 +4,37 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
-from typing import Any, overload
+from typing import Any
 
-from manymind.errors import CheckpointError
+from manymind import _turbomind
+from manymind.errors import CheckpointError, InvalidParameterError
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
 
-class StringArray(Sequence[str]):
-    """A metadata array of strings, decoded on access. ``offsets[i]`` is where string i begins in
-    ``data``."""
+class StringArray:
+    """A metadata array of strings, which become Python's only when they are asked for."""
 
-    def __init__(self, key: str, data: memoryview, offsets: list[int]) -> None:
+    def __init__(self, key: str, data: memoryview, count: int) -> None:
         self._key = key
         self._data = data
-        self._offsets = offsets
+        self._count = count
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        start = self._offsets[index]
-        (length,) = _U64.unpack_from(self._data, start - 8)
-        return self._decode(self._data[start : start + length])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tolist())
+    def table(self) -> _turbomind.StringTable:
+        """A copy that needs neither the file nor an object a string. Raises CheckpointError if one
+        is not UTF-8."""
+        try:
+            return _turbomind.StringTable(self._data, self._count)
+        except InvalidParameterError as error:
+            raise CheckpointError(self._key, "UTF-8 strings", error) from error
 
     def tolist(self) -> list[str]:
         """All strings. Raises CheckpointError if one is not UTF-8."""
-        if not self._offsets:
-            return []
-        data, offsets = bytes(self._data), self._offsets
-        # A string ends 8 bytes (the next length field) before the next one begins.
-        ends = [offset - 8 for offset in offsets[1:]]
-        ends.append(len(data))
-        try:
-            return [data[start:end].decode() for start, end in zip(offsets, ends, strict=True)]
-        except UnicodeDecodeError as error:
-            raise CheckpointError(self._key, "UTF-8 strings", error) from error
-
-    def _decode(self, data: memoryview) -> str:
-        try:
-            return str(data, "utf-8")
-        except UnicodeDecodeError as error:
-            raise CheckpointError(self._key, "UTF-8 strings", error) from error
+        return self.table().tolist()
 
 
 class Cursor:
@@ -106,19 +84,7 @@ class Cursor:
             raise CheckpointError(field, "UTF-8", error) from error
 
     def string_array(self, key: str, count: int) -> StringArray:
-        data, start = self.data, self.position
-        limit = len(data) - 8
-        offsets: list[int] = []
-        append, unpack = offsets.append, _U64.unpack_from
-        position = start
-        for index in range(count):
-            if position > limit:
-                raise CheckpointError(f"{key}[{index}]", "a string", "the end of the file")
-            append(position + 8 - start)
-            position += 8 + unpack(data, position)[0]
-        if position > len(data):
-            raise CheckpointError(
-                key, f"{count} strings", "a string reaching past the end of the file"
-            )
-        self.position = position
-        return StringArray(key, data[start:position], offsets)
+        found, size = _turbomind.measure_strings(self.data[self.position :], count)
+        if found < count:
+            raise CheckpointError(f"{key}[{found}]", "a string", "the end of the file")
+        return StringArray(key, self.take(size, key), count)

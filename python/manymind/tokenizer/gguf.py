@@ -38,7 +38,7 @@ def load_gguf_tokenizer(checkpoint: Checkpoint) -> Tokenizer:
 
         rules = pre_tokenization(metadata.string("pre", "default"))
         merges = metadata.sequence("merges")
-        encoder = bpe_encoder(vocabulary.pieces, vocabulary.kinds, merges, rules)
+        encoder = bpe_encoder(vocabulary.pieces.tolist(), vocabulary.kinds, merges, rules)
         piece_bytes, adds_bos, strips_space = byte_level_bytes, rules.adds_bos, False
     table = PieceTable(vocabulary.piece_of, vocabulary.is_control, piece_bytes, strips_space)
     return _assemble(checkpoint, metadata, vocabulary, encoder, table, adds_bos)

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+from array import array
 from enum import IntEnum
-from functools import cached_property
-from typing import Any
 
 from manymind.checkpoint.fields import Fields
+from manymind.checkpoint.gguf_cursor import StringArray
 
 
 class TokenType(IntEnum):
@@ -30,33 +30,36 @@ class Vocabulary:
     """
 
     def __init__(self, metadata: Fields) -> None:
-        self.pieces: list[str] = metadata.sequence("tokens")
-        if not self.pieces or type(self.pieces[0]) is not str:
-            raise metadata.error("tokens", "a list of strings", "another list")
-        types: list[int] = self._column(metadata, "token_type", int)
+        tokens = metadata.raw("tokens")
+        if not isinstance(tokens, StringArray) or not tokens:
+            found = "nothing" if tokens is None else "another value"
+            raise metadata.error("tokens", "a list of strings", found)
+        self.pieces = tokens.table()
+        types = self._column(metadata, "token_type", int)
         normal = int(TokenType.NORMAL)
         # TokenType of each id that is not NORMAL: few, of a quarter million.
         self.kinds = {token_id: kind for token_id, kind in enumerate(types) if kind != normal}
 
-    def scores(self, metadata: Fields) -> list[float]:
-        return self._column(metadata, "scores", float)
-
-    @cached_property
-    def ids(self) -> dict[str, int]:
-        return dict(zip(self.pieces, range(len(self.pieces)), strict=True))
+    def scores(self, metadata: Fields) -> memoryview | array[float]:
+        """By id, float32."""
+        values = self._column(metadata, "scores", float)
+        return values if values.format == "f" else array("f", values)
 
     def piece_of(self, token_id: int) -> str | None:
         return self.pieces[token_id] if 0 <= token_id < len(self.pieces) else None
 
     def id_of(self, piece: str) -> int | None:
-        return self.ids.get(piece)
+        return self.pieces.find(piece)
 
     def is_control(self, token_id: int) -> bool:
         return self.kinds.get(token_id) == TokenType.CONTROL
 
-    def _column(self, metadata: Fields, name: str, kind: type) -> list[Any]:
-        values = metadata.sequence(name)
+    def _column(self, metadata: Fields, name: str, kind: type) -> memoryview:
+        """One number for each token, as the file holds them: a list would be ten times the size."""
+        expected = f"{len(self.pieces)} of {kind.__name__}"
+        values = metadata.raw(name)
+        if not isinstance(values, memoryview):
+            raise metadata.error(name, expected, "nothing" if values is None else "another value")
         if len(values) != len(self.pieces) or type(values[0]) is not kind:
-            expected = f"{len(self.pieces)} of {kind.__name__}"
-            raise metadata.error(name, expected, f"{len(values)} of {type(values[:1])}")
+            raise metadata.error(name, expected, f"{len(values)} of {type(values[0]).__name__}")
         return values
