@@ -2,7 +2,9 @@
 //
 // Draws restricted by a guide: under look-ahead, preemption, prefix hits, n > 1, rows and logprobs, with refused
 // tokens.
+#include <atomic>
 #include <set>
+#include <thread>
 
 #include "engine/engine_fixture.h"
 
@@ -23,6 +25,7 @@ class OddGuide : public TokenGuide {
   int64_t draws_to_end() const override { return std::max<int64_t>(12 - count_, 1); }
 
   void fill_mask(std::span<uint32_t> mask) override {
+    if (num_masks) num_masks->fetch_add(1);
     if (throws_at >= 0 && count_ == throws_at) throw Error(ErrorCode::kUnsupported, "guide: gave up");
     for (int32_t v = 0; v < kVocab; ++v) {
       const bool set = forced_ >= 0 ? v == forced_ : allowed(v, count_);
@@ -44,6 +47,7 @@ class OddGuide : public TokenGuide {
   }
 
   int64_t throws_at = -1;
+  std::atomic<int64_t>* num_masks = nullptr;  // counts the masks of all clones
 
  private:
   int64_t count_ = 0;
@@ -98,6 +102,49 @@ TEST(a_guide_restricts_every_draw) {
       fixture.wait_finished(24);
       for (const auto& [id, tokens] : expected) EXPECT_TOKENS(fixture.result(id).token_ids, tokens);
     }
+  }
+}
+
+TEST(masks_are_computed_while_the_forward_pass_runs) {
+  for (const char* asynchronous : {"0", "1"}) {
+    EngineOptions options = with(asynchronous, "0");
+    options.num_threads = 2;  // one of them beside the engine's
+    EngineFixture fixture(options);
+    std::atomic<int64_t> num_masks{0};
+    auto guide = std::make_shared<OddGuide>();
+    guide->num_masks = &num_masks;
+    SamplingParams params = guided(20);
+    params.guide = guide;
+    const std::vector<int32_t> prompt = make_prompt(40, 6);
+    fixture.null.hold("attention");
+    const uint64_t id = fixture.engine.submit(prompt, params);
+    // The forward pass stands still in its attention until the mask of its draw has been asked for.
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (num_masks == 0 && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
+    EXPECT_EQ(num_masks.load(), 1);
+    EXPECT_EQ(fixture.null.count("attention"), 0);
+    fixture.null.release();
+    fixture.wait_finished(1);
+    EXPECT_TOKENS(fixture.result(id).token_ids, predict_guided(prompt, 20));
+  }
+}
+
+TEST(a_step_that_fails_while_masks_are_computed_leaves_nothing_behind) {
+  for (const char* asynchronous : {"0", "1"}) {
+    EngineFixture fixture(with(asynchronous, "0"));
+    const std::vector<int32_t> prompt = make_prompt(20, 4);
+    for (int round = 0; round < 20; ++round) {
+      fixture.null.fail("attention", 3, TM_DEVICE_ERROR);
+      std::vector<uint64_t> ids;
+      for (int i = 0; i < 6; ++i) ids.push_back(fixture.engine.submit(prompt, guided(20)));
+      fixture.wait_finished(static_cast<size_t>(6 * (round + 1)));
+      for (const uint64_t id : ids) {
+        const Output& output = fixture.result(id);
+        if (output.finish_reason != FinishReason::kError) EXPECT_TOKENS(output.token_ids, predict_guided(prompt, 20));
+      }
+    }
+    EXPECT(fixture.engine.stats().failed_steps == 20);
+    EXPECT_TOKENS(fixture.generate(prompt, guided(20)).token_ids, predict_guided(prompt, 20));
   }
 }
 

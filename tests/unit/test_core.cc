@@ -116,6 +116,29 @@ TEST(workers_work_side_by_side) {
   EXPECT_EQ(arrived.load(), 3);
 }
 
+TEST(workers_begin_what_was_started_while_the_caller_does_other_things) {
+  WorkerPool pool(2);
+  std::atomic<int> runs{0};
+  pool.start(1, [&](size_t) { runs.fetch_add(1); });
+  while (runs.load() < 1) std::this_thread::yield();  // for good, if it waited for the caller
+  pool.finish();
+  EXPECT_EQ(runs.load(), 1);
+}
+
+TEST(the_caller_does_what_workers_have_not_begun) {
+  for (const size_t num_threads : {1, 2, 5}) {
+    WorkerPool pool(num_threads);
+    for (size_t job = 0; job < 300; ++job) {
+      std::vector<std::atomic<int>> runs(job % 37);
+      pool.start(runs.size(), [&](size_t i) { runs[i].fetch_add(1); });
+      pool.finish();
+      for (const std::atomic<int>& run : runs) EXPECT_EQ(run.load(), 1);
+    }
+    pool.start(3, [](size_t) { fail(ErrorCode::kInternal, "a task"); });
+    EXPECT_ERROR(pool.finish(), ErrorCode::kInternal, "a task");
+  }
+}
+
 TEST(workers_hand_on_what_a_task_throws) {
   WorkerPool pool(3);
   for (int job = 0; job < 50; ++job) {

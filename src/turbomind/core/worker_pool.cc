@@ -19,24 +19,32 @@ WorkerPool::~WorkerPool() {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
-  started_.notify_all();
+  opened_.notify_all();
   for (std::thread& thread : threads_) thread.join();
 }
 
-void WorkerPool::run(const Job& job) {
+void WorkerPool::start(size_t count, std::function<void(size_t)> task) {
+  started_task_ = std::move(task);
+  const auto call = [](void* context, size_t index) { (*static_cast<std::function<void(size_t)>*>(context))(index); };
+  begin({call, &started_task_, count}, count > 0);
+}
+
+void WorkerPool::begin(const Job& job, bool shared) {
+  job_ = job;
   next_ = 0;
-  const bool shared = job.count > 1 && !threads_.empty();
-  if (shared) {
-    {
-      const std::lock_guard lock(mutex_);
-      job_ = &job;
-      ++round_;
-    }
-    started_.notify_all();
+  if (!shared || threads_.empty()) return;
+  {
+    const std::lock_guard lock(mutex_);
+    open_ = true;
+    ++round_;
   }
-  take_tasks(job);
+  opened_.notify_all();
+}
+
+void WorkerPool::finish() {
+  take_tasks(job_);
   std::unique_lock lock(mutex_);
-  job_ = nullptr;
+  open_ = false;
   done_.wait(lock, [&] { return num_busy_ == 0; });
   if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
@@ -45,13 +53,12 @@ void WorkerPool::work() {
   uint64_t seen = 0;
   std::unique_lock lock(mutex_);
   while (true) {
-    started_.wait(lock, [&] { return stopping_ || (job_ != nullptr && round_ != seen); });
+    opened_.wait(lock, [&] { return stopping_ || (open_ && round_ != seen); });
     if (stopping_) return;
     seen = round_;
-    const Job& job = *job_;
     ++num_busy_;
     lock.unlock();
-    take_tasks(job);
+    take_tasks(job_);
     lock.lock();
     if (--num_busy_ == 0) done_.notify_one();
   }

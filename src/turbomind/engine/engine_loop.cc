@@ -210,8 +210,12 @@ void EngineLoop::issue(Flight& flight) {
   flight.logprobs_begin = batch->sampling.logprobs_begin;
   flight.logprobs_end = batch->sampling.logprobs_end;
   for (const RowGroup& group : batch->row_groups) flight.groups.emplace_back(group.entry, group.generation);
+  MaskFill masks = builder_.fill_masks(flight.plan, guide_workers_);
+  // The masks depend on the tokens before. Where those are known, workers fill them in while this thread issues the
+  // forward pass, which on a synchronous device is the time in which it runs.
+  if (flights_.size() == 1) masks.start();
   issue_forward(*batch, flight);
-  if (!batch->sampling.guided.empty()) guide_draws(flight);
+  if (!batch->sampling.guided.empty()) guide_draws(flight, masks);
   const Stopwatch watch(counters_.execute_seconds);
   ranks_.run([&](Rank& rank, int32_t) { rank.runner->issue_sampling(batch->sampling); });
 }
@@ -258,11 +262,11 @@ void EngineLoop::issue_forward(const StepBatch& batch, Flight& flight) {
   });
 }
 
-void EngineLoop::guide_draws(const Flight& flight) {
-  // The masks depend on the tokens before, which are read while the device computes this step.
+void EngineLoop::guide_draws(const Flight& flight, MaskFill& masks) {
+  // Tokens that are not known yet are read while the device computes this step, and so are the masks filled in.
   while (flights_.size() > 1) resolve();
   const Stopwatch watch(counters_.guide_seconds);
-  for (const auto& [row, error] : builder_.fill_guided_masks(flight.plan, guide_workers_)) {
+  for (const auto& [row, error] : masks.finish()) {
     const auto entry = static_cast<size_t>(flight.entries[static_cast<size_t>(row)]);
     fail(flight.plan.sequences[entry].sequence, error);
   }

@@ -82,7 +82,7 @@ class EngineLoop {
   bool is_encoding() const { return encoder_stage_ && encoder_stage_->is_encoding(); }
   void issue_forward(const StepBatch& batch, Flight& flight);
   // Masks for the draws of the step being issued; first reads the step before it.
-  void guide_draws(const Flight& flight);
+  void guide_draws(const Flight& flight, MaskFill& masks);
   void resolve();
   // True if nobody waits for what the sequence drew there.
   static bool is_void(const Flight& flight, const Sequence& sequence);

@@ -151,30 +151,48 @@ void build_sampling_batch(const StepPlan& plan, const std::vector<int32_t>& last
   build_process(plan, vocab_size, batch);
 }
 
-std::vector<std::pair<int32_t, Error>> fill_guided_masks(const StepPlan& plan, SamplingBatch& batch,
-                                                         WorkerPool& workers) {
-  std::vector<std::optional<Error>> failures(batch.guided.size());
-  const size_t words =
-      batch.guided.empty() ? 0 : batch.process.bitmask.size() / static_cast<size_t>(batch.num_processed);
-  workers.for_each(batch.guided.size(), [&](size_t i) {
-    const auto row = static_cast<size_t>(batch.guided[i]);
-    const Sequence& sequence = *plan.sequences[static_cast<size_t>(batch.entries[row])].sequence;
-    // Nobody reads what such a row draws.
-    if (sequence.state == SequenceState::kFinished || plan.id <= sequence.void_through) return;
-    const std::span mask = std::span(batch.process.bitmask).subspan(row * words, words);
-    std::fill(mask.begin(), mask.end(), 0);
-    try {
-      sequence.guide->fill_mask(mask);
-    } catch (const Error& error) {
-      std::fill(mask.begin(), mask.end(), ~uint32_t{0});
-      failures[i] = error;
-    }
-  });
+MaskFill::MaskFill(const StepPlan& plan, SamplingBatch& batch, WorkerPool& workers)
+    : plan_(plan), batch_(batch), workers_(workers), failures_(batch.guided.size()) {}
+
+MaskFill::~MaskFill() {
+  if (!started_) return;
+  try {
+    workers_.finish();
+  } catch (...) {
+    // What made the step fail is on its way to the caller.
+  }
+}
+
+void MaskFill::start() {
+  if (batch_.guided.empty()) return;
+  workers_.start(batch_.guided.size(), [this](size_t index) { fill(index); });
+  started_ = true;
+}
+
+std::vector<std::pair<int32_t, Error>> MaskFill::finish() {
+  if (!started_) start();
+  if (std::exchange(started_, false)) workers_.finish();
   std::vector<std::pair<int32_t, Error>> errors;
-  for (size_t i = 0; i < failures.size(); ++i) {
-    if (failures[i]) errors.emplace_back(batch.guided[i], *failures[i]);
+  for (size_t i = 0; i < failures_.size(); ++i) {
+    if (failures_[i]) errors.emplace_back(batch_.guided[i], *failures_[i]);
   }
   return errors;
+}
+
+void MaskFill::fill(size_t index) {
+  const auto row = static_cast<size_t>(batch_.guided[index]);
+  const Sequence& sequence = *plan_.sequences[static_cast<size_t>(batch_.entries[row])].sequence;
+  // Nobody reads what such a row draws.
+  if (sequence.state == SequenceState::kFinished || plan_.id <= sequence.void_through) return;
+  const size_t words = batch_.process.bitmask.size() / static_cast<size_t>(batch_.num_processed);
+  const std::span mask = std::span(batch_.process.bitmask).subspan(row * words, words);
+  std::fill(mask.begin(), mask.end(), 0);
+  try {
+    sequence.guide->fill_mask(mask);
+  } catch (const Error& error) {
+    std::fill(mask.begin(), mask.end(), ~uint32_t{0});
+    failures_[index] = error;
+  }
 }
 
 }  // namespace turbomind

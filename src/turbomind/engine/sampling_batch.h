@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -54,10 +55,30 @@ struct SamplingBatch {
 void build_sampling_batch(const StepPlan& plan, const std::vector<int32_t>& last_rows, int32_t vocab_size,
                           SamplingBatch& batch);
 
-// Fills in the masks of the guided rows, once the tokens before them are known. plan: the batch's. Returns what guides
-// threw, by row; such a row draws anything. workers: share the rows out among them.
-std::vector<std::pair<int32_t, Error>> fill_guided_masks(const StepPlan& plan, SamplingBatch& batch,
-                                                         WorkerPool& workers);
+// Fills in the masks of a batch's guided rows, which are shared out among workers.
+class MaskFill {
+ public:
+  // plan: the batch's. Both live longer.
+  MaskFill(const StepPlan& plan, SamplingBatch& batch, WorkerPool& workers);
+  // Ends what was started and not finished, since a step failed in between.
+  ~MaskFill();
+  MaskFill(const MaskFill&) = delete;
+  MaskFill& operator=(const MaskFill&) = delete;
+
+  // Once the tokens before the rows are known: the workers begin, and the caller goes on.
+  void start();
+  // The caller takes part until all masks are there. Returns what guides threw, by row; such a row draws anything.
+  std::vector<std::pair<int32_t, Error>> finish();
+
+ private:
+  void fill(size_t index);
+
+  const StepPlan& plan_;
+  SamplingBatch& batch_;
+  WorkerPool& workers_;
+  std::vector<std::optional<Error>> failures_;  // by guided row
+  bool started_ = false;
+};
 
 // True if the sequence's penalties need TokenHistory.
 bool has_penalties(const SamplingParams& params);

@@ -52,7 +52,7 @@ struct EngineStats {
   double execute_seconds = 0.0;   // issuing it and waiting for its tokens
   double wait_seconds = 0.0;      // of these, waiting: the others are what a step costs the host
   double output_seconds = 0.0;    // stop conditions and outputs
-  double guide_seconds = 0.0;     // masks of guided draws, beside the device where that is asynchronous
+  double guide_seconds = 0.0;     // masks of guided draws, less what was done while the forward pass was issued
 };
 
 // Where the device memory of one rank goes, in the order it was taken.

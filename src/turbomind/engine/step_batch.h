@@ -56,10 +56,8 @@ class BatchBuilder {
 
   // The batch is valid until the next call. Records in each sequence which row its token comes from.
   const StepBatch& build(const StepPlan& plan);
-  // Completes the batch, once the tokens of the step before are known; see sampling_batch.h.
-  std::vector<std::pair<int32_t, Error>> fill_guided_masks(const StepPlan& plan, WorkerPool& workers) {
-    return turbomind::fill_guided_masks(plan, batch_.sampling, workers);
-  }
+  // What completes the batch, once the tokens of the step before are known; see sampling_batch.h.
+  MaskFill fill_masks(const StepPlan& plan, WorkerPool& workers) { return {plan, batch_.sampling, workers}; }
   // The tokens of the step before are lost.
   void reset() { num_sampled_before_ = 0; }
 
