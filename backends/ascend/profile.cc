@@ -42,6 +42,7 @@ Profile make_profile(const std::string& soc, const std::string& text) {
     // FusedInferAttentionScore V1 to V4 answer 361001 there and V5 is not written against yet.
     profile.family = "Ascend 950";
     profile.fused_attention = false;
+    profile.finalize_f16 = true;
   } else if (begins(soc, "Ascend310P")) {
     throw abi::Error(TM_UNSUPPORTED, soc +
                                          ": Atlas 300I products multiply no float32 matrices and have no fused "

@@ -19,6 +19,7 @@ struct Profile {
   bool fused_attention = true;          // FusedInferAttentionScore V3 in TND with block tables
   bool fused_attention_f16 = true;      // for float16 too
   std::vector<int32_t> attention_dims;  // head sizes it is called with; others are padded to the next
+  bool finalize_f16 = false;            // MoeFinalizeRoutingV2 weighs float16 rows by float32
   int64_t max_streams = 0;
 };
 

@@ -88,3 +88,5 @@ ASCEND_OP(OPTIONAL, WeightQuantBatchMatmulV2, Tensor, Tensor, Tensor, Tensor, Te
 
 // Mixture of experts
 ASCEND_OP(OPTIONAL, GroupedMatmulV4, Tensors, Tensors, Tensors, Tensors, Tensors, Tensors, Tensors, Tensors, Tensor, Tensors, Tensors, Tensors, int64_t, int64_t, int64_t, int64_t, OutTensors, OutTensors, OutTensors)
+ASCEND_OP(OPTIONAL, MoeInitRoutingV2, Tensor, Tensor, int64_t, int64_t, int64_t, int64_t, int64_t, bool, Tensor, Tensor, Tensor, Tensor)
+ASCEND_OP(OPTIONAL, MoeFinalizeRoutingV2, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int64_t, OutTensor)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// sample. The vendor's TopKTopPSample draws by another rule than the contract's, so the draw is composed: a stable sort
-// finds the candidates, their masses go back to the order of ids, and a running sum is met with the row's own number.
+// sample. The vendor's TopKTopPSample draws by another rule than the contract's and from logits of 16 bits (README.md
+// says more), so the draw is composed: a stable sort finds the candidates, their masses go back to the order of ids,
+// and a running sum is met with the row's own number.
 #include <limits>
 
 #include "constants.h"

@@ -167,6 +167,10 @@ FAKECANN_DECLARE(WeightQuantBatchMatmulV2, FakeIn x, FakeIn weight, FakeIn antiq
 /* Mixture of experts. */
 FAKECANN_DECLARE(MoeGatingTopKSoftmaxV2, FakeIn x, FakeIn finished, int64_t k, int64_t renorm, bool softmaxResultFlag,
                  FakeIn y, FakeIn expertIdx, FakeIn softmaxOut)
+FAKECANN_DECLARE(MoeInitRoutingV2, FakeIn x, FakeIn expertIdx, int64_t activeNum, int64_t expertCapacity,
+                 int64_t expertNum, int64_t dropPadMode, int64_t expertTokensCountOrCumsumFlag,
+                 bool expertTokensBeforeCapacityFlag, FakeIn expandedX, FakeIn expandedRowIdx,
+                 FakeIn expertTokensCountOrCumsum, FakeIn expertTokensBeforeCapacity)
 FAKECANN_DECLARE(MoeFinalizeRoutingV2, FakeIn expandedX, FakeIn expandedRowIdx, FakeIn x1, FakeIn x2, FakeIn bias,
                  FakeIn scales, FakeIn expertIdx, int64_t dropPadMode, aclTensor* out)
 FAKECANN_DECLARE(GroupedMatmulV4, FakeIns x, FakeIns weight, FakeIns bias, FakeIns scale, FakeIns offset,

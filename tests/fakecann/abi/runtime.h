@@ -69,6 +69,7 @@ aclError aclrtStreamQuery(aclrtStream stream, int* status);
 aclError aclrtStreamGetId(aclrtStream stream, int32_t* id);
 aclError aclrtGetStreamAvailableNum(uint32_t* count);
 aclError aclrtSetStreamFailureMode(aclrtStream stream, uint64_t mode);
+aclError aclrtSetStreamOverflowSwitch(aclrtStream stream, uint32_t flag);
 aclError aclrtLaunchHostFunc(aclrtStream stream, void (*function)(void*), void* argument);
 
 aclError aclrtCreateEvent(aclrtEvent* event);

@@ -51,6 +51,52 @@ void run_gating(const Bound& bound, int x, int y, int chosen, int scores, int64_
   if (scores >= 0) bound.put(scores, all);
 }
 
+struct Routing {
+  int x, experts, expanded, row, tokens, before;
+  int64_t num_experts;
+  bool is_cumulative;
+};
+
+void check_routing(const Call& call, const Routing& setup) {
+  const Dims& x = call.view(setup.x).dims;
+  const int64_t pairs = call.view(setup.experts).count();
+  const auto require = [&](bool holds, const char* rule) { call.require(holds, rule, kInnerNull); };
+  require(call.view(setup.experts).dim(0) == x[0], "expertIdx has a row for each of x");
+  require(call.view(setup.expanded).dims == Dims{pairs, x[1]}, "expandedX has a row for each of expertIdx");
+  require(call.view(setup.row).dims == Dims{pairs}, "expandedRowIdx has an entry for each of expertIdx");
+  for (const int counts : {setup.tokens, setup.before}) {
+    require(call.view(counts).dims == Dims{setup.num_experts}, "a count for each of expertNum");
+  }
+}
+
+void run_routing(const Bound& bound, const Routing& call) {
+  const int64_t hidden = bound.view(call.x).dim(1);
+  const std::vector<float> x = bound.floats(call.x);
+  const std::vector<int64_t> experts = bound.integers(call.experts);
+  const int64_t pairs = static_cast<int64_t>(experts.size());
+  const int64_t k = bound.view(call.experts).rank() == 2 ? bound.view(call.experts).dim(1) : 1;
+  const DataRule known = bound.rule("expertIdx lies within expertNum");
+  std::vector<int64_t> tokens(static_cast<size_t>(call.num_experts), 0);
+  for (const int64_t expert : experts) {
+    known.require(expert >= 0 && expert < call.num_experts,
+                  "expert " + std::to_string(expert) + " of " + std::to_string(call.num_experts));
+    ++tokens[expert];
+  }
+  std::vector<int64_t> order(experts.size()), rows(experts.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return experts[a] < experts[b]; });
+  std::vector<float> expanded(static_cast<size_t>(pairs * hidden));
+  for (int64_t row = 0; row < pairs; ++row) {
+    rows[order[row]] = row;
+    const float* from = x.data() + order[row] / k * hidden;
+    std::copy(from, from + hidden, expanded.begin() + row * hidden);
+  }
+  if (call.is_cumulative) std::partial_sum(tokens.begin(), tokens.end(), tokens.begin());
+  bound.put(call.expanded, expanded);
+  bound.put(call.row, rows);
+  bound.put(call.tokens, tokens);
+}
+
 struct Finalize {
   int x, row, x1, x2, bias, scales, experts, out;
   bool by_column;
@@ -169,6 +215,31 @@ FAKECANN_OP(MoeGatingTopKSoftmaxV2, FakeIn x, FakeIn finished, int64_t k, int64_
     if (scores >= 0)
       call.require(call.view(s).dims == call.view(a).dims, "softmaxOut has the shape of x", kTilingError);
     call.run([=](const Bound& bound) { run_gating(bound, a, o, e, scores, k, renorm == 1); });
+  });
+}
+
+FAKECANN_OP(MoeInitRoutingV2, FakeIn x, FakeIn expertIdx, int64_t activeNum, int64_t expertCapacity, int64_t expertNum,
+            int64_t dropPadMode, int64_t expertTokensCountOrCumsumFlag, bool expertTokensBeforeCapacityFlag,
+            FakeIn expandedX, FakeIn expandedRowIdx, FakeIn expertTokensCountOrCumsum,
+            FakeIn expertTokensBeforeCapacity) {
+  return plan("MoeInitRoutingV2", workspace_size, executor, [&](Call& call) {
+    const Routing setup{call.in("x", x),
+                        call.in("expertIdx", expertIdx),
+                        call.out("expandedX", expandedX),
+                        call.out("expandedRowIdx", expandedRowIdx),
+                        call.out("expertTokensCountOrCumsum", expertTokensCountOrCumsum),
+                        call.out("expertTokensBeforeCapacity", expertTokensBeforeCapacity),
+                        expertNum,
+                        expertTokensCountOrCumsumFlag == 1};
+    call.attribute("activeNum", activeNum);
+    call.attribute("expertCapacity", expertCapacity);
+    call.attribute("expertNum", expertNum);
+    call.attribute("dropPadMode", dropPadMode);
+    call.attribute("expertTokensCountOrCumsumFlag", expertTokensCountOrCumsumFlag);
+    call.attribute("expertTokensBeforeCapacityFlag", static_cast<int64_t>(expertTokensBeforeCapacityFlag));
+    call.check();
+    check_routing(call, setup);
+    call.run([setup](const Bound& bound) { run_routing(bound, setup); });
   });
 }
 

@@ -46,6 +46,13 @@ aclError aclrtGetDeviceSatMode(int* mode) {
   return guarded(__func__, [&] { *mode = saturation_mode; });
 }
 
+aclError aclrtSetStreamOverflowSwitch(aclrtStream stream, uint32_t flag) {
+  return guarded(__func__, [&] {
+    if (flag > 1) fail(kInvalidParameter, "the switch is 0 or 1");
+    find_stream(stream);
+  });
+}
+
 aclError aclrtGetPrimaryCtxState(int32_t device, uint32_t* flags, int32_t* is_active) {
   return guarded(__func__, [&] {
     *is_active = Streams::instance().primary.count(device) != 0 ? 1 : 0;

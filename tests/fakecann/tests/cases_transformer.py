@@ -369,6 +369,31 @@ def experts(half: str) -> list[Call]:
     ]
 
 
+def token_routing(half: str, index: str) -> list[Call]:
+    """Pairs of tokens and experts by expert, those of one in the order of the pairs."""
+    x, ids = noise((4, 32), half), np.array([[3, 1], [1, 0], [4, 3], [1, 4]])
+    order = np.argsort(ids.reshape(-1), kind="stable")
+    rows, counts = np.argsort(order), np.bincount(ids.reshape(-1), minlength=6)
+    arguments = {
+        "x": In(x, half),
+        "expertIdx": In(ids, index),
+        "expertNum": 6,
+        "expandedX": out((8, 32), half),
+        "expandedRowIdx": out((8,), "i32"),
+        "expertTokensCountOrCumsum": out((6,), "i32"),
+        "expertTokensBeforeCapacity": out((6,), "i32"),
+    }
+    expected = {"expandedX": x[order // 2], "expandedRowIdx": rows}
+    return [
+        Call(
+            "MoeInitRoutingV2",
+            {**arguments, "expertTokensCountOrCumsumFlag": flag},
+            {**expected, "expertTokensCountOrCumsum": tokens},
+        )
+        for flag, tokens in ((1, np.cumsum(counts)), (2, counts))
+    ]
+
+
 def expert_products(half: str) -> list[Call]:
     x, weight = noise((6, 32), half), noise((3, 32, 16), half, 0.3)
     ends = np.array([2, 2, 6])
@@ -447,6 +472,7 @@ def calls(profile: str) -> list[Call]:
             + rotations(half)
             + quantised(half)
             + expert_products(half)
+            + token_routing(half, "i64" if profile == "950" and half == "f16" else "i32")
             + matrices(half)
         )
         if profile != "310p":

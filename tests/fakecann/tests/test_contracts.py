@@ -21,7 +21,11 @@ PROFILES = ("a2", "a2-8.5", "a3", "310p", "950")
 NULL, INVALID, AI_CORE = 161001, 161002, 507015
 NUMBER_TYPES = ("int64_t", "int8_t", "int", "aclDataType")
 # Codes that an operator's document gives for shapes that do not meet.
-OTHER_CODES = {"MoeGatingTopKSoftmaxV2": {561002}, "MoeFinalizeRoutingV2": {561103}}
+OTHER_CODES = {
+    "MoeGatingTopKSoftmaxV2": {561002},
+    "MoeInitRoutingV2": {561103},
+    "MoeFinalizeRoutingV2": {561103},
+}
 SIZES = (1, 8, 33, 300, 2000, 70000)
 NUMBERS = (-1, 0, 1, 2, 3, 4, 5, 7, 99, 2000)
 

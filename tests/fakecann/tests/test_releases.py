@@ -110,6 +110,28 @@ def test_weights_without_their_operator_are_refused_by_name(
     assert not any(line.startswith("ok ") for line in lines)
 
 
+EXPERT_OPERATORS = {
+    "moe_permute": "aclnnMoeInitRoutingV2",
+    "moe_combine": "aclnnMoeFinalizeRoutingV2",
+}
+
+
+@pytest.mark.parametrize("op", EXPERT_OPERATORS)
+@pytest.mark.parametrize("profile", ["a2", "950"])
+def test_experts_with_and_without_the_operators_for_them(
+    op: str, profile: str, tmp_path: Path
+) -> None:
+    """The same cases pass either way; float16 rows are summed by the operator on the 950 only."""
+    name = EXPERT_OPERATORS[op]
+    for folder, present in ((LIBRARIES, True), (lacking(tmp_path, name), False)):
+        for dtype in ("f32", "bf16", "f16"):
+            settings = {"PROFILE": profile, "LOG": "1"}
+            lines, log = conformance(folder, op, "--case", f"/{dtype}/", **settings)
+            assert sum(line.startswith("ok ") for line in lines) >= 3
+            rounds = op == "moe_combine" and dtype == "f16" and profile == "a2"
+            assert (f"{name}GetWorkspaceSize" in log) == (present and not rounds), dtype
+
+
 def test_the_least_that_is_taken(tmp_path: Path) -> None:
     """Without any optional function steps run eagerly, of small operators, to the same tokens."""
     names = optional("op_symbols.h") + optional("runtime_symbols.h")

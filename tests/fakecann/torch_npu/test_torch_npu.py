@@ -8,7 +8,10 @@ those that a real client uses. Run by `make test-fakecann-torch-npu`.
 from __future__ import annotations
 
 import ctypes
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -304,6 +307,19 @@ def test_expert_choice() -> None:
     close(experts, indices.int(), torch.float16)
 
 
+def test_routing_to_experts_on_a_310p() -> None:
+    """A process of its own: the product does not change while it runs."""
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("routing_child.py")],
+        env={**os.environ, "FAKECANN_PROFILE": "310p"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "MoeInitRoutingV2" in done.stdout.split()
+
+
 def test_streams_and_events() -> None:
     x, side = noise(64).npu(), torch.npu.Stream()
     done = torch.npu.Event()
@@ -340,6 +356,7 @@ def test_what_a_contract_forbids_reaches_the_user_of_torch() -> None:
 NOT_REACHED = {
     "FusedInferAttentionScoreV3": "V2 is called without a rotary part",
     "FusedInferAttentionScoreV4": "V2 is called without a rotary part",
+    "MoeInitRoutingV2": "V3 is called; V2 on a 310P, see the test of it",
     "InplaceAdd": "only where aclnnInplaceAdds, which is not emulated, exists too",
     "MatmulWeightNz": "tensors get the NZ format through the old operator compiler",
     "NpuFormatCast": "tensors get the NZ format through the old operator compiler",
