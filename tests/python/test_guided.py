@@ -179,6 +179,14 @@ GBNF = 'root ::= item+ "."\nitem ::= "<" [a-c]+ ">" | "(" item ")"\n'
 LARK = 'start: item+ "."\nitem: "<" /[a-c]+/ ">" | "(" item ")"\n'
 
 
+def test_a_list_may_end_where_a_token_goes_on(smollm2: Pipeline) -> None:
+    """The vocabulary has ");", and no token but its beginning may stand there: it looks forced."""
+    assert len(smollm2.runtime.tokenizer.encode(");")) == 1
+    grammar = 'start: item (";" item)*\nitem: "f(x)"\n'
+    text = ask(smollm2, {"type": "grammar", "grammar": grammar}, max_new_tokens=12).text
+    assert re.fullmatch(r"f\(x\)(;f\(x\))*", text)
+
+
 @pytest.mark.parametrize("grammar", [GBNF, LARK], ids=["gbnf", "lark"])
 def test_grammar(smollm2: Pipeline, grammar: str) -> None:
     for seed in range(4):
@@ -381,6 +389,33 @@ def test_control_tokens_of_a_tag_are_drawn_as_such(smollm2: Pipeline) -> None:
         jsonschema.validate(json.loads(answer.text[len(f"{begin}f[") : -len(f"]{end}")]), PERSON)
 
 
+@pytest.mark.parametrize("once", [False, True])
+def test_free_text_may_hold_the_control_tokens_that_are_named(
+    smollm2: Pipeline, once: bool
+) -> None:
+    form = {
+        "type": "structural_tag",
+        "structures": [{"begin": "<f>", "schema": {"const": 1}, "end": "</f>"}],
+        "triggers": ["<f>"],
+        "text_tokens": ["<repo_name>", "<file_sep>", "no token"],
+        "stop_after_first": once,
+    }
+
+    def takes(text: str, **more: Any) -> bool:
+        guide = smollm2.runtime.guides.compile({**form, **more}).clone()
+        ids = smollm2.runtime.tokenizer.encode(text, parse_special=True)
+        try:
+            return all(guide.accept(token, 1000) for token in ids)
+        except InvalidParameterError:  # of a token that the grammar does not allow
+            return False
+
+    assert takes("a<repo_name>b<file_sep><repo_name>c no token <f>1</f>")
+    assert takes("a<repo_name>")
+    assert not takes("a<repo_name>b<f>2")
+    assert not takes("a<filename>")
+    assert not takes("a<repo_name>", text_tokens=[])
+
+
 def test_a_draft_is_known_however_it_is_spelt(smollm2: Pipeline) -> None:
     """Draft 7 has tuples as lists of ``items``, draft 2020-12 has not."""
     for draft in (
@@ -417,6 +452,7 @@ MALFORMED = [
     ({"type": "regex", "regex": "(a"}, r"response_format\.regex: "),
     ({"type": "regex", "regex": "a" * 70_000}, r"1 to 8192"),
     ({"type": "choice", "choice": []}, r"response_format\.choice"),
+    ({**tag(), "text_tokens": "<think>"}, r"response_format\.text_tokens: expected a list"),
     ({"type": "grammar", "grammar": "no grammar"}, r"response_format\.grammar: expected GBNF"),
     ({"type": "grammar", "grammar": "root ::= other"}, r"grammar: .*neither: Rule 'other'"),
     ({"type": "grammar", "grammar": 'root ::= "\\'}, r"response_format\.grammar: .*neither"),

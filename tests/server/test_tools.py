@@ -19,11 +19,9 @@ import pytest
 from serving import QUESTION, RunningServer, running_server
 
 from manymind import ChatTemplateConfig, EngineConfig, Pipeline, pipeline
-from manymind.errors import InvalidParameterError
 from manymind.parsers import TOOL_PARSERS, OutputFormat
 from manymind.server.anthropic import MessageRequest
 from manymind.server.config import ServerConfig
-from manymind.server.errors import ApiError
 from manymind.server.tools import Toolset
 
 TEMPLATE = """
@@ -319,37 +317,9 @@ def test_wrong_tools(calling: RunningServer, param: str, change: dict[str, Any])
 
 
 STRICT: Any = {"type": "function", "function": {**FUNCTION, "strict": True}}
-# Free text and calls under one grammar, by the mark that begins calls.
-LAZY = sorted(set(TOOL_PARSERS) - {"gpt-oss", "llama3", "pythonic"})
 
 
-def taken(pipe: Pipeline, response_format: Any, text: str) -> bool:
-    """Whether the grammar lets a model write the text."""
-    guide = pipe.runtime.guides.compile(response_format).clone()
-    try:
-        return all(guide.accept(token, 1000) for token in pipe.runtime.tokenizer.encode(text))
-    except InvalidParameterError:  # of a token that the grammar does not allow
-        return False
-
-
-def test_a_strict_call_follows_its_schema(calling_pipe: Pipeline) -> None:
-    """Where the model calls of its own accord; what is not strict may have any arguments."""
-    tools = Toolset.of([STRICT, OTHER], "auto")
-    form = OutputFormat("hermes", "think")
-    grammar = tools.response_format(form)
-    for text in ("Hello.", "a < b", f"Let me see.\n{CALL}\n{CALL} So.", CALL):
-        assert taken(calling_pipe, grammar, text), text
-    clock = '<tool_call>\n{"name": "clock", "arguments": {"zone": [1]}}\n</tool_call>'
-    assert taken(calling_pipe, grammar, clock)
-    assert not taken(calling_pipe, grammar, CALL.replace("2", "3"))
-    assert not taken(calling_pipe, grammar, CALL.replace("weather", "whether"))
-    assert Toolset.of([TOOL, OTHER], "auto").response_format(form) is None
-
-
-@pytest.mark.parametrize("name", LAZY)
-def test_every_marked_format_can_be_strict(calling_pipe: Pipeline, name: str) -> None:
-    grammar = Toolset.of([STRICT, OTHER], None).response_format(OutputFormat(name, None))
-    assert taken(calling_pipe, grammar, "Hello.")
+STRICT: Any = {"type": "function", "function": {**FUNCTION, "strict": True}}
 
 
 @pytest.fixture
@@ -366,43 +336,26 @@ def compiled(calling_pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[An
     return made
 
 
+@pytest.mark.parametrize("parser", ["hermes", "llama3", "pythonic", "gpt-oss"])
 @pytest.mark.parametrize("strict", [True, False, None])
-def test_strict_takes_effect(calling: RunningServer, compiled: list[Any], strict: Any) -> None:
+def test_strict_takes_effect(
+    calling_pipe: Pipeline, compiled: list[Any], strict: Any, parser: str
+) -> None:
+    """In every interface that has it, though nothing forces a call."""
     function = {**FUNCTION, "strict": strict}
-    body = {"model": "m", "messages": QUESTION, "max_tokens": 2}
-    body["tools"] = [{"type": "function", "function": function}]
-    assert calling.post("/v1/chat/completions", body).status_code == 200
-    body = {"model": "m", "input": "Where?", "max_output_tokens": 2}
-    body["tools"] = [{"type": "function", **function}]
-    assert calling.post("/v1/responses", body).status_code == 200
-    kinds = [(item["type"], item["at_least_one"]) for item in compiled]
-    assert set(kinds) == ({("structural_tag", False)} if strict else set())
-
-
-@pytest.mark.parametrize("parser", ["llama3", "pythonic", "gpt-oss"])
-def test_strict_is_refused_where_it_cannot_be_kept(calling_pipe: Pipeline, parser: str) -> None:
-    """The clients of responses send it unasked, so there it is not."""
-    config = ServerConfig("m", port=0, tool_call_parser=parser)
-    with running_server(calling_pipe, config) as server:
-        body = {"model": "m", "messages": QUESTION, "max_tokens": 2, "tools": [OTHER, STRICT]}
-        answer = server.post("/v1/chat/completions", body)
-        assert answer.status_code == 400
-        assert answer.json()["error"]["param"] == "tools[1].function.strict"
-        choice = {"tool_choice": "required", "max_tokens": 100}
-        assert server.post("/v1/chat/completions", {**body, **choice}).status_code == 200
-        tool = {"type": "function", **STRICT["function"]}
-        body = {"model": "m", "input": "Where?", "max_output_tokens": 2, "tools": [tool]}
+    tool = {"type": "function", "function": function}
+    common: dict[str, Any] = {"model": "m", "messages": QUESTION, "max_tokens": 8}
+    with running_server(calling_pipe, ServerConfig("m", port=0, tool_call_parser=parser)) as server:
+        body = {**common, "tools": [tool]}
+        assert server.post("/v1/chat/completions", body).status_code == 200
+        asked = {"model": "m", "input": "Where?", "max_output_tokens": 8}
+        body = {**asked, "tools": [{"type": "function", **function}]}
         assert server.post("/v1/responses", body).status_code == 200
-
-
-def test_strict_needs_thoughts_that_are_text() -> None:
-    """Under a grammar no control token can be written but those of calls."""
-    tools = Toolset.of([STRICT], "auto")
-    form = OutputFormat("mistral", "mistral")
-    assert tools.response_format(form, ("[TOOL_CALLS]",)) is not None
-    assert tools.response_format(form, ("[TOOL_CALLS]", "[/THINK]")) is None
-    with pytest.raises(ApiError, match=r"tools\[0\].function.strict"):
-        tools.check(form, None, ("[/THINK]",))
+        tool = {"name": "weather", "input_schema": SCHEMA, "strict": strict}
+        body = {**common, "tools": [tool]}
+        assert server.post("/v1/messages", body).status_code == 200
+    expected = Toolset.of([STRICT], "auto").response_format(OutputFormat(parser, None))
+    assert compiled == ([expected] * 3 if strict else [])
 
 
 def test_what_messages_have_no_words_for_is_refused(calling: RunningServer) -> None:

@@ -5,12 +5,12 @@ write them (a string stands there as it is, anything else as JSON), or listed as
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from manymind.errors import InvalidParameterError
 from manymind.guided.json_schema import schema_text
+from manymind.guided.lark import as_regex, quoted
 from manymind.validation import require
 
 # What says nothing about a value, and what is known of the object and of its strings besides.
@@ -29,18 +29,23 @@ def xml_body(schema: object, begin: str, end: str, name: str) -> str:
     require(bool(end.strip()), f"{name}.parameter_end", "a str with more than space in it", end)
     name = f"{name}.schema"
     properties, required, shared = properties_of(schema, name)
+    end_tag, space = end.rstrip(), quoted(end[len(end.rstrip()) :])
+    if _takes_any(schema):
+        # Of which nothing is known, not even whether they are text.
+        opening = as_regex(begin).replace(as_regex("{name}"), r'[^<>"\s]{1,64}')
+        opening = opening.replace(as_regex("{is_string}"), "(true|false)")
+        return f"(/{opening}/ {_rule_name(end_tag)} {space})*"
     # Where a value begins on a line of its own, it may end one, too.
-    closing = f"/\\n?/ {_literal(end.rstrip())}" if begin.endswith("\n") else _literal(end.rstrip())
+    closing = f"/\\n?/ {quoted(end_tag)}" if begin.endswith("\n") else quoted(end_tag)
     parts = []
     for key, value in properties.items():
         where = f"{name}.properties.{key}"
         body = _value(value, shared, where)
         # A lazy terminal ends with the first end tag, which no parser could tell from text.
-        closed = f"{body} {closing}" if body else _rule_name(end.rstrip())
-        space = _literal(end[len(end.rstrip()) :]) if end != end.rstrip() else ""
+        closed = f"{body} {closing}" if body else _rule_name(end_tag)
         kind = "false" if body.startswith("%json") else "true"
         opening = begin.replace("{is_string}", kind).replace("{name}", key)
-        part = f"{_literal(opening)} {closed} {space}"
+        part = f"{quoted(opening)} {closed} {space}"
         parts.append(part if key in required else f"({part})?")
     return " ".join(parts)
 
@@ -57,13 +62,16 @@ def listed_arguments(
     require("{name}" in begin, f"{name}.parameter_begin", "a str with '{name}' in it", begin)
     require(bool(separator), f"{name}.parameter_separator", "a str that is not empty", separator)
     properties, required, shared = properties_of(schema, f"{name}.schema")
+    if _takes_any(schema):
+        pair = as_regex(begin).replace(as_regex("{name}"), "[A-Za-z_][A-Za-z0-9_]{0,63}")
+        return f"({rule} ({quoted(separator)} {rule})*)?", [f"{rule}: /{pair}/ %json {{}}"]
     rules: list[str] = []
     firsts: list[str] = []
     rest = ""
     for index, (key, value) in reversed(list(enumerate(properties.items()))):
         text = json_value(value, shared, f"{name}.schema.properties.{key}")
-        rules.append(f"{rule}_{index}: {_literal(begin.replace('{name}', key))} {text}")
-        following = f"{_literal(separator)} {rule}_{index}"
+        rules.append(f"{rule}_{index}: {quoted(begin.replace('{name}', key))} {text}")
+        following = f"{quoted(separator)} {rule}_{index}"
         # What comes first has nothing before it that a separator could separate it from.
         firsts = [] if key in required else firsts
         firsts.insert(0, f"{rule}_{index} {rest}")
@@ -111,13 +119,13 @@ def _value(schema: Any, shared: Mapping[str, Any], name: str) -> str:
         return json_value(schema, shared, name)
     _refuse_others(schema, _STRING, name)
     choices = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    return "" if choices is None else f"({' | '.join(map(_literal, choices))})"
+    return "" if choices is None else f"({' | '.join(map(quoted, choices))})"
 
 
 def text_rules(ends: set[str]) -> list[str]:
     """The rules that the bodies of forms with these ``parameter_end`` use."""
     tags = sorted({end.rstrip() for end in ends})
-    return [f"{_rule_name(tag)}[lazy]: /(?s:.*)/ {_literal(tag)}" for tag in tags]
+    return [f"{_rule_name(tag)}[lazy]: /(?s:.*)/ {quoted(tag)}" for tag in tags]
 
 
 def _is_text(schema: Mapping[str, Any]) -> bool:
@@ -125,6 +133,13 @@ def _is_text(schema: Mapping[str, Any]) -> bool:
     if values is not None:
         return all(isinstance(value, str) for value in values)
     return schema.get("type", "string") == "string" and not {"$ref", "anyOf", "oneOf"} & set(schema)
+
+
+def _takes_any(schema: Any) -> bool:
+    """Whether arguments may have any name and value: where a schema declares none and forbids
+    none.
+    """
+    return "properties" not in schema and schema.get("additionalProperties", True) in (True, {})
 
 
 def _are_strings(values: object) -> bool:
@@ -139,7 +154,3 @@ def _refuse_others(schema: Mapping[str, Any], known: frozenset[str], name: str) 
 
 def _rule_name(tag: str) -> str:
     return f"text_to_{tag.encode().hex()}"
-
-
-def _literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)

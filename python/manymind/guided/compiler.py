@@ -69,6 +69,11 @@ class GuideCompiler:
         self._vocabulary_lock = threading.Lock()  # guards _vocabulary
         self._cache_lock = threading.Lock()  # guards _cache and _cached_chars
 
+    @property
+    def control_ids(self) -> Mapping[str, int]:
+        """The model's control tokens that can stand within an answer."""
+        return self._control_ids
+
     def compile(self, response_format: Mapping[str, Any]) -> _turbomind.TokenGuide:
         """The guide of a constrained response format, in its first state; requests clone it.
 

@@ -13,7 +13,8 @@ The forms, by ``type``; those of one name are LMDeploy's, OpenAI's and vLLM's ow
 - ``structural_tag``: ``{"structures": [{"begin", "schema", "end"}, ...], "triggers": [...]}``; with
   ``parameter_begin`` and ``parameter_end`` a structure is a form of tags, with ``parameter_begin``
   and ``parameter_separator`` a list of arguments. With ``at_least_one`` the text begins with a
-  structure, with ``stop_after_first`` it ends with the first.
+  structure, with ``stop_after_first`` it ends with the first. ``text_tokens`` are control tokens
+  that the free text may hold, such as the marks of reasoning.
 """
 
 from __future__ import annotations
@@ -195,6 +196,7 @@ RESPONSE_FORMATS: Mapping[str, Mapping[str, bool]] = MappingProxyType(
             "triggers": False,
             "at_least_one": True,
             "stop_after_first": True,
+            "text_tokens": True,
         },
     }
 )

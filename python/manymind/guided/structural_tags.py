@@ -8,19 +8,18 @@ but a form of tags, with ``parameter_begin`` and ``parameter_separator`` a list 
 follow to its end; then the text is free again.
 
 Where ``begin`` and ``end`` name control tokens of the model, such as Mistral's ``[TOOL_CALLS]``,
-the tokens themselves are meant: text cannot contain them.
+the tokens themselves are meant: text cannot contain them, but for those of ``text_tokens``.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from manymind.errors import InvalidParameterError
 from manymind.guided.argument_forms import listed_arguments, text_rules, xml_body
 from manymind.guided.json_schema import schema_text
+from manymind.guided.lark import Spelling, quoted
 from manymind.validation import require, require_bool
 
 MAX_STRUCTURES = 512
@@ -32,7 +31,9 @@ _FORMS = (
 )
 
 
-class _Structure(NamedTuple):
+class Structure(NamedTuple):
+    """One of the tags."""
+
     begin: str
     body: str  # in Lark
     end: str
@@ -61,57 +62,46 @@ def structural_tag_grammar(
                 f"found {structure.begin!r}"
             )
     ends = {item.parameter_end.rstrip() for item in structures if item.parameter_end}
-    spelling = _Spelling(control_ids)
-    start = _start_rule(spelling, triggers, at_least_one, stop_after_first)
-    return _write_grammar(spelling, structures, triggers, start), tuple(sorted(ends))
-
-
-class _Spelling:
-    """Texts in Lark, control tokens in them by their ids."""
-
-    def __init__(self, control_ids: Mapping[str, int]) -> None:
-        self._ids = control_ids
-        longest_first = sorted(filter(None, control_ids), key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-
-    def has_control(self, text: str) -> bool:
-        return self._control.search(text) is not None
-
-    def literal(self, text: str) -> str:
-        words = []
-        at = 0
-        for match in self._control.finditer(text):
-            words += [_literal(text[at : match.start()]), f"<[{self._ids[match[0]]}]>"]
-            at = match.end()
-        return " ".join(filter(None, [*words, _literal(text[at:])]))
+    spelling = Spelling(control_ids)
+    asides = _read_text_tokens(tag.get("text_tokens", []), f"{name}.text_tokens", spelling)
+    start = _start_rule(spelling, triggers, at_least_one, stop_after_first, bool(asides))
+    return _write_grammar(spelling, structures, triggers, start, asides), tuple(sorted(ends))
 
 
 def _start_rule(
-    spelling: _Spelling, triggers: list[str], at_least_one: bool, stop_after_first: bool
+    spelling: Spelling,
+    triggers: list[str],
+    at_least_one: bool,
+    stop_after_first: bool,
+    asides: bool,
 ) -> str:
     first = " | ".join(f"{spelling.literal(word)} body_{i}" for i, word in enumerate(triggers))
+    more = "(tagged | aside)*" if asides else "tagged*"
     if at_least_one:
-        return f"({first})" if stop_after_first else f"({first}) tagged* TEXT"
-    return "tagged | TEXT" if stop_after_first else "tagged* TEXT"
+        return f"({first})" if stop_after_first else f"({first}) {more} TEXT"
+    if stop_after_first:
+        return "aside* (tagged | TEXT)" if asides else "tagged | TEXT"
+    return f"{more} TEXT"
 
 
 def _write_grammar(
-    spelling: _Spelling, structures: list[_Structure], triggers: list[str], start: str
+    spelling: Spelling,
+    structures: list[Structure],
+    triggers: list[str],
+    start: str,
+    asides: list[str],
 ) -> str:
     # Text stops at the first trigger: the lexer leaves a lazy terminal as soon as it matches, and
     # the plain text at the end holds none. A control token is in no text anyway.
-    none = "".join(
-        f" & ~/(?s:.*){_regex_literal(trigger)}(?s:.*)/"
-        for trigger in triggers
-        if not spelling.has_control(trigger)
-    )
-    lines = [f"start: {start}", f"TEXT: /(?s:.*)/{none}"]
+    lines = [f"start: {start}", f"TEXT: {spelling.text_without(triggers)}"]
+    if asides:
+        lines.append(f"aside: TEXT ({' | '.join(map(spelling.literal, asides))})")
     lines.append("tagged: " + " | ".join(f"tagged_{i}" for i in range(len(triggers))))
     for i, trigger in enumerate(triggers):
         if spelling.has_control(trigger):
             lines.append(f"trigger_{i}: TEXT {spelling.literal(trigger)}")
         else:
-            lines.append(f"trigger_{i}[lazy]: /(?s:.*)/ {_literal(trigger)}")
+            lines.append(f"trigger_{i}[lazy]: /(?s:.*)/ {quoted(trigger)}")
         bodies = [
             f"{spelling.literal(structure.begin[len(trigger) :])} {structure.body} "
             f"{spelling.literal(structure.end)}"
@@ -124,21 +114,17 @@ def _write_grammar(
     return "%llguidance {}\n" + "\n".join(lines) + "\n"
 
 
-def _literal(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False) if text else ""
-
-
-def _regex_literal(text: str) -> str:
-    return re.escape(text).replace("/", r"\/").replace("\n", r"\n")
-
-
-def _read_structures(value: object, name: str) -> list[_Structure]:
+def _read_structures(value: object, name: str) -> list[Structure]:
     valid = _is_list(value) and 0 < len(value) <= MAX_STRUCTURES  # type: ignore[arg-type]
     require(valid, name, f"a list of 1 to {MAX_STRUCTURES} structures", value)
-    return [_read_structure(item, i, f"{name}[{i}]") for i, item in enumerate(value)]  # type: ignore[arg-type, var-annotated]
+    return [read_structure(item, i, f"{name}[{i}]") for i, item in enumerate(value)]  # type: ignore[arg-type, var-annotated]
 
 
-def _read_structure(value: object, index: int, name: str) -> _Structure:
+def read_structure(value: object, index: int, name: str) -> Structure:
+    """A tag as callers write it. index: a number of its own, for its rules.
+
+    Raises InvalidParameterError.
+    """
     valid = isinstance(value, Mapping) and set(value) in _FORMS
     expected = "'begin', 'schema' and 'end', and besides them nothing, or 'parameter_begin' and "
     expected += "either 'parameter_end' or 'parameter_separator'"
@@ -152,12 +138,12 @@ def _read_structure(value: object, index: int, name: str) -> _Structure:
         listed = listed_arguments(
             schema, value["parameter_begin"], separator, name, f"argument_{index}"
         )
-        return _Structure(begin, listed[0], end, rules=listed[1])
+        return Structure(begin, listed[0], end, rules=listed[1])
     if "parameter_end" not in value:
-        return _Structure(begin, f"%json {schema_text(schema, f'{name}.schema')}", end)
+        return Structure(begin, f"%json {schema_text(schema, f'{name}.schema')}", end)
     parameter_end = value["parameter_end"]
     body = xml_body(schema, value["parameter_begin"], parameter_end, name)
-    return _Structure(begin, body, end, parameter_end)
+    return Structure(begin, body, end, parameter_end)
 
 
 def _read_triggers(value: object, name: str) -> list[str]:
@@ -170,6 +156,13 @@ def _read_triggers(value: object, name: str) -> list[str]:
             overlap = one is not other and one in other
             require(not overlap, name, "triggers that are not part of each other", value)
     return triggers
+
+
+def _read_text_tokens(value: object, name: str, spelling: Spelling) -> list[str]:
+    valid = _is_list(value) and all(isinstance(item, str) and item for item in value)  # type: ignore[attr-defined]
+    require(valid, name, "a list of non-empty strings", value)
+    # What is no control token is text.
+    return [item for item in dict.fromkeys(value) if spelling.is_control(item)]  # type: ignore[call-overload]
 
 
 def _is_list(value: object) -> bool:

@@ -88,11 +88,16 @@ class OutputFormat:
         prompt, or its end: it may have opened the reasoning already.
         """
         marks = None if self.reasoning is None else REASONING_MARKS[self.reasoning]
-        opened = marks is not None and prompt.rstrip().endswith(marks[0])
         # Harmony is made of messages even where there are no tools.
         wanted = self.tools is not None and (bool(tools) or self.tools == "gpt-oss")
         kind = TOOL_PARSERS[self.tools] if wanted and self.tools is not None else OutputParser
-        return kind(tools, marks, opened)
+        return kind(tools, marks, self.is_reasoning_after(prompt))
+
+    def is_reasoning_after(self, prompt: str) -> bool:
+        """Whether the prompt has opened the reasoning."""
+        if self.reasoning is None:
+            return False
+        return prompt.rstrip().endswith(REASONING_MARKS[self.reasoning][0])
 
 
 def output_format(

@@ -79,13 +79,16 @@ class Tool(RequestModel):
     type: Literal["custom"] | None = None
     description: str | None = Field(None, max_length=65536)
     input_schema: dict[str, Any]
+    strict: bool | None = None
     cache_control: dict[str, Any] | None = None
 
     def as_definition(self) -> dict[str, Any]:
         """OpenAI's form."""
-        function = {"name": self.name, "parameters": self.input_schema}
+        function: dict[str, Any] = {"name": self.name, "parameters": self.input_schema}
         if self.description is not None:
             function["description"] = self.description
+        if self.strict is not None:
+            function["strict"] = self.strict
         return {"type": "function", "function": function}
 
 

@@ -168,16 +168,16 @@ async def converse(
     form, tools = service.output_format, dialogue.tools
     ids = await encode_dialogue(service, record, dialogue)
     config = configure(ids)
-    control = service.runtime.tokenizer.control_tokens
-    tools.check(form, config.response_format, control)
-    if not is_constrained(config.response_format):
-        grammar = tools.response_format(form, control)
-        config = replace(config, response_format=grammar)
+    tools.check(form, config.response_format)
+    # The prompt's end tells whether it has opened the reasoning.
+    end = service.runtime.tokenizer.decode(ids[-_LAST_TOKENS:], False)
+    if tools.definitions and not is_constrained(config.response_format):
+        # Schemas are read in this, which may be long ones.
+        make_grammar = partial(tools.response_format, form, service.control_ids, end)
+        config = replace(config, response_format=await service.beside(make_grammar))
     make_parser = None
     if tools.definitions or form.reasoning is not None or form.tools == "gpt-oss":
         config = replace(config, skip_special_tokens=False)
-        # The prompt's end tells whether it has opened the reasoning.
-        end = service.runtime.tokenizer.decode(ids[-_LAST_TOKENS:], False)
         make_parser = partial(form.parser, tools.definitions, end)
     reader = AnswerReader(make_parser, tools.single)
     return await respond(service, record, ids, config, wording, stream, reader)

@@ -182,6 +182,11 @@ class Service:
             return make()
         return await self.beside(make)
 
+    @property
+    def control_ids(self) -> Mapping[str, int]:
+        """The model's control tokens that can stand within an answer."""
+        return self._decoder().guides.control_ids
+
     async def _guided(
         self,
         record: RequestRecord,

@@ -101,9 +101,19 @@ class ClosingSearch {
       alternatives_.push_back(path);
       alternatives_.back().push_back(candidates[i]);
     }
-    matcher.consume(candidates.front());
-    path.push_back(candidates.front());
+    const int32_t chosen = shortest_end(matcher, candidates.front());
+    matcher.consume(chosen);
+    path.push_back(chosen);
     return true;
+  }
+
+  // The token, or one that it begins with if the text may end there: what is behind a place like that in the token,
+  // such as what separates items of a list, is not forced, though no other token may follow.
+  int32_t shortest_end(GrammarMatcher& matcher, int32_t token) {
+    for (const int32_t begin : matcher.vocabulary().beginnings(token, mask_)) {
+      if (matcher.can_end_with(std::span(&begin, 1))) return begin;
+    }
+    return token;
   }
 
   // Where nearly anything may follow, but not the end, only the grammar's author knows what leads there: the shortest

@@ -157,6 +157,17 @@ std::vector<int32_t> GuideVocabulary::closing_candidates(std::span<const uint32_
   return candidates.empty() ? rank_few(list_tokens(mask, kFew)) : choose(candidates);
 }
 
+std::vector<int32_t> GuideVocabulary::beginnings(int32_t token, std::span<const uint32_t> mask) const {
+  std::vector<int32_t> found;
+  if (is_wide(mask)) return found;
+  const std::string& text = tokens_[static_cast<size_t>(token)];
+  for (const int32_t other : list_tokens(mask, kFew)) {
+    const std::string& begin = tokens_[static_cast<size_t>(other)];
+    if (!begin.empty() && begin.size() < text.size() && text.starts_with(begin)) found.push_back(other);
+  }
+  return found;
+}
+
 std::vector<int32_t> GuideVocabulary::rank_few(const std::vector<int32_t>& tokens) const {
   std::vector<int32_t> ranked;
   for (const int32_t token : tokens) {

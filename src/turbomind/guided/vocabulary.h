@@ -39,6 +39,8 @@ class GuideVocabulary {
 
   // The most promising of the tokens in a mask for closing what is open, best first, a few; none for an empty mask.
   std::vector<int32_t> closing_candidates(std::span<const uint32_t> mask) const;
+  // The tokens in a mask of few that the token begins with, itself left out.
+  std::vector<int32_t> beginnings(int32_t token, std::span<const uint32_t> mask) const;
 
  private:
   std::vector<int32_t> rank_few(const std::vector<int32_t>& tokens) const;

@@ -237,8 +237,7 @@ class ResponseRequest(RequestModel):
         named = isinstance(self.tool_choice, NamedTool)
         choice = f"={self.tool_choice.name}" if named else self.tool_choice  # type: ignore[union-attr]
         single = self.parallel_tool_calls is False
-        # Clients of this interface call functions strict unless told otherwise.
-        tools = Toolset.of(definitions, choice, single, insists=False)  # type: ignore[arg-type]
+        tools = Toolset.of(definitions, choice, single)  # type: ignore[arg-type]
         effort = None
         if self.reasoning is not None:
             self.reasoning.refuse_unsupported("reasoning.")
