@@ -80,6 +80,25 @@ def test_sizes_are_bounded(name: str, most: int, form: Any, message: str) -> Non
         grammar_of(form(most + 1))
 
 
+def test_a_schema_that_is_too_long_is_refused_by_where_it_is() -> None:
+    long = {"enum": ["a" * 1000] * 400}
+    schema = {"$defs": {"a": {"anyOf": [long, long]}, "b": long}, "properties": {"c": long}}
+    for part, where in (
+        ({}, r"schema\.\$defs\.a\.anyOf: "),
+        ({"$defs": {"a": long, "b": long}}, r"schema\.\$defs: "),
+        ({"$defs": long, "not": {"enum": [0]}}, r"schema\.properties: "),
+    ):
+        with pytest.raises(InvalidParameterError, match=where):
+            grammar_of(as_schema({**schema, **part}))
+
+
+def test_what_says_nothing_about_values_does_not_count() -> None:
+    notes = {"title": "t", "description": "d" * 300_000, "default": "e" * 300_000}
+    kept = {"type": "object", "properties": {"title": {"type": "string"}}}
+    noted = {**notes, **kept, "properties": {"title": {"type": "string", **notes}}}
+    assert grammar_of(as_schema(noted)) == grammar_of(as_schema(kept))
+
+
 def test_empty_lines_cost_little() -> None:
     """Whether a text is Lark is asked before its length as GBNF: not by looking from every line to
     the end, which took seconds for this one and minutes for the longest, all threads waiting.

@@ -18,6 +18,7 @@ from manymind.validation import require
 MAX_SCHEMA_CHARS = 1 << 19
 MAX_PATTERN_CHARS = 1 << 13  # of one regular expression
 MAX_DEPTH = 128  # of schemas within schemas
+_MAX_NAMED_DEPTH = 4  # of what is said to be too long; each level takes time with the text
 
 # Models like to indent; the bound keeps one that has nothing more to say from doing so for ever.
 WHITESPACE = r" |\n {0,32}|\n\t{0,16}"
@@ -37,6 +38,20 @@ _DRAFTS = {
         for year in ("2019-09", "2020-12")
     },
 }
+
+# Say nothing about values (2020-12 validation, section 9), and are much of what people write.
+_ANNOTATIONS = frozenset(
+    (
+        "$comment",
+        "default",
+        "deprecated",
+        "description",
+        "examples",
+        "readOnly",
+        "title",
+        "writeOnly",
+    )
+)
 
 _SCHEMA = frozenset(
     (
@@ -73,9 +88,29 @@ def schema_text(schema: object, name: str) -> str:
         text = json.dumps(prepared, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InvalidParameterError(f"{name}: expected JSON values only: {error}") from error
-    found = f"{len(text)} characters"
-    require(len(text) <= MAX_SCHEMA_CHARS, name, f"at most {MAX_SCHEMA_CHARS} characters", found)
+    if len(text) > MAX_SCHEMA_CHARS:
+        where, size = _largest(prepared, name)
+        raise InvalidParameterError(
+            f"{where}: expected a schema of at most {MAX_SCHEMA_CHARS} characters without its "
+            f"annotations, found {len(text)}, of which {size} are of this keyword"
+        )
     return text
+
+
+def _largest(schema: Mapping[str, Any], name: str) -> tuple[str, int]:
+    """Where most of a schema is, as narrow as it alone is too long, and its characters."""
+    value: Any = schema
+    size = 0
+    for _ in range(_MAX_NAMED_DEPTH):
+        keyed = isinstance(value, Mapping)
+        items = value.items() if keyed else enumerate(value) if isinstance(value, list) else ()
+        sizes = [(len(json.dumps(item, ensure_ascii=False)), key) for key, item in items]
+        most, key = max(sizes, key=lambda pair: pair[0], default=(0, None))
+        if size and most <= MAX_SCHEMA_CHARS:
+            break
+        value, size = value[key], most
+        name += f".{key}" if keyed else f"[{key}]"
+    return name, size
 
 
 def _prepare(schema: Any, name: str, depth: int) -> Any:
@@ -92,6 +127,8 @@ def _prepare(schema: Any, name: str, depth: int) -> Any:
 
 def _kept(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in schema.items():
+        if key in _ANNOTATIONS:
+            continue
         if key == "format" and value not in ENFORCED_FORMATS:
             continue
         # Implied by what is required, or by there being no bound at all.
