@@ -58,7 +58,7 @@ Context::Context(int32_t device_index, const tm_config& config, const tm_host_ap
 Context::~Context() { set_thread_if_possible(); }
 
 void Context::apply(const tm_config& config) {
-  abi::for_each_setting(config, "ascend", "deterministic, num_threads, nz", [&](auto key, auto value) {
+  abi::for_each_setting(config, "ascend", "deterministic, num_threads, nz, stall_seconds", [&](auto key, auto value) {
     if (key == "deterministic") {
       deterministic_ = abi::parse_int_setting(key, value, 0, 1) != 0;
     } else if (key == "num_threads") {
@@ -66,6 +66,9 @@ void Context::apply(const tm_config& config) {
       abi::parse_int_setting(key, value, 0, kMaxThreads);
     } else if (key == "nz") {
       nz_weights_ = abi::parse_int_setting(key, value, 0, 1) != 0;
+    } else if (key == "stall_seconds") {
+      constexpr int kDay = 86400;
+      stall_seconds_ = abi::parse_int_setting(key, value, 0, kDay);
     } else {
       return false;
     }

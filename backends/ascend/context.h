@@ -23,7 +23,8 @@ int32_t count_devices();
 class Context {
  public:
   // Settings: "deterministic", "num_threads" (of the host; one thread issues the work), "nz" (weights in the fractal
-  // layout of the matrix unit, "1" by default).
+  // layout of the matrix unit, "1" by default), "stall_seconds" (a group of ranks that takes longer for what is queued
+  // has stalled; 0: never).
   Context(int32_t device_index, const tm_config& config, const tm_host_api* host);
   ~Context();
   Context(const Context&) = delete;
@@ -33,6 +34,7 @@ class Context {
   const Profile& profile() const { return profile_; }
   bool deterministic() const { return deterministic_; }
   bool nz_weights() const { return nz_weights_; }
+  int32_t stall_seconds() const { return stall_seconds_; }
   Constants& constants() { return *constants_; }
 
   void props(tm_device_props* out) const;
@@ -55,6 +57,7 @@ class Context {
   int32_t device_;
   bool deterministic_ = false;
   bool nz_weights_ = true;
+  int32_t stall_seconds_ = 300;
   Profile profile_;
   std::unique_ptr<Constants> constants_;
   std::mutex allocations_mutex_;

@@ -138,7 +138,11 @@ Plan::Staging& Plan::next_staging(const Stream& stream) {
   Staging& staging = staging_[next_staging_++ % staging_.size()];
   if (!staging.used) return staging;
   // An abort may have dropped the event: then what is queued is waited for, which a dropped copy is not.
-  staging.aborts == stream.num_aborts() ? staging.read.synchronize() : stream.drain();
+  if (staging.aborts == stream.num_aborts()) {
+    staging.read.synchronize(stream.context(), stream.aborted());
+  } else {
+    stream.drain();
+  }
   return staging;
 }
 

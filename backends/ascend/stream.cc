@@ -8,6 +8,7 @@
 #include "check.h"
 #include "library.h"
 #include "plan.h"
+#include "wait.h"
 
 namespace turbomind::ascend {
 namespace {
@@ -15,6 +16,12 @@ namespace {
 constexpr size_t kLeastScratch = size_t{8} << 20;
 
 const Runtime& acl() { return library().runtime; }
+
+// Waits may end before the work only where an abort then drops it: without, memory would go under what is queued.
+bool may_give_up(const std::shared_ptr<const AbortFlag>& aborted) {
+  return aborted && acl().aclrtStreamAbort && acl().aclrtSynchronizeStreamWithTimeout &&
+         acl().aclrtSynchronizeEventWithTimeout;
+}
 
 }  // namespace
 
@@ -31,6 +38,11 @@ void EventHandle::wait(aclrtStream stream) const {
   check(acl().aclrtStreamWaitEvent(stream, handle_), "aclrtStreamWaitEvent");
 }
 void EventHandle::synchronize() const { check(acl().aclrtSynchronizeEvent(handle_), "aclrtSynchronizeEvent"); }
+void EventHandle::synchronize(const Context& context, const std::shared_ptr<const AbortFlag>& aborted) const {
+  if (!may_give_up(aborted)) return synchronize();
+  wait_in_slices(context, *aborted, "aclrtSynchronizeEvent",
+                 [&](int32_t slice) { return acl().aclrtSynchronizeEventWithTimeout(handle_, slice); });
+}
 bool EventHandle::reached() const {
   int status = 0;
   check(acl().aclrtQueryEventStatus(handle_, &status), "aclrtQueryEventStatus");
@@ -42,9 +54,11 @@ Stream::Stream(Context& context) : context_(context) {
   check(acl().aclrtCreateStream(handle_.get()), "aclrtCreateStream");
 }
 
-// Freeing memory does not wait for queued work, so the stream ends first.
+// Freeing memory does not wait for queued work, so the stream ends first. What was queued behind an abort may wait for
+// what the abort dropped.
 Stream::~Stream() {
   context_.set_thread_if_possible();
+  if (num_aborts() > 0) abort();
   acl().aclrtSynchronizeStream(handle());
   acl().aclrtDestroyStream(handle());
 }
@@ -62,7 +76,12 @@ void Stream::memset_async(void* dst, int value, size_t bytes) {
 }
 
 void Stream::synchronize() {
-  check(acl().aclrtSynchronizeStream(handle()), "aclrtSynchronizeStream");
+  if (may_give_up(aborted_)) {
+    wait_in_slices(context_, *aborted_, "aclrtSynchronizeStream",
+                   [&](int32_t slice) { return acl().aclrtSynchronizeStreamWithTimeout(handle(), slice); });
+  } else {
+    check(acl().aclrtSynchronizeStream(handle()), "aclrtSynchronizeStream");
+  }
   if (!capturing_) outgrown_.clear();
   abi::check_not_aborted(aborted_);
 }
@@ -186,7 +205,7 @@ void Event::wait(Stream& stream) {
 }
 
 void Event::synchronize() {
-  if (recorded_) handle_.synchronize();
+  if (recorded_) handle_.synchronize(context_, aborted_);
   abi::check_not_aborted(aborted_);
 }
 

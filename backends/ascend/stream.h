@@ -30,6 +30,8 @@ class EventHandle {
   void record(aclrtStream stream) const;
   void wait(aclrtStream stream) const;  // the stream waits
   void synchronize() const;
+  // The same of an event on a stream that watches a group of ranks (null: none). Throws as wait_in_slices.
+  void synchronize(const Context& context, const std::shared_ptr<const AbortFlag>& aborted) const;
   bool reached() const;
   aclrtEvent handle() const { return handle_; }
 

@@ -38,7 +38,12 @@ void upload(Stream& stream, void* dst, int64_t count, int64_t piece_bytes,
     buffer.used = true;
     to += bytes;
   }
-  stream.synchronize();  // the buffers go
+  try {
+    stream.synchronize();
+  } catch (...) {
+    stream.drain();  // the buffers go, whatever came of it
+    throw;
+  }
 }
 
 }  // namespace turbomind::ascend

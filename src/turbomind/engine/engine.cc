@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <future>
 #include <mutex>
 #include <optional>
 #include <random>
@@ -84,6 +85,7 @@ struct Engine::Impl {
   const uint64_t random_base;
   std::mutex stop_mutex;  // guards joining thread
   std::thread thread;
+  std::future<void> ended;  // the thread's work
 };
 
 void Engine::Impl::make_decoders() {
@@ -191,7 +193,12 @@ MemoryPlan Engine::start() {
   if (impl_->can_lose_device) config.reopen_devices = [impl = impl_.get(), plan] { impl->reopen_devices(plan); };
   impl_->loop.emplace(*impl_->ranks, impl_->inbox, impl_->outputs, std::move(config));
   impl_->max_sequence_len = plan.max_sequence_len;
-  impl_->thread = std::thread([this] { impl_->loop->run(); });
+  std::promise<void> ended;
+  impl_->ended = ended.get_future();
+  impl_->thread = std::thread([this, ended = std::move(ended)]() mutable {
+    impl_->loop->run();
+    ended.set_value();
+  });
   return plan;
 }
 
@@ -218,6 +225,11 @@ void Engine::stop(StopMode mode) {
   impl_->inbox.close(closing, ErrorCode::kCancelled, "submit: the engine was stopped");
   const std::lock_guard lock(impl_->stop_mutex);
   if (impl_->thread.joinable()) {
+    // A step comes to its end, but not that of ranks which wait for one that has stalled.
+    constexpr std::chrono::seconds kPatience(5);
+    if (mode == StopMode::kCancel && impl_->ended.wait_for(kPatience) == std::future_status::timeout) {
+      impl_->ranks->abort();
+    }
     impl_->thread.join();
   } else {
     impl_->outputs.close();

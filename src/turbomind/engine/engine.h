@@ -22,7 +22,7 @@ class Engine {
  public:
   // What happens to unfinished requests.
   enum class StopMode {
-    kCancel,  // they end as cancelled
+    kCancel,  // they end as cancelled, or with an error where ranks wait in vain for one another
     kDrain,   // they are served to their end
   };
 

@@ -23,13 +23,20 @@ RankGroup::~RankGroup() {
 void RankGroup::open() {
   std::vector<std::unique_ptr<Rank>> ranks;
   for (const int32_t index : device_indices_) ranks.push_back(std::make_unique<Rank>(plugin_, index, config_));
+  const std::lock_guard lock(mutex_);
   ranks_ = std::move(ranks);
   connected_ = size() == 1;
 }
 
 void RankGroup::reopen() {
+  std::vector<std::unique_ptr<Rank>> dead;
+  {
+    const std::lock_guard lock(mutex_);
+    abort_locked();  // streams do not end before what they wait for
+    dead = std::exchange(ranks_, {});
+  }
   // First the dead, as they may stand in the way of the living.
-  ranks_.clear();
+  dead.clear();
   open();
 }
 
@@ -90,6 +97,15 @@ void RankGroup::record_failure() {
   const std::lock_guard lock(mutex_);
   if (failure_) return;
   failure_ = std::current_exception();
+  abort_locked();
+}
+
+void RankGroup::abort() {
+  const std::lock_guard lock(mutex_);
+  abort_locked();
+}
+
+void RankGroup::abort_locked() {
   for (const auto& rank : ranks_) {
     if (rank->comm) rank->comm->abort();
   }
@@ -105,6 +121,7 @@ void RankGroup::connect() {
   run_all([&](Rank& rank, int32_t index) {
     comms[static_cast<size_t>(index)] = std::make_unique<Comm>(rank.device, id, index, size());
   });
+  const std::lock_guard lock(mutex_);
   for (size_t i = 0; i < ranks_.size(); ++i) {
     // In place where there was one: the layers know it by its address.
     if (ranks_[i]->comm) {

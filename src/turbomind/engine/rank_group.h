@@ -52,6 +52,8 @@ class RankGroup {
   // fn(rank, index) for every rank at once; returns when all are done. If one fails, the others' collectives are ended,
   // and the error that came first is thrown; the next run() connects the ranks anew.
   void run(const std::function<void(Rank&, int32_t)>& fn);
+  // Ends the collectives that ranks wait for: a run() at work throws kDevice. Callable from any thread.
+  void abort();
 
  private:
   // Creates the communicators, or replaces those that an error has ended.
@@ -60,17 +62,18 @@ class RankGroup {
   void work(int32_t index);
   void run_rank(int32_t index);
   void record_failure();
+  void abort_locked();
 
   void open();
 
   const Plugin& plugin_;
   const std::vector<int32_t> device_indices_;  // by rank
   const Config config_;
-  std::vector<std::unique_ptr<Rank>> ranks_;
-  std::vector<std::thread> threads_;  // of ranks 1..
+  std::vector<std::unique_ptr<Rank>> ranks_;  // changed by the thread that calls run(), under the mutex
+  std::vector<std::thread> threads_;          // of ranks 1..
   bool connected_;
 
-  std::mutex mutex_;  // guards all below
+  std::mutex mutex_;  // guards all below, and ranks and communicators against abort()
   std::condition_variable started_;
   std::condition_variable done_;
   const std::function<void(Rank&, int32_t)>* task_ = nullptr;

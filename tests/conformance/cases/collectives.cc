@@ -197,8 +197,9 @@ std::string check_same_bits(const Session& session, int size) {
   });
 }
 
-// Rank 0 never joins in; another thread aborts rank 1, already waiting, which must come back with an error.
-std::string check_abort(const Session& session) {
+// Rank 0 never joins in; another thread aborts rank 1, already waiting for its stream or for an event on it, which must
+// come back with an error.
+std::string check_abort(const Session& session, bool by_event) {
   std::promise<Comm*> waiting;
   std::promise<void> done;
   return on_ranks(session, 2, [&](Rank& rank) -> std::string {
@@ -217,7 +218,13 @@ std::string check_abort(const Session& session) {
     waiting.set_value(&rank.comm);
     try {
       rank.comm.all_reduce(rank.stream, data.view(), data.view());
-      rank.stream.synchronize();
+      Event event(rank.device);
+      event.record(rank.stream);
+      if (by_event) {
+        event.synchronize();
+      } else {
+        rank.stream.synchronize();
+      }
     } catch (const Error& error) {
       return error.code() == ErrorCode::kDevice ? "" : std::string("expected a device error, found ") + error.what();
     }
@@ -282,7 +289,8 @@ void add_collective_checks(Suite& suite, const Session& session) {
     suite.add_check("collectives", "same_bits" + tail,
                     [=](const Session& session) { return check_same_bits(session, size); });
   }
-  suite.add_check("collectives", "abort_ends_waits", check_abort);
+  suite.add_check("collectives", "abort_ends_waits", [](const Session& s) { return check_abort(s, false); });
+  suite.add_check("collectives", "abort_ends_waits_for_events", [](const Session& s) { return check_abort(s, true); });
   for (const DType dtype : session.activation_dtypes()) {
     for (const int size : {1, 2, 3}) {
       suite.add_check("all_reduce_add_rms_norm", dtype_name(dtype), "ranks" + std::to_string(size),

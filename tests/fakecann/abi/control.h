@@ -32,6 +32,8 @@ extern "C" {
 /* Sets what the environment variable FAKECANN_<name> would, e.g. ("SCHEDULE", "lazy"). 0, or 107000 for what it does
  * not know. */
 aclError fakecannConfigure(const char* name, const char* value);
+/* What is left of a fault that counts down, e.g. "stall": 0 once it has struck, -1 where it was not set. */
+aclError fakecannFaultLeft(const char* name, int64_t* left);
 /* Tasks enqueued and not yet run, over all streams. */
 aclError fakecannPendingTasks(uint64_t* count);
 /* Live objects: "memory" (allocations), "streams", "events", "graphs", "tensors", "executors", ... */

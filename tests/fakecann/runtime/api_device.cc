@@ -227,6 +227,10 @@ aclError fakecannConfigure(const char* name, const char* value) {
   return guarded(__func__, [&] { configure(config(), name, value); });
 }
 
+aclError fakecannFaultLeft(const char* name, int64_t* left) {
+  return guarded(__func__, [&] { *left = fault_value(name, -1); });
+}
+
 aclError fakecannPendingTasks(uint64_t* count) {
   return guarded(__func__, [&] { *count = pending_tasks(); });
 }

@@ -2,8 +2,10 @@
 """Asks the tiny Llama on the emulator while faults are injected, and once more after each.
 
 Reads {"dtype", "tp", "faults": [[fault, when], ...]} from standard input, when being "start" (the
-engine is made under it), "first" (its first requests meet it) or "later" (after answers that
-captured graphs). Prints a list of {"found", "next"}: token ids or {"error", "text"}.
+engine is made under it), "first" (its first requests meet it), "later" (after answers that
+captured graphs) or "stop" (as "first", but the engine is closed while they are at work);
+"settings", if any, are the back end's. Prints a list of {"found", "next"}: token ids or
+{"error", "text"}.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from __future__ import annotations
 import ctypes
 import json
 import sys
+import threading
+import time
 from typing import Any
 
 from test_engine import TINY
@@ -41,6 +45,20 @@ def ask(pipe: Pipeline, prompts: list[str]) -> Any:
     return [output.token_ids for output in outputs]
 
 
+def stop(pipe: Pipeline) -> Any:
+    """What requests end with that wait for a stalled collective when the engine is closed."""
+    acl, left = ctypes.CDLL("libacl_rt.so", ctypes.RTLD_GLOBAL), ctypes.c_int64(-1)
+    ends: list[Any] = []
+    asking = threading.Thread(target=lambda: ends.append(ask(pipe, PROMPTS)))
+    asking.start()
+    while left.value != 0:
+        time.sleep(0.01)
+        acl.fakecannFaultLeft(b"stall", ctypes.byref(left))
+    pipe.close()
+    asking.join()
+    return ends[0]
+
+
 def one(config: EngineConfig, fault: str, when: str) -> dict[str, Any]:
     if when == "start":
         inject(fault)
@@ -49,6 +67,8 @@ def one(config: EngineConfig, fault: str, when: str) -> dict[str, Any]:
             if when == "later":
                 ask(pipe, PROMPTS)
             inject(fault)
+            if when == "stop":
+                return {"found": stop(pipe), "next": None}
             found = ask(pipe, OTHER_SHAPES if when == "later" else PROMPTS)
             inject("")
             return {"found": found, "next": ask(pipe, PROMPTS)}
@@ -69,6 +89,7 @@ def main() -> None:
         num_kv_blocks=64,
         max_batch_size=8,
         tp=task["tp"],
+        backend_config=task.get("settings", {}),
     )
     print(json.dumps([one(config, fault, when) for fault, when in task["faults"]]))
 

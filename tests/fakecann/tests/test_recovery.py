@@ -59,12 +59,19 @@ TWO_RANKS = [
 ]
 
 
-def run(faults: list[Case], tp: int, schedule: str) -> tuple[list[dict[str, Any]], str]:
-    """What came of each fault, and the log."""
-    settings = {"SCHEDULE": schedule, "WAIT_MS": "150"}
+def run(
+    faults: list[Case], tp: int, schedule: str, wait_ms: int = 150, **settings: str
+) -> tuple[list[dict[str, Any]], str]:
+    """What came of each fault, and the log. Settings are the back end's."""
+    emulator = {"SCHEDULE": schedule, "WAIT_MS": str(wait_ms)}
     environment = {**os.environ, "LD_LIBRARY_PATH": str(LIBRARIES)}
-    environment.update({f"FAKECANN_{name}": value for name, value in settings.items()})
-    task = {"dtype": "bfloat16", "tp": tp, "faults": [(case.fault, case.when) for case in faults]}
+    environment.update({f"FAKECANN_{name}": value for name, value in emulator.items()})
+    task = {
+        "dtype": "bfloat16",
+        "tp": tp,
+        "faults": [(case.fault, case.when) for case in faults],
+        "settings": settings,
+    }
     done = subprocess.run(
         [sys.executable, CHILD],
         input=json.dumps(task),
@@ -95,6 +102,27 @@ def test_the_next_request_is_answered(cases: list[Case], tp: int) -> None:
             assert result["found"]["error"] == error, (case, result)
             assert words in result["found"]["text"], (case, result)
         assert result["next"] == undisturbed(tp), case
+
+
+A_DAY = 86_400_000  # longer than HCCL's own half an hour
+
+
+@pytest.mark.parametrize("schedule", ["immediate", "lazy", "random:5"])
+def test_requests_do_not_wait_for_the_limit_of_hccl(schedule: str) -> None:
+    """Neither where a rank fails and the other one waits for it, nor where a collective stalls."""
+    cases = [TWO_RANKS[-1], Case("stall=3", "first", ("BackendError", "the stall_seconds of 1 "))]
+    results, _ = run(cases, 2, schedule, A_DAY, stall_seconds="1")
+    for case, result in zip(cases, results, strict=True):
+        assert case.expected is not None
+        error, words = case.expected
+        assert result["found"]["error"] == error, (case, result)
+        assert words in result["found"]["text"], (case, result)
+        assert result["next"] == undisturbed(2), case
+
+
+def test_an_engine_is_closed_while_a_collective_stalls() -> None:
+    (result,), _ = run([Case("stall=3", "stop", None)], 2, "lazy", A_DAY, stall_seconds="0")
+    assert result["found"]["error"] == "BackendError"
 
 
 def test_a_lost_device_asks_for_a_new_process() -> None:

@@ -166,6 +166,29 @@ def test_a_wait_that_nothing_can_end_times_out(device: Cann) -> None:
     refused(507046, lambda: device.synchronize(stream))
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("what", ["stream", "event"])
+def test_a_bounded_wait_may_be_over_before_the_work(device: Cann, what: str, schedule: str) -> None:
+    """Who takes its end for the work's reads what is not there yet; asked again, it comes to it."""
+    device.configure(schedule=schedule)
+    stream, event, values = device.stream(), device.event(), device.tensor(np.ones(4), "f32")
+    for _ in range(5):
+        doubled(device, stream, values, values)
+    device.record(event, stream)
+    wait = {
+        "stream": (device.acl.aclrtSynchronizeStreamWithTimeout, stream, 507046),
+        "event": (device.acl.aclrtSynchronizeEventWithTimeout, event, 507047),
+    }
+    function, handle, early = wait[what]
+    codes = [-1]
+    while codes[-1] != 0:
+        codes.append(function(ctypes.c_void_p(handle), 1000))
+    assert set(codes[1:-1]) <= {early}
+    if not schedule.startswith("random"):
+        assert len(codes) == (2 if schedule == "immediate" else 7)
+    assert (device.read(values) == 32).all()
+
+
 def test_events_keep_their_rules(device: Cann) -> None:
     stream = device.stream()
     plain = device.event(0x10)
