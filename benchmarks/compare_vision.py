@@ -33,7 +33,8 @@ from harness.interference import Interference, wait_until_quiet
 _FOLDER = Path(__file__).resolve().parent / "vision"
 WORKLOADS = ("repeated", "1", "8", "32", "preprocess")
 ENGINES = {
-    "manymind": ["manymind_worker.py"],
+    "manymind": ["manymind_worker.py", "auto"],
+    "manymind-int8": ["manymind_worker.py", "int8"],
     "transformers": ["transformers_worker.py"],
     "llama.cpp": ["llama_cpp_worker.py"],
 }

@@ -60,11 +60,13 @@ def preprocess(folder: str, threads: int) -> dict[str, float]:
 
 
 def main() -> None:
-    folder, workload, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    folder, workload, threads, weights = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
     if workload == "preprocess":
         print(json.dumps(preprocess(folder, threads)))
         return
-    engine = EngineConfig(max_batch_size=32, session_len=2048, num_threads=threads)
+    engine = EngineConfig(
+        max_batch_size=32, session_len=2048, num_threads=threads, weight_dtype=weights
+    )
     vision = VisionConfig(limits=MediaLimits(), num_threads=threads)
     with pipeline(folder, engine, vision_config=vision) as pipe:
         first_token(pipe, turns(jpeg(picture(1000))))  # warm

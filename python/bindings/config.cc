@@ -75,6 +75,7 @@ void bind_options(py::module_& module) {
       .def_readwrite("num_threads", &EngineOptions::num_threads)
       .def_readwrite("tp", &EngineOptions::tp)
       .def_readwrite("dtype", &EngineOptions::dtype)
+      .def_readwrite("weight_dtype", &EngineOptions::weight_dtype)
       .def_readwrite("compute_dtype", &EngineOptions::compute_dtype)
       .def_readwrite("kv_cache_dtype", &EngineOptions::kv_cache_dtype)
       .def_readwrite("block_size", &EngineOptions::block_size)

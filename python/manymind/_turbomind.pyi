@@ -19,6 +19,7 @@ class EngineOptions:
     num_threads: int
     tp: int
     dtype: str
+    weight_dtype: str
     compute_dtype: str
     kv_cache_dtype: str
     block_size: int

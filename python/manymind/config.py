@@ -38,6 +38,8 @@ class EngineConfig:
         num_threads: host threads of the backend; 0 = all cores.
         tp: ranks of tensor parallelism.
         dtype: of activations: "auto", "float32", "bfloat16" or "float16".
+        weight_dtype: "auto" keeps the checkpoint's; "int8" makes bytes with a scale for each row of
+            weights in floats: half the memory and traffic of bfloat16, for a little accuracy.
         compute_dtype: "float32" forbids the backend to quantise activations; "auto" lets it.
         kv_cache_dtype: "auto", "float32", "bfloat16", "float16" or "int8".
         block_size: tokens per KV block; 0 = the backend's choice.
@@ -60,6 +62,7 @@ class EngineConfig:
     num_threads: int = 0
     tp: int = 1
     dtype: str = "auto"
+    weight_dtype: str = "auto"
     compute_dtype: str = "auto"
     kv_cache_dtype: str = "auto"
     block_size: int = 0
@@ -86,6 +89,7 @@ class EngineConfig:
         require(isinstance(self.backend, str), "backend", "a plug-in's name", self.backend)
         dtypes = ("auto", "float32", "bfloat16", "float16")
         require_choice("dtype", self.dtype, dtypes)
+        require_choice("weight_dtype", self.weight_dtype, ("auto", "int8"))
         require_choice("compute_dtype", self.compute_dtype, ("auto", "float32"))
         require_choice("kv_cache_dtype", self.kv_cache_dtype, (*dtypes, "int8"))
         require_number("cache_max_entry_count", self.cache_max_entry_count, 0.0, 0.99)

@@ -133,6 +133,7 @@ def engine_options(config: EngineConfig) -> _turbomind.EngineOptions:
     options.num_threads = config.num_threads
     options.tp = config.tp
     options.dtype = config.dtype
+    options.weight_dtype = config.weight_dtype
     options.compute_dtype = config.compute_dtype
     options.kv_cache_dtype = config.kv_cache_dtype
     options.block_size = config.block_size

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from golden_data import GOLDEN
 from support import FieldCoverage, wait_until
 
 from manymind import (
@@ -63,6 +64,17 @@ def test_backend_is_chosen_by_name(smollm2_path: Path) -> None:
         start(smollm2_path, plugin_paths=["no/such/plug-in.so"])
     with pytest.raises(ManymindError, match="no_such_setting"):
         start(smollm2_path, backend_config={"no_such_setting": "1"})
+
+
+@covers("weight_dtype")
+def test_floats_become_int8() -> None:
+    """More of it in test_weight_dtype.py."""
+
+    def weights(**fields: Any) -> int:
+        lines = plan(GOLDEN / "tiny" / "llama", **fields)["lines"]
+        return next(line["bytes"] for line in lines if line["name"] == "weights")
+
+    assert weights(weight_dtype="int8") < 0.35 * weights()
 
 
 @covers("num_threads")

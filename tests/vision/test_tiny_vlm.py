@@ -5,6 +5,7 @@ pictures that it never saw, scored through the engine.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -50,6 +51,17 @@ def test_it_is_right_nine_times_in_ten(pipe: Pipeline, cases: list[Case]) -> Non
     print(as_text(found))
     assert len(found) == 7
     assert min(found.values()) >= 0.9, as_text(found)
+
+
+def test_it_is_as_right_in_int8(pipe: Pipeline, cases: list[Case]) -> None:
+    config = dataclasses.replace(ENGINE, weight_dtype="int8")
+    with pipeline("tiny-vlm", config) as small:
+        lines = {line["name"]: line["bytes"] for line in small.memory_plan["lines"]}
+        found = accuracy(cases, answers_to(small, cases))
+    assert min(found.values()) >= 0.9, as_text(found)
+    whole = {line["name"]: line["bytes"] for line in pipe.memory_plan["lines"]}
+    for name in ("weights", "vision weights"):
+        assert lines[name] < 0.65 * whole[name]
 
 
 def test_with_other_pictures_it_is_right_by_chance(pipe: Pipeline, cases: list[Case]) -> None:

@@ -69,7 +69,7 @@ Encoder::Impl::Impl(EncoderConfig encoder_config, EncoderOptions encoder_options
       options(encoder_options),
       device(on_device),
       stream(on_stream),
-      weights(device, stream),
+      weights(device, stream, options.int8_weights),
       context(encoder_context(device, stream, weights, options.activation_dtype, options.compute)),
       patch_proj(context, {{"vision.patch_proj", config.hidden_size, whole(config.hidden_size)}}, config.patch_dim,
                  whole(config.patch_dim), config.patch_bias),

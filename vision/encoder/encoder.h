@@ -19,7 +19,8 @@ namespace turbomind {
 struct EncoderOptions {
   tm_dtype activation_dtype = TM_F32;
   tm_compute compute = TM_COMPUTE_DEFAULT;
-  int64_t max_rows = 0;  // of all items of one call
+  bool int8_weights = false;  // see WeightStore
+  int64_t max_rows = 0;       // of all items of one call
 };
 
 // A vision transformer on one device: weights, activations and the walk from patches to embeddings. Knows no model

@@ -80,6 +80,7 @@ def run(
     json_path: str | None,
     backend: str,
     num_threads: int,
+    weight_dtype: str,
     kv_cache_dtype: str,
 ) -> None:
     """Loads the model, warms up with one request, measures and prints."""
@@ -89,6 +90,7 @@ def run(
     config = EngineConfig(
         backend=backend,
         num_threads=num_threads,
+        weight_dtype=weight_dtype,
         kv_cache_dtype=kv_cache_dtype,
         max_batch_size=load.in_flight,
     )

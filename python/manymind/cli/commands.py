@@ -111,21 +111,21 @@ def serve(
     num_threads: int = 0,
     session_len: int = 0,
     max_batch_size: int = 32,
+    weight_dtype: str = "auto",
     kv_cache_dtype: str = "auto",
     log_level: str = "info",
     **vision: Any,
 ) -> None:
-    """Serves a model over HTTP, with the interfaces of OpenAI.
+    """Serves a model over HTTP until Ctrl-C or SIGTERM; running requests are finished first.
 
-    A single API key may be given in the environment, as MANYMIND_API_KEY. Ctrl-C or SIGTERM
-    finishes running requests first. Needs the extra manymind[serve]; see docs/serving.md.
+    Needs the extra manymind[serve]; see docs/serving.md.
 
     Args:
         model: a short name, a model folder or a .gguf file.
         host: address to listen on; 0.0.0.0 for all.
         port: 0 takes a free one and prints it.
         served_name: the model's name for clients.
-        api_keys: JSON file of keys and their quotas.
+        api_keys: JSON file of keys and their quotas; MANYMIND_API_KEY may hold a single one.
         tls_certificate: PEM file; with tls_key.
         tls_key: PEM file.
         allowed_hosts: Host headers to answer, separated by commas; * for all.
@@ -142,10 +142,14 @@ def serve(
         num_threads: 0 = all cores.
         session_len: most tokens of a sequence; 0 = the model's limit.
         max_batch_size: most sequences in one step.
+        weight_dtype: auto (the checkpoint's) or int8.
         kv_cache_dtype: auto, float32, bfloat16, float16 or int8.
         log_level: debug, info, warning or error.
     """
-    flags = dict(locals())
+    _serve(dict(locals()))
+
+
+def _serve(flags: dict[str, Any]) -> None:
     from manymind.cli.serve import ServeFlags, run
 
     run(ServeFlags(**flags))
@@ -195,6 +199,7 @@ _BENCH_ARGUMENTS = """
         json: write the results to this file, too.
         backend: plug-in to run on.
         num_threads: 0 = all cores.
+        weight_dtype: auto (the checkpoint's) or int8.
         kv_cache_dtype: auto, float32, bfloat16, float16 or int8.
     """
 
@@ -211,12 +216,13 @@ def _bench(name: str, summary: str, prompts: int, in_flight: int) -> Callable[..
         json: str | None = None,
         backend: str = "auto",
         num_threads: int = 0,
+        weight_dtype: str = "auto",
         kv_cache_dtype: str = "auto",
     ) -> None:
         from manymind.cli.bench import Load, run
 
         load = Load(input_len, output_len, num_prompts, concurrency)
-        run(model, load, json, backend, num_threads, kv_cache_dtype)
+        run(model, load, json, backend, num_threads, weight_dtype, kv_cache_dtype)
 
     command.__name__ = command.__qualname__ = name
     command.__doc__ = summary + _BENCH_ARGUMENTS

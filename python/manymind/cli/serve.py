@@ -49,6 +49,7 @@ class ServeFlags:
     num_threads: int
     session_len: int
     max_batch_size: int
+    weight_dtype: str
     kv_cache_dtype: str
     log_level: str
     vision: Mapping[str, Any]  # flags that were given
@@ -61,6 +62,7 @@ class ServeFlags:
             num_threads=self.num_threads,
             session_len=self.session_len,
             max_batch_size=self.max_batch_size,
+            weight_dtype=self.weight_dtype,
             kv_cache_dtype=self.kv_cache_dtype,
         )
 

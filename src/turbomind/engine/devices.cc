@@ -93,8 +93,10 @@ void resolve_encoder(const EngineOptions& options, const DecoderConfig& model, c
     if (!encoder.newline) rows = std::min(rows, resolved.session_len * merge_size);
   }
   rows = std::max(rows, merge_size);
-  resolved.encoder = {
-      .activation_dtype = resolved.decoder.activation_dtype, .compute = resolved.decoder.compute, .max_rows = rows};
+  resolved.encoder = {.activation_dtype = resolved.decoder.activation_dtype,
+                      .compute = resolved.decoder.compute,
+                      .int8_weights = resolved.decoder.int8_weights,
+                      .max_rows = rows};
   const auto row_bytes = static_cast<int64_t>(dtype_size(resolved.decoder.activation_dtype)) * encoder.width();
   const int64_t largest = max_item_tokens(rows / merge_size);
   const int64_t automatic = std::min(kDefaultCachedPictures * largest, kDefaultEncoderCacheBytes / row_bytes);
@@ -138,6 +140,7 @@ ResolvedOptions resolve_options(const EngineOptions& options, const DecoderConfi
   resolved.decoder.kv_dtype = resolve_dtype("kv_cache_dtype", options.kv_cache_dtype,
                                             exact ? TM_F32 : props.preferred_kv, props.kv_dtypes, device);
   resolved.decoder.compute = exact ? TM_COMPUTE_FLOAT32 : TM_COMPUTE_DEFAULT;
+  resolved.decoder.int8_weights = options.weight_dtype == "int8";
   resolved.decoder.kv_block_size = resolve_block_size(options.block_size, props);
   resolved.decoder.max_tokens = options.max_num_batched_tokens;
   resolved.decoder.max_seqs = options.max_num_seqs;
@@ -156,6 +159,7 @@ TextEncoderOptions resolve_options(const EngineOptions& options, const TextEncod
   resolved.activation_dtype = resolve_dtype("dtype", options.dtype, exact ? TM_F32 : props.preferred_activation,
                                             props.activation_dtypes, device);
   resolved.compute = exact ? TM_COMPUTE_FLOAT32 : TM_COMPUTE_DEFAULT;
+  resolved.int8_weights = options.weight_dtype == "int8";
   resolved.max_text_len = options.session_len ? options.session_len : model.max_positions;
   resolved.max_tokens = std::max<int64_t>(options.max_num_batched_tokens, resolved.max_text_len);
   return resolved;

@@ -30,6 +30,7 @@ void validate(const EngineOptions& options) {
   require_at_least("num_threads", options.num_threads, 0);
   require_at_least("tp", options.tp, 1);
   require_one_of("dtype", options.dtype, {"auto", "float32", "bfloat16", "float16"});
+  require_one_of("weight_dtype", options.weight_dtype, {"auto", "int8"});
   require_one_of("compute_dtype", options.compute_dtype, {"auto", "float32"});
   require_one_of("kv_cache_dtype", options.kv_cache_dtype, {"auto", "float32", "bfloat16", "float16", "int8"});
   require_at_least("block_size", options.block_size, 0);

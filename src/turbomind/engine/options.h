@@ -15,6 +15,7 @@ struct EngineOptions {
   int32_t num_threads = 0;               // host threads of the backend, shared by all ranks; 0 = backend's choice
   int32_t tp = 1;                        // tensor-parallel ranks
   std::string dtype = "auto";            // of activations; "auto" = backend's preference
+  std::string weight_dtype = "auto";     // "auto": as in the checkpoint | "int8": floats become int8 at load
   std::string compute_dtype = "auto";    // "auto" | "float32"
   std::string kv_cache_dtype = "auto";   // "auto" | "float32" | "bfloat16" | "float16" | "int8"
   int32_t block_size = 0;                // tokens per KV block; 0 = backend's preference

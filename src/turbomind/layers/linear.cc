@@ -43,7 +43,7 @@ void Linear::declare_bias(const LinearPart& part, bool held, int64_t begin) {
 }
 
 void Linear::take(size_t part, const WeightSource& source) {
-  sources_[part] = source;
+  sources_[part] = context_.weights.in_wanted_format(source, describe(source, out_features_));
   const auto is_there = [](const WeightSource& s) { return s.data != nullptr; };
   if (std::all_of(sources_.begin(), sources_.end(), is_there)) pack();
 }
@@ -57,8 +57,12 @@ void Linear::pack() {
     begin = end;
   }
   weights_ = std::move(packed);
-  const auto is_bf16 = [](const WeightSource& source) { return source.format == TM_WEIGHT_BF16; };
-  const bool rounds = context_.compute == TM_COMPUTE_DEFAULT && std::all_of(sources_.begin(), sources_.end(), is_bf16);
+  // The activations of int8_channel are rounded further than to bf16.
+  const auto is_rounding = [](const WeightSource& source) {
+    return source.format == TM_WEIGHT_BF16 || source.format == TM_WEIGHT_INT8_CHANNEL;
+  };
+  const bool rounds =
+      context_.compute == TM_COMPUTE_DEFAULT && std::all_of(sources_.begin(), sources_.end(), is_rounding);
   product_dtype_ = rounds ? TM_BF16 : TM_F32;
   sources_.clear();
 }
@@ -72,18 +76,21 @@ PackedWeight Linear::pack_neighbours(size_t begin, size_t end) const {
     owners->push_back(sources_[i].owner);
     rows += parts_[i].my_rows.count;
   }
-  const WeightSource& first = sources_[begin];
-  const tm_weight_desc desc{.format = first.format,
-                            .compute = context_.compute,
-                            .scale_dtype = first.scale_dtype,
-                            .group_size = first.group_size,
-                            .is_embedding = is_embedding_,
-                            .rows = rows,
-                            .cols = my_cols_.count,
-                            .parts = parts.data(),
-                            .num_parts = static_cast<int32_t>(parts.size()),
-                            .activation_dtype = context_.activation_dtype};
+  tm_weight_desc desc = describe(sources_[begin], rows);
+  desc.parts = parts.data();
+  desc.num_parts = static_cast<int32_t>(parts.size());
   return context_.weights.pack(desc, owners);
+}
+
+tm_weight_desc Linear::describe(const WeightSource& source, int64_t rows) const {
+  return {.format = source.format,
+          .compute = context_.compute,
+          .scale_dtype = source.scale_dtype,
+          .group_size = source.group_size,
+          .is_embedding = is_embedding_,
+          .rows = rows,
+          .cols = my_cols_.count,
+          .activation_dtype = context_.activation_dtype};
 }
 
 void Linear::forward(Ops& ops, const Tensor& x, const Tensor& out, tm_activation_kind activation) const {

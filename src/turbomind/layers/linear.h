@@ -36,7 +36,7 @@ class Linear {
   int64_t in_features() const { return my_cols_.count; }
   int64_t out_features() const { return out_features_; }
   // What the operands of its products may be rounded to, whoever else multiplies what comes out: TM_BF16 if all weights
-  // are bfloat16 and may be computed with as the backend likes best, else TM_F32.
+  // are bfloat16 or int8_channel and may be computed with as the backend likes best, else TM_F32.
   DType product_dtype() const { return product_dtype_; }
   // The packed weight; for linears of one part.
   const tm_weight* weight() const { return weights_.front().handle(); }
@@ -48,6 +48,8 @@ class Linear {
   void take(size_t part, const WeightSource& source);
   void pack();
   PackedWeight pack_neighbours(size_t begin, size_t end) const;
+  // Of so many rows in the source's format, without the data.
+  tm_weight_desc describe(const WeightSource& source, int64_t rows) const;
 
   const LayerContext& context_;
   std::vector<LinearPart> parts_;

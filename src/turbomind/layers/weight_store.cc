@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include "turbomind/core/log.h"
+#include "turbomind/layers/weight_quantizer.h"
 #include "turbomind/layers/weight_slice.h"
 
 namespace turbomind {
@@ -47,6 +49,25 @@ void WeightStore::check_complete() const {
   }
   check(missing == 0, ErrorCode::kInvalidArgument, "weights: expected all of the model's ", slots_.size(), ", found ",
         missing, " missing: ", listed, missing > kMaxListedNames ? ", ..." : "");
+  check(!to_int8_ || some_int8_, ErrorCode::kUnsupported,
+        "weight_dtype: expected a model with weights of floats and a ",
+        "backend that computes on int8, found none that can become int8", reason_against_int8_);
+}
+
+WeightSource WeightStore::in_wanted_format(const WeightSource& source, tm_weight_desc desc) {
+  if (!to_int8_ || !is_float_format(source.format)) return source;
+  desc.format = TM_WEIGHT_INT8_CHANNEL;
+  desc.scale_dtype = TM_F32;
+  const tm_weight_info info = PackedWeight::query(device_, desc);
+  if (info.supported) {
+    some_int8_ = true;
+    return quantize_to_int8(source);
+  }
+  if (reason_against_int8_.empty()) {
+    reason_against_int8_ = std::string(": ") + info.reason;
+    log(LogLevel::kWarning, source.name, " does not become int8: ", info.reason, "; others like it neither");
+  }
+  return source;
 }
 
 std::vector<std::string> WeightStore::names() const {

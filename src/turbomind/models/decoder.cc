@@ -96,7 +96,7 @@ Decoder::Impl::Impl(DecoderConfig decoder_config, DecoderOptions decoder_options
       device(on_device),
       stream(on_stream),
       comm(ranks && ranks->size() > 1 ? ranks : nullptr),
-      weights(device, stream),
+      weights(device, stream, options.int8_weights),
       context{.device = device,
               .stream = stream,
               .comm = comm,

@@ -18,6 +18,7 @@ namespace turbomind {
 struct DecoderOptions {
   tm_dtype activation_dtype = TM_F32;
   tm_compute compute = TM_COMPUTE_DEFAULT;
+  bool int8_weights = false;  // see WeightStore
   tm_dtype kv_dtype = TM_F32;
   int32_t kv_block_size = 0;    // tokens
   int64_t max_tokens = 0;       // rows of one step

@@ -76,7 +76,7 @@ TextEncoder::Impl::Impl(TextEncoderConfig encoder_config, TextEncoderOptions enc
       options(encoder_options),
       device(on_device),
       stream(on_stream),
-      weights(device, stream),
+      weights(device, stream, options.int8_weights),
       context(encoder_context(device, stream, weights, options.activation_dtype, options.compute)),
       tokens(context, "encoder.embed_tokens", config.vocab_size, config.hidden_size),
       positions(context, "encoder.embed_positions", config.max_positions, config.hidden_size),

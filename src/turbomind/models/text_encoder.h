@@ -17,8 +17,9 @@ namespace turbomind {
 struct TextEncoderOptions {
   tm_dtype activation_dtype = TM_F32;
   tm_compute compute = TM_COMPUTE_DEFAULT;
-  int64_t max_text_len = 0;  // tokens of one text
-  int64_t max_tokens = 0;    // of all texts of one call
+  bool int8_weights = false;  // see WeightStore
+  int64_t max_text_len = 0;   // tokens of one text
+  int64_t max_tokens = 0;     // of all texts of one call
 };
 
 // A bidirectional encoder on one device: weights, activations and the walk from token ids to one vector per text. Used
