@@ -12,7 +12,7 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
-from manymind import Pipeline
+from manymind import Pipeline, pipeline
 from manymind.server.config import ServerConfig
 
 sys.path.append(str(Path(__file__).parents[1] / "server"))
@@ -37,6 +37,16 @@ _FLAGS = (
 @pytest.fixture(scope="session")
 def server(smollm2: Pipeline) -> Iterator[RunningServer]:
     with running_server(smollm2, ServerConfig("smollm2", port=0)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def seeing() -> Iterator[RunningServer]:
+    """With the model that comes with the package and sees."""
+    with (
+        pipeline("tiny-vlm") as pipe,
+        running_server(pipe, ServerConfig("tiny-vlm", port=0)) as running,
+    ):
         yield running
 
 

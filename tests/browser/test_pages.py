@@ -23,7 +23,9 @@ from serving import RunningServer
 from support import wait_until
 
 THINGS = ("the sea", "a lighthouse", "two dogs", "the moon", "a clock", "an old map")
-PAGES = Path(__file__).parents[2] / "python/manymind/server/pages"
+REPOSITORY = Path(__file__).parents[2]
+PAGES = REPOSITORY / "python/manymind/server/pages"
+PICTURES = REPOSITORY / "examples/pictures"
 
 
 def until(browser: Chrome, condition: Callable[[], Any], seconds: float = 20) -> Any:
@@ -159,6 +161,28 @@ def test_a_picture_is_attached_and_a_refusal_is_shown(
     ask(browser, "Hello")
     answered(browser)
     assert sent_messages(browser) == [[{"role": "user", "content": "Hello"}]]
+
+
+def test_a_picture_is_answered(browser: Chrome, seeing: RunningServer) -> None:
+    browser.get(seeing.url)
+    until(browser, lambda: "tiny-vlm" in find(browser, "#model").text)
+    fill(browser, "temperature", 0)
+    for name, question, answer in (
+        ("word.png", "What does it say?", 'It says "HELLO".'),
+        (
+            "shapes.png",
+            "Describe the picture.",
+            "The picture shows three yellow stars and two red hearts.",
+        ),
+    ):
+        find(browser, "#file").send_keys(str(PICTURES / name))
+        until(browser, lambda: browser.find_elements(By.CSS_SELECTOR, "#pictures img"))
+        ask(browser, question)
+        assert answered(browser) == answer
+        shown = browser.find_elements(By.CSS_SELECTOR, "article.user img")[-1]
+        assert browser.execute_script("return arguments[0].naturalWidth", shown) > 0
+        find(browser, "#clear").click()
+    assert_clean(browser, seeing)
 
 
 def test_a_new_conversation_forgets_the_answer_being_written(
