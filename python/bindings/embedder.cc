@@ -55,7 +55,8 @@ py::dict start(Embedder& embedder) {
     const py::gil_scoped_release release;
     return embedder.start();
   }();
-  return py::dict("weight_bytes"_a = memory.weight_bytes, "activation_bytes"_a = memory.activation_bytes);
+  return py::dict("weight_bytes"_a = memory.weight_bytes, "activation_bytes"_a = memory.activation_bytes,
+                  "on_host"_a = memory.on_host);
 }
 
 }  // namespace

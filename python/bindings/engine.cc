@@ -36,7 +36,7 @@ py::dict to_dict(const MemoryPlan& plan) {
   for (const MemoryPlan::Line& line : plan.lines) {
     lines.append(py::dict("name"_a = line.name, "bytes"_a = line.bytes, "detail"_a = line.detail));
   }
-  return py::dict("lines"_a = lines, "device_free_bytes"_a = plan.device_free_bytes,
+  return py::dict("lines"_a = lines, "on_host"_a = plan.on_host, "device_free_bytes"_a = plan.device_free_bytes,
                   "num_kv_blocks"_a = plan.num_kv_blocks, "block_size"_a = plan.block_size,
                   "kv_capacity"_a = plan.kv_capacity, "max_sequence_len"_a = plan.max_sequence_len,
                   "text"_a = plan.to_string());

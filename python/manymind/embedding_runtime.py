@@ -96,6 +96,7 @@ class EmbeddingRuntime:
         ]
         self.memory_plan: dict[str, Any] = {
             "lines": lines,
+            "on_host": bool(memory["on_host"]),
             "max_sequence_len": embedder.max_text_len,
         }
         self._checkpoint = checkpoint

@@ -312,6 +312,13 @@ TEST(prefixes_are_shared_only_where_their_keys_agree) {
   EXPECT_EQ(cached({{40, 60, "cat"}, {0, 1 << 30, "adapter"}}), 99);
 }
 
+TEST(memory_plan_says_whose_memory_it_is) {
+  for (const char* accessible : {"0", "1"}) {
+    EngineFixture fixture(with({{"host_accessible", accessible}}));
+    EXPECT_EQ(fixture.plan.on_host, accessible == std::string("1"));
+  }
+}
+
 TEST(memory_plan_is_explained) {
   EngineOptions options = with({{"memory_bytes", "33554432"}});
   options.num_kv_blocks = 0;

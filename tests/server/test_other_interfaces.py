@@ -246,6 +246,15 @@ def test_ollama_options(llama: ollama.Client) -> None:
             llama.chat("smollm2", STORY, options=wrong)
 
 
+def test_ollama_tells_the_memory_of_a_device_that_has_its_own(
+    llama: ollama.Client, smollm2: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = smollm2.runtime.memory_plan
+    assert llama.ps().models[0].size_vram == 0  # a processor's is the host's
+    monkeypatch.setitem(plan, "on_host", False)
+    assert llama.ps().models[0].size_vram == sum(line["bytes"] for line in plan["lines"])
+
+
 def test_ollama_models(llama: ollama.Client, smollm2_path: Path) -> None:
     listed = llama.list().models[0]
     assert listed.model == "smollm2:latest"

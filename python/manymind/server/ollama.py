@@ -448,7 +448,8 @@ def tags(service: Service) -> dict[str, Any]:
 def running(service: Service) -> dict[str, Any]:
     """The one model is always loaded."""
     entry = _entry(service)
-    size = sum(line["bytes"] for line in service.runtime.memory_plan["lines"])
+    plan = service.runtime.memory_plan
+    size = 0 if plan["on_host"] else sum(line["bytes"] for line in plan["lines"])
     loaded = {"size_vram": size, "context_length": service.max_tokens}
     return {"models": [{**entry, "expires_at": _FAR_FUTURE, **loaded}]}
 

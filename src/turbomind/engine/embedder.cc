@@ -128,7 +128,9 @@ EmbedderMemory Embedder::start() {
   const std::scoped_lock lock(impl_->mutex);
   impl_->encoder->finish_loading();
   impl_->started = true;
-  return {.weight_bytes = impl_->encoder->weight_bytes(), .activation_bytes = impl_->encoder->activation_bytes()};
+  return {.weight_bytes = impl_->encoder->weight_bytes(),
+          .activation_bytes = impl_->encoder->activation_bytes(),
+          .on_host = impl_->ranks->rank(0).device.props().host_accessible != 0};
 }
 
 void Embedder::embed(const std::vector<Text>& texts, float* rows) {

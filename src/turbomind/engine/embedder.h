@@ -14,6 +14,7 @@ namespace turbomind {
 struct EmbedderMemory {
   size_t weight_bytes;
   size_t activation_bytes;
+  bool on_host;  // the device's memory is the host's own
 };
 
 // Serves one encoder. Construct, load every weight, start(); from then on embed() may be called from any thread. Errors

@@ -72,6 +72,7 @@ int64_t blocks_by_request(Rank& rank, const KvSizing& sizing, uint64_t free_byte
 MemoryPlan plan_memory(RankGroup& ranks, const KvSizing& sizing) {
   Rank& rank = ranks.rank(0);
   MemoryPlan plan;
+  plan.on_host = rank.device.props().host_accessible != 0;
   plan.device_free_bytes = free_bytes_per_rank(ranks);
   plan.block_size = sizing.block_size;
   plan.num_kv_blocks = sizing.num_blocks ? blocks_by_request(rank, sizing, plan.device_free_bytes)

@@ -63,6 +63,7 @@ struct MemoryPlan {
     std::string detail;
   };
   std::vector<Line> lines;
+  bool on_host = false;            // the device's memory is the host's own
   uint64_t device_free_bytes = 0;  // before the KV cache was taken
   int64_t num_kv_blocks = 0;
   int32_t block_size = 0;        // tokens
