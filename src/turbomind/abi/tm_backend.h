@@ -390,7 +390,8 @@ typedef struct tm_graph_api {
   tm_status (*capture_begin)(tm_stream*);
   tm_status (*capture_end)(tm_stream*, tm_graph** out);
   /* plans: the plans that the captured ops refer to (the same objects), already updated for this replay. May wait for
-   * the previous launch of the same graph, for nothing else. */
+   * the previous launch of the same graph, for nothing else. TM_UNSUPPORTED, before any of it runs, where a plan has
+   * spans and the captured ops do not look for them. */
   tm_status (*launch)(tm_graph*, tm_stream*, tm_plan* const* plans, int32_t num_plans);
   void (*free)(tm_graph*);
 } tm_graph_api;

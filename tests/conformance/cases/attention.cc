@@ -120,6 +120,8 @@ class PagedAttentionTest {
   }
 
   Arithmetic arithmetic() const { return cache_.arithmetic(); }
+  // From the next fill() on.
+  void set_spans(std::vector<SpanCase> spans) { p_.spans = std::move(spans); }
 
   void fill() {
     const int64_t block_size = cache_.pool().spec.block_size;
@@ -196,6 +198,52 @@ void build_attention(Case& c, const Session& session, DType dtype, DType kv_dtyp
   c.setup = [test] { test->write_cache(); };
   c.issue = [test](RowRange r) { test->issue(r); };
   c.reference = [test] { test->expect(); };
+}
+
+// A step captured with or without spans, replayed as the other: the backend refuses, or rows see what the plan says
+// now.
+std::string check_replayed_spans(const Session& session, DType dtype, bool captured) {
+  if (!session.device.can_capture()) throw NotOffered{"steps are not captured"};
+  const AttentionCase p{.sequences = {{50, 50}}};
+  Stream& stream = session.stream;
+  Case c(session.device, stream, 5);
+  PagedAttentionTest test(c, p, spec_of(p, session, dtype), dtype);
+  const RowRange rows{0, num_tokens(p)};
+  const auto send = [&](bool has_spans) {
+    test.set_spans(has_spans ? std::vector<SpanCase>{{0, 7, 40}} : std::vector<SpanCase>{});
+    test.fill();
+    c.reset_scratch();
+    for (TestTensor& tensor : c.tensors()) tensor.upload(stream);
+    for (TestPlan& plan : c.plans()) plan.update(stream, plan.captured);
+    test.write_cache();
+  };
+  send(captured);
+  test.issue(rows);  // workspaces are there before the capture
+  send(captured);
+  stream.synchronize();
+  stream.capture_begin();
+  test.issue(rows);
+  const Graph graph = stream.capture_end();
+  send(!captured);
+  std::vector<tm_plan*> plans;
+  for (TestPlan& plan : c.plans()) {
+    if (plan.captured) plans.push_back(plan.plan.handle());
+  }
+  try {
+    graph.launch(stream, plans);
+  } catch (const Error& error) {
+    stream.synchronize();
+    return error.code() == ErrorCode::kUnsupported ? "" : std::string("expected to be refused, found ") + error.what();
+  }
+  test.expect();
+  for (TestTensor& tensor : c.tensors()) tensor.download(stream);
+  stream.synchronize();
+  for (const TestTensor& tensor : c.tensors()) {
+    if (tensor.role() == Role::kInput) continue;
+    const std::string wrong = compare(tensor.results(), tensor.expected, tolerance(test.arithmetic(), tensor.dtype()));
+    if (!wrong.empty()) return "launched, but " + tensor.name() + ": " + wrong;
+  }
+  return {};
 }
 
 struct DenseCase {
@@ -354,6 +402,11 @@ void add_features(Suite& suite, const Session& session, DType dtype, DType kv_dt
 void add_attention_cases(Suite& suite, const Session& session) {
   const std::vector<DType> kv_dtypes = session.kv_dtypes();
   for (const DType dtype : session.activation_dtypes()) {
+    for (const bool captured : {false, true}) {
+      if (!session.device.props().attention_spans || !dtype_in(dtype, session.device.props().kv_dtypes)) continue;
+      suite.add_check("attention", dtype_name(dtype), captured ? "replay_without_spans" : "replay_with_spans",
+                      [=](const Session& s) { return check_replayed_spans(s, dtype, captured); });
+    }
     for (const DType kv_dtype : kv_dtypes) {
       add_shapes(suite, session, dtype, kv_dtype);
       add_features(suite, session, dtype, kv_dtype);

@@ -32,9 +32,16 @@ def main() -> None:
         with pipeline(model, config) as pipe:
             outputs = pipe(
                 PROMPTS[: int(prompts)],
-                GenerationConfig(max_new_tokens=int(tokens), do_sample=False),
+                GenerationConfig(
+                    max_new_tokens=int(tokens), do_sample=False, output_logits="generation"
+                ),
             )
-        result = {"tokens": [output.token_ids for output in outputs]}
+            lines = {line["name"]: line["bytes"] for line in pipe.memory_plan["lines"]}
+        result = {
+            "tokens": [output.token_ids for output in outputs],
+            "logits": outputs[0].logits.tolist(),
+            "kv_bytes_per_token": lines["KV cache"] / pipe.memory_plan["kv_capacity"],
+        }
         if backend == "ascend":
             count = ctypes.CDLL("libnnopbase.so").fakecannPreparations
             count.restype = ctypes.c_uint64
