@@ -348,6 +348,7 @@ REFUSED = [
     ({"properties": {"a": {"if": {}, "then": {}}}}, "if"),
     ({"type": "string", "pattern": "(?=a)b"}, "pattern"),
     ({"$ref": "https://example.com/other.json"}, r"\$ref"),
+    ({"$ref": "#/$defs/none"}, r"\$ref: "),
     ({"$schema": "http://json-schema.org/schema#"}, r"\$schema"),
     ({"type": "object", "minProperties": 2}, "minProperties"),
     ({"x-guidance": {"lenient": True}}, "x-guidance"),

@@ -343,19 +343,48 @@ def test_strict_takes_effect(
 ) -> None:
     """In every interface that has it, though nothing forces a call."""
     function = {**FUNCTION, "strict": strict}
-    tool = {"type": "function", "function": function}
-    common: dict[str, Any] = {"model": "m", "messages": QUESTION, "max_tokens": 8}
+    asked: dict[str, Any] = {"model": "m", "messages": QUESTION, "max_tokens": 8}
+    form = OutputFormat(parser, None)
+    expected = Toolset.of([STRICT], "auto").response_format(form) if strict else None
     with running_server(calling_pipe, ServerConfig("m", port=0, tool_call_parser=parser)) as server:
-        body = {**common, "tools": [tool]}
-        assert server.post("/v1/chat/completions", body).status_code == 200
-        asked = {"model": "m", "input": "Where?", "max_output_tokens": 8}
-        body = {**asked, "tools": [{"type": "function", **function}]}
-        assert server.post("/v1/responses", body).status_code == 200
-        tool = {"name": "weather", "input_schema": SCHEMA, "strict": strict}
-        body = {**common, "tools": [tool]}
-        assert server.post("/v1/messages", body).status_code == 200
-    expected = Toolset.of([STRICT], "auto").response_format(OutputFormat(parser, None))
-    assert compiled == ([expected] * 3 if strict else [])
+        for path, tool, body in (
+            ("chat/completions", {"type": "function", "function": function}, asked),
+            ("responses", {"type": "function", **function}, {"model": "m", "input": "Where?"}),
+            ("messages", {"name": "weather", "input_schema": SCHEMA, "strict": strict}, asked),
+        ):
+            compiled.clear()
+            room = {} if "max_tokens" in body else {"max_output_tokens": 8}
+            answer = server.post(f"/v1/{path}", {**body, **room, "tools": [tool]})
+            assert answer.status_code == 200
+            assert bool(compiled) == bool(strict)
+            assert all(form == expected for form in compiled)
+
+
+@pytest.mark.parametrize(
+    ("parser", "schema", "param"),
+    [
+        ("hermes", {"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ("llama3", {"type": "array", "uniqueItems": True}, "uniqueItems"),
+        ("gpt-oss", {"$ref": "#/$defs/none"}, "$ref"),
+        ("glm", {"type": "string", "pattern": "a+"}, ".properties.a.pattern"),
+        ("pythonic", {"type": "array", "items": 5}, "items"),
+    ],
+)
+def test_a_schema_that_cannot_be_kept_is_named_by_its_tool(
+    calling_pipe: Pipeline, parser: str, schema: Any, param: str
+) -> None:
+    parameters = {"type": "object", "properties": {"a": schema}}
+    function = {"name": "f", "parameters": parameters, "strict": True}
+    body: dict[str, Any] = {"model": "m", "messages": QUESTION, "max_tokens": 100}
+    body["tools"] = [OTHER, {"type": "function", "function": function}]
+    with running_server(calling_pipe, ServerConfig("m", port=0, tool_call_parser=parser)) as server:
+        for stream in (False, True):
+            answer = server.post("/v1/chat/completions", {**body, "stream": stream})
+            assert answer.status_code == 400
+            error = answer.json()["error"]
+            assert error["param"].startswith("tools[1].function.parameters")
+            assert param in error["message"]
+            assert "response_format" not in error["message"]
 
 
 def test_what_messages_have_no_words_for_is_refused(calling: RunningServer) -> None:

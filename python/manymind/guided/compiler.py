@@ -209,6 +209,7 @@ def library_path() -> str:
 _KEYWORDS = (
     ("regex parse error", "pattern"),
     ("Resource '", "$ref"),
+    ("Pointer '", "$ref"),
     ("Unimplemented keys", "unsupported keywords"),
     ("Invalid type", "type"),
     ("NoExtensionBias", "a rule or $ref that means nothing but itself"),

@@ -174,7 +174,10 @@ async def converse(
     if tools.definitions and not is_constrained(config.response_format):
         # Schemas are read in this, which may be long ones.
         make_grammar = partial(tools.response_format, form, service.control_ids, end)
-        config = replace(config, response_format=await service.beside(make_grammar))
+        grammar = await service.beside(make_grammar)
+        if grammar is not None:
+            await service.compile(record, grammar, partial(tools.explain, form))
+        config = replace(config, response_format=grammar)
     make_parser = None
     if tools.definitions or form.reasoning is not None or form.tools == "gpt-oss":
         config = replace(config, skip_special_tokens=False)

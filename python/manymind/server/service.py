@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from manymind.async_call import AnswerStream
 from manymind.config import GenerationConfig, RequestTimes, Response
 from manymind.embedding_runtime import EmbeddingEngine, EmbeddingRuntime
-from manymind.errors import BackendError, QueueFullError, RequestTimeoutError
-from manymind.guided import is_constrained
+from manymind.errors import (
+    BackendError,
+    InvalidParameterError,
+    QueueFullError,
+    RequestTimeoutError,
+)
+from manymind.guided import GuideCompiler, is_constrained
 from manymind.parsers import output_format
 from manymind.runtime import Runtime
 from manymind.server.config import ServerConfig
@@ -186,6 +191,25 @@ class Service:
     def control_ids(self) -> Mapping[str, int]:
         """The model's control tokens that can stand within an answer."""
         return self._decoder().guides.control_ids
+
+    async def compile(
+        self,
+        record: RequestRecord,
+        response_format: Mapping[str, Any],
+        explain: Callable[[GuideCompiler, Exception], Exception],
+    ) -> None:
+        """Compiles a grammar that the server made itself, for ``generate`` to find; ``explain``
+        says why that failed in the client's terms.
+        """
+        runtime = self._decoder()
+
+        def make() -> _turbomind.TokenGuide:
+            try:
+                return runtime.guides.compile(response_format)
+            except InvalidParameterError as error:
+                raise explain(runtime.guides, error) from error
+
+        await self._guided(record, runtime, response_format, make)
 
     async def _guided(
         self,

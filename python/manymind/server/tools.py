@@ -4,19 +4,26 @@
 from __future__ import annotations
 
 import keyword
+import re
+import time
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from manymind.errors import InvalidParameterError
 from manymind.parsers import REASONING_MARKS, OutputFormat
 from manymind.server.call_grammars import CallRules, call_grammar
 from manymind.server.errors import ApiError
 from manymind.server.messages import RequestModel
 
+if TYPE_CHECKING:
+    from manymind.guided import GuideCompiler
+
+_SECONDS_TO_EXPLAIN = 1.0  # after which no further schema is tried
 _ANY_OBJECT = {"type": "object"}
 _NO_ARGUMENTS = {"type": "object", "properties": {}}
 
@@ -153,21 +160,62 @@ class Toolset:
 
         control_ids: the model's control tokens; prompt: its end, see ``OutputFormat.parser``.
         """
-        functions = [item["function"] for item in self.definitions]
-        if form.tools is None or not any(map(self._keeps, functions)):
+        written = self._written(form)
+        if not any(map(self._keeps, written)):
             return None
         schemas = {
             function["name"]: (function.get("parameters") or _NO_ARGUMENTS)
             if self._keeps(function)
             else _ANY_OBJECT
-            for function in functions
-            if self._keeps(function) or (not self.forced and _can_be_called(form, function))
+            for function in written
         }
         thinking = None if form.reasoning is None else REASONING_MARKS[form.reasoning]
         rules = CallRules(
             schemas, bool(self.forced), self.single, thinking, form.is_reasoning_after(prompt)
         )
-        return call_grammar(form.tools, rules, control_ids)
+        try:
+            return call_grammar(str(form.tools), rules, control_ids)
+        except InvalidParameterError as error:
+            raise self._in_terms_of_tools(form, error) from error
+
+    def explain(self, form: OutputFormat, guides: GuideCompiler, error: Exception) -> Exception:
+        """Why ``response_format`` made no grammar, in terms of the tools: the error of the first
+        schema that cannot be kept by itself, which names its keyword.
+        """
+        deadline = time.monotonic() + _SECONDS_TO_EXPLAIN
+        for place, item in enumerate(self.definitions):
+            if time.monotonic() > deadline:
+                break
+            schema = item["function"].get("parameters")
+            if not schema or not self._keeps(item["function"]):
+                continue
+            try:
+                guides.compile({"type": "json_schema", "json_schema": {"schema": schema}})
+            except InvalidParameterError as found:
+                where = f"tools[{place}].function.parameters"
+                words = str(found).replace("response_format.json_schema.schema", where)
+                return InvalidParameterError(words.replace("response_format.json_schema", where))
+        return self._in_terms_of_tools(form, error)
+
+    def _in_terms_of_tools(self, form: OutputFormat, error: Exception) -> Exception:
+        places = {function["name"]: function for function in self._written(form)}
+        functions = [item["function"] for item in self.definitions]
+
+        def where(match: re.Match[str]) -> str:
+            function = list(places.values())[int(match[1])]
+            return f"tools[{functions.index(function)}].function.parameters"
+
+        words = re.sub(r"response_format\.structures\[(\d+)\]\.schema", where, str(error))
+        return InvalidParameterError(re.sub(r"^response_format\.\w+", "tools", words))
+
+    def _written(self, form: OutputFormat) -> list[Mapping[str, Any]]:
+        """The functions of which calls may be written under a grammar."""
+        functions = [item["function"] for item in self.definitions if form.tools is not None]
+        return [
+            function
+            for function in functions
+            if self._keeps(function) or (not self.forced and _can_be_called(form, function))
+        ]
 
 
 def _can_be_called(form: OutputFormat, function: Mapping[str, Any]) -> bool:
