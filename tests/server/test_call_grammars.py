@@ -146,6 +146,32 @@ def test_a_strict_call_fits_its_schema_in_every_format(smollm2: Pipeline, name: 
         assert [called for called, _ in calls_in(form, clock)] == ["clock"]
 
 
+@pytest.mark.parametrize(
+    ("name", "before", "behind"),
+    [
+        ("deepseek", "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+        ("deepseek_v31", "<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"),
+        ("deepseek_v32", "<｜DSML｜function_calls>\n", "\n</｜DSML｜function_calls>"),
+        ("qwen3_coder", "<tool_call>\n", "\n</tool_call>"),
+    ],
+)
+def test_a_call_without_the_words_around_calls_fits_its_schema(
+    smollm2: Pipeline, name: str, before: str, behind: str
+) -> None:
+    form = OutputFormat(name, None)
+    grammar = TOOLS.response_format(form)
+    text, (right, wrong, unknown) = CALLS[name]
+    bare = text.removeprefix(before).removesuffix(behind)
+    assert len(bare) == len(text) - len(before) - len(behind)
+    for begin in ("", "I look.\n", text.replace("@", right) + "\n"):
+        call = begin + bare.replace("@", right)
+        assert calls_in(form, call)[-1] == ("weather", {"city": "Rome", "days": 2})
+        assert taken(smollm2, grammar, call)
+        for other in (wrong, unknown):
+            assert calls_in(form, begin + bare.replace("@", other))
+            assert not taken(smollm2, grammar, begin + bare.replace("@", other))
+
+
 @pytest.mark.parametrize("name", sorted(TOOL_PARSERS))
 def test_other_text_is_free_in_every_format(smollm2: Pipeline, name: str) -> None:
     form = OutputFormat(name, None)

@@ -53,6 +53,22 @@ _CALLS: Mapping[str, tuple[str, str, str]] = {
         "<tool_call>",
     ),
 }
+# The same where the words around calls are left out, as some models do: the format's parser reads
+# these as calls, too.
+_BARE_CALLS: Mapping[str, tuple[str, str, str]] = {
+    "deepseek": (
+        "<｜tool▁call▁begin｜>function<｜tool▁sep｜>%s\n```json\n",
+        "\n```<｜tool▁call▁end｜>",
+        "<｜tool▁call▁begin｜>",
+    ),
+    "deepseek_v31": (
+        "<｜tool▁call▁begin｜>%s<｜tool▁sep｜>",
+        "<｜tool▁call▁end｜>",
+        "<｜tool▁call▁begin｜>",
+    ),
+    "deepseek_v32": ('<｜DSML｜invoke name="%s">\n', "</｜DSML｜invoke>", "<｜DSML｜invoke"),
+    "qwen3_coder": ("<function=%s>\n", "</function>", "<function="),
+}
 # What stands around each argument, or between two, where they are not a JSON object.
 _ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "deepseek_v32": {
@@ -136,16 +152,18 @@ def call_grammar(
 
     form: a name of TOOL_PARSERS; control_ids: the model's control tokens.
     """
-    begin, end, trigger = _CALLS[form]
+    spellings = [table[form] for table in (_CALLS, _BARE_CALLS) if form in table]
     structures = [
         {"begin": begin % name, "schema": schema, "end": end, **_ARGUMENTS.get(form, {})}
+        for begin, end, _ in spellings
         for name, schema in rules.schemas.items()
     ]
-    if trigger:
+    triggers = [trigger for _, _, trigger in spellings if trigger]
+    if triggers:
         return {
             "type": "structural_tag",
             "structures": structures,
-            "triggers": [trigger],
+            "triggers": triggers,
             "at_least_one": rules.required,
             "stop_after_first": rules.single,
             "text_tokens": list(rules.thinking or ()),
