@@ -11,7 +11,8 @@ preprocessing.
 The second form adds llama.cpp, on GGUF files of the same folder (its convert_hf_to_gguf.py, once
 without and once with --mmproj; it does not know the tokenizer, so that its get_vocab_base_pre has
 to be made to return "smollm"). Engines take turns within every workload, each run is its own
-process, the median of the counted rounds is reported. Workloads: 1, 8 and 32 requests at once, each
+process, the median of the counted rounds is reported; "manymind-int8" is manymind with
+``weight_dtype="int8"``. Workloads: 1, 8 and 32 requests at once, each
 with a picture of its own and 32 tokens of answer; "repeated": a new picture, the same again, and a
 further question about it; "preprocess": pictures of 1080 x 1920 per second, without decoding, in
 one thread and in ``--threads`` at once.
