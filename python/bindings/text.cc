@@ -20,16 +20,18 @@ using namespace pybind11::literals;
 namespace turbomind::bindings {
 namespace {
 
-// The bytes of a contiguous buffer, which must outlive them.
-std::span<const uint8_t> bytes_of(const py::buffer_info& info) {
+// The bytes of a buffer, which must outlive them. Throws kInvalidArgument if they do not stand back to back.
+std::span<const uint8_t> bytes_of(py::buffer_info& info, const char* name) {
+  check(PyBuffer_IsContiguous(info.view(), 'C') != 0, ErrorCode::kInvalidArgument, name,
+        ": expected contiguous memory, found steps between its items");
   return {static_cast<const uint8_t*>(info.ptr), static_cast<size_t>(info.size * info.itemsize)};
 }
 
 py::str text_of(std::string_view text) { return {text.data(), text.size()}; }
 
 std::shared_ptr<StringTable> make_table(const py::buffer& data, size_t count) {
-  const py::buffer_info info = data.request();
-  return std::make_shared<StringTable>(bytes_of(info), count);
+  py::buffer_info info = data.request();
+  return std::make_shared<StringTable>(bytes_of(info, "data"), count);
 }
 
 py::str string_at(const StringTable& table, py::ssize_t id) {
@@ -52,13 +54,14 @@ std::optional<int32_t> find(const StringTable& table, std::string_view text) {
 std::shared_ptr<SpmModel> make_spm_model(const std::shared_ptr<StringTable>& pieces, const py::buffer& scores,
                                          const std::vector<int32_t>& apart, const std::vector<int32_t>& byte_ids,
                                          std::optional<int32_t> unknown_id) {
-  const py::buffer_info info = scores.request();
+  py::buffer_info info = scores.request();
   check(info.format == py::format_descriptor<float>::format(), ErrorCode::kInvalidArgument,
         "scores: expected float32, found format '", info.format, "'");
   check(byte_ids.empty() || byte_ids.size() == 256, ErrorCode::kInvalidArgument,
         "byte_ids: expected none or 256, found ", byte_ids.size());
   std::vector<float> values(static_cast<size_t>(info.size));
-  std::ranges::copy(bytes_of(info), reinterpret_cast<uint8_t*>(values.data()));  // a file's column may be unaligned
+  // As bytes, since a file's column may be unaligned.
+  std::ranges::copy(bytes_of(info, "scores"), reinterpret_cast<uint8_t*>(values.data()));
   SpmModel::Fallback fallback{std::nullopt, unknown_id};
   if (!byte_ids.empty()) std::ranges::copy(byte_ids, fallback.bytes.emplace().begin());
   return std::make_shared<SpmModel>(pieces, std::move(values), apart, fallback);
@@ -70,8 +73,8 @@ void bind_text(py::module_& module) {
   module.def(
       "measure_strings",
       [](const py::buffer& data, size_t count) {
-        const py::buffer_info info = data.request();
-        const StringExtent extent = measure_strings(bytes_of(info), count);
+        py::buffer_info info = data.request();
+        const StringExtent extent = measure_strings(bytes_of(info, "data"), count);
         return py::make_tuple(extent.strings, extent.bytes);
       },
       "data"_a, "count"_a);
@@ -82,7 +85,7 @@ void bind_text(py::module_& module) {
       .def("find", &find, "text"_a)
       .def("tolist", &all_strings);
   py::class_<SpmModel, std::shared_ptr<SpmModel>>(module, "SpmModel")
-      .def(py::init(&make_spm_model), "pieces"_a, "scores"_a, "apart"_a, "byte_ids"_a, "unknown_id"_a)
+      .def(py::init(&make_spm_model), "pieces"_a.none(false), "scores"_a, "apart"_a, "byte_ids"_a, "unknown_id"_a)
       .def("encode", &SpmModel::encode, "text"_a, py::call_guard<py::gil_scoped_release>());
 }
 

@@ -16,6 +16,7 @@ import pytest
 from gguf_bytes import string
 from golden_data import GOLDEN, golden_texts
 
+from manymind import _turbomind
 from manymind.checkpoint import Checkpoint, open_checkpoint
 from manymind.checkpoint.gguf_cursor import StringArray
 from manymind.errors import (
@@ -233,10 +234,13 @@ def test_pieces_with_a_space_inside_are_found_across_words() -> None:
         (BPE_FILE, {"add_bos_token": 1}, CheckpointError, "add_bos_token"),
         (SPM_FILE, {"scores": None}, CheckpointError, "scores"),
         (SPM_FILE, {"scores": [1.0]}, CheckpointError, "scores"),
+        (SPM_FILE, {"scores": []}, CheckpointError, "scores: expected 448 of float, found 0"),
+        (SPM_FILE, {"token_type": []}, CheckpointError, "token_type"),
         (SPM_FILE, {"scores": [1] * 448}, CheckpointError, "scores"),
         (SPM_FILE, {"scores": [0.0] * 447 + [math.nan]}, TokenizerError, "nan"),
         (SPM_FILE, {"add_bos_token": True, "bos_token_id": None}, CheckpointError, "add_bos"),
         (SPM_FILE, {"token_type": [6] * 448}, TokenizerError, "byte token"),
+        (SPM_FILE, {"unknown_token_id": 448}, TokenizerError, "below 448, found 448"),
     ],
 )
 def test_bad_gguf_tokenizers_are_typed_errors(
@@ -245,6 +249,20 @@ def test_bad_gguf_tokenizers_are_typed_errors(
     with pytest.raises(error, match=word) as caught:
         load_tokenizer(gguf_with(path, **changes))
     assert str(path) in str(caught.value)
+
+
+def test_only_contiguous_memory_is_read() -> None:
+    every_other = memoryview(bytes(64))[::2]
+    with pytest.raises(InvalidParameterError, match="data: expected contiguous memory"):
+        _turbomind.measure_strings(every_other, 4)
+    with pytest.raises(InvalidParameterError, match="data: expected contiguous memory"):
+        _turbomind.StringTable(every_other, 4)
+    table = _turbomind.StringTable(memoryview(string("a") + string("b")), 2)
+    scores = memoryview(array("f", [0.0, 1.0]))[::-1]
+    with pytest.raises(InvalidParameterError, match="scores: expected contiguous memory"):
+        _turbomind.SpmModel(table, scores, [], [], None)
+    with pytest.raises(TypeError):
+        _turbomind.SpmModel(None, scores, [], [], None)  # type: ignore[arg-type]
 
 
 def folder_with(tmp_path: Path, tokenizer_json: str, config: str = "{}") -> Checkpoint:

@@ -152,6 +152,8 @@ TEST(malformed_vocabularies_are_refused) {
   EXPECT_ERROR(SpmModel(table, {0, NAN}, {}, {}), ErrorCode::kInvalidArgument, "scores[1]: expected a number");
   const std::vector<int32_t> outside = {2};
   EXPECT_ERROR(SpmModel(table, {0, 0}, outside, {}), ErrorCode::kInvalidArgument, "expected ids below 2, found 2");
+  EXPECT_ERROR(SpmModel(table, {0, 0}, {}, {.bytes = std::nullopt, .unknown = 2}), ErrorCode::kInvalidArgument,
+               "unknown: expected ids below 2, found 2");
 }
 
 }  // namespace

@@ -60,6 +60,8 @@ class Vocabulary:
         values = metadata.raw(name)
         if not isinstance(values, memoryview):
             raise metadata.error(name, expected, "nothing" if values is None else "another value")
-        if len(values) != len(self.pieces) or type(values[0]) is not kind:
-            raise metadata.error(name, expected, f"{len(values)} of {type(values[0]).__name__}")
+        found = type(values[0]) if len(values) else None
+        if len(values) != len(self.pieces) or found is not kind:
+            kinds = f" of {found.__name__}" if found else ""
+            raise metadata.error(name, expected, f"{len(values)}{kinds}")
         return values

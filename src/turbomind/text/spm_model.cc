@@ -63,9 +63,13 @@ SpmModel::SpmModel(std::shared_ptr<const StringTable> pieces, std::vector<float>
   for (size_t id = 0; id < scores_.size(); ++id) {
     check(!std::isnan(scores_[id]), ErrorCode::kInvalidArgument, "scores[", id, "]: expected a number, found nan");
   }
+  const auto check_id = [&](const char* name, int32_t id) {
+    check(id >= 0 && static_cast<size_t>(id) < pieces_->size(), ErrorCode::kInvalidArgument, name,
+          ": expected ids below ", pieces_->size(), ", found ", id);
+  };
+  if (fallback_.unknown) check_id("unknown", *fallback_.unknown);
   for (const int32_t id : apart) {
-    check(id >= 0 && static_cast<size_t>(id) < pieces_->size(), ErrorCode::kInvalidArgument,
-          "apart: expected ids below ", pieces_->size(), ", found ", id);
+    check_id("apart", id);
     // Where two ids have one string, neither may come of text.
     apart_[static_cast<size_t>(pieces_->find((*pieces_)[static_cast<size_t>(id)]))] = true;
   }

@@ -27,7 +27,8 @@ class SpmModel {
   };
 
   // scores: by id, higher merges sooner. apart: ids that text never becomes (control tokens and the like). Throws
-  // kInvalidArgument if there is not one score a piece, if one is no number, or if an id is outside the vocabulary.
+  // kInvalidArgument if there is not one score a piece, if one is no number, or if an id of apart or the unknown one is
+  // outside the vocabulary.
   SpmModel(std::shared_ptr<const StringTable> pieces, std::vector<float> scores, std::span<const int32_t> apart,
            const Fallback& fallback);
 
