@@ -198,11 +198,12 @@ class Toolset:
         return self._in_terms_of_tools(form, error)
 
     def _in_terms_of_tools(self, form: OutputFormat, error: Exception) -> Exception:
-        places = {function["name"]: function for function in self._written(form)}
+        written = list({function["name"]: function for function in self._written(form)}.values())
         functions = [item["function"] for item in self.definitions]
 
         def where(match: re.Match[str]) -> str:
-            function = list(places.values())[int(match[1])]
+            # All functions stand there once for each spelling of calls.
+            function = written[int(match[1]) % len(written)]
             return f"tools[{functions.index(function)}].function.parameters"
 
         words = re.sub(r"response_format\.structures\[(\d+)\]\.schema", where, str(error))
