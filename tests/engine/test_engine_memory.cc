@@ -82,7 +82,7 @@ void sweep(int64_t count) {
   EngineFixture fixture(null_options());
   int64_t after = 0;
   // Each of the first, where requests are received; then ever fewer of what repeats with every token.
-  while (answers_all(fixture, after, count)) after += 1 + after / 64;
+  while (answers_all(fixture, after, count)) after += 1 + after / 512;
   EXPECT(after > 100);
   EXPECT(fixture.engine.stats().requests_failed > 0);
 }

@@ -54,8 +54,11 @@ bool PrefixCache::TokenOrder::operator()(int32_t a, KeyedTokens b) const { retur
 bool PrefixCache::TokenOrder::operator()(KeyedTokens a, int32_t b) const { return less(a, cache->tokens_of(b)); }
 
 PrefixCache::PrefixCache(BlockManager& blocks, int32_t block_size) : blocks_(blocks), block_size_(block_size) {
-  nodes_.resize(static_cast<size_t>(blocks.num_blocks()),
-                Node{{}, {}, 0, Children(TokenOrder{this}), kNoBlock, nullptr, 0});
+  nodes_.reserve(static_cast<size_t>(blocks.num_blocks()));
+  for (int32_t block = 0; block < blocks.num_blocks(); ++block) {
+    nodes_.push_back(Node{{}, {}, 0, Children(TokenOrder{this}), kNoBlock, nullptr, 0});
+    nodes_.back().place = evictable_.extract(evictable_.insert({0, block}).first);
+  }
 }
 
 PrefixMatch PrefixCache::match(const std::string& scope, KeyedTokens tokens, uint64_t step) const {
@@ -114,7 +117,7 @@ int32_t PrefixCache::insert(const std::string& scope, int32_t parent, KeyedToken
   children.insert(block);
   blocks_.set_cached(block, true);
   remove_covered(children, tokens);
-  if (parent != kNoBlock) evictable_.erase({node(parent).last_used, parent});
+  if (parent != kNoBlock) make_unevictable(parent);
   std::erase_if(recent_, [&](int32_t old) { return node(old).step + kStepsInFlight < step; });
   recent_.push_back(block);
   return block;
@@ -128,11 +131,22 @@ void PrefixCache::remove_covered(Children& children, KeyedTokens tokens) {
   if (is_evictable(block) && common_length(tokens, tokens_of(block)) == length) remove(block);
 }
 
-void PrefixCache::mark_referenced(int32_t block) { evictable_.erase({node(block).last_used, block}); }
+void PrefixCache::mark_referenced(int32_t block) { make_unevictable(block); }
 
 void PrefixCache::mark_idle(int32_t block) {
   node(block).last_used = ++clock_;
-  if (node(block).children.empty()) evictable_.insert({node(block).last_used, block});
+  if (node(block).children.empty()) make_evictable(block);
+}
+
+void PrefixCache::make_evictable(int32_t block) {
+  Node& entry = node(block);
+  entry.place.value() = {entry.last_used, block};
+  evictable_.insert(std::move(entry.place));
+}
+
+void PrefixCache::make_unevictable(int32_t block) {
+  Node& entry = node(block);
+  if (entry.place.empty()) entry.place = evictable_.extract({entry.last_used, block});
 }
 
 bool PrefixCache::evict() {
@@ -161,10 +175,10 @@ void PrefixCache::remove_subtree(int32_t block) {
 
 void PrefixCache::remove(int32_t block) {
   Node& entry = node(block);
-  evictable_.erase({entry.last_used, block});
+  make_unevictable(block);
   siblings(entry).erase(block);
   const int32_t parent = entry.parent;
-  if (parent != kNoBlock && is_evictable(parent)) evictable_.insert({node(parent).last_used, parent});
+  if (parent != kNoBlock && is_evictable(parent)) make_evictable(parent);
   if (parent == kNoBlock) {
     const auto root = roots_.find(*entry.scope);
     if (root->second.empty()) roots_.erase(root);

@@ -70,6 +70,7 @@ class PrefixCache {
     bool operator()(KeyedTokens a, int32_t b) const;
   };
   using Children = std::set<int32_t, TokenOrder>;
+  using Evictable = std::set<std::pair<uint64_t, int32_t>>;  // (last_used, block)
   struct Node {
     std::vector<int32_t> tokens;
     std::vector<CacheKey> keys;  // those that cover one of them
@@ -79,6 +80,7 @@ class PrefixCache {
     const std::string* scope;  // key of roots_
     uint64_t step;             // that writes it
     uint64_t last_used = 0;
+    Evictable::node_type place{};  // its memory in evictable_ while it is not there: giving a block back cannot fail
   };
 
   Node& node(int32_t block) { return nodes_[static_cast<size_t>(block)]; }
@@ -92,15 +94,17 @@ class PrefixCache {
   // Removes an idle part of a block that a longer block makes useless.
   void remove_covered(Children& children, KeyedTokens tokens);
   bool is_evictable(int32_t block) const;
+  void make_evictable(int32_t block);
+  void make_unevictable(int32_t block);
   void remove(int32_t block);
   void remove_subtree(int32_t block);
 
   BlockManager& blocks_;
   int32_t block_size_;
-  std::vector<Node> nodes_;                           // by block
-  std::map<std::string, Children> roots_;             // by scope
-  std::set<std::pair<uint64_t, int32_t>> evictable_;  // (last_used, block) of idle nodes without children
-  std::vector<int32_t> recent_;                       // entered by the last steps, which may still fail
+  std::vector<Node> nodes_;                // by block
+  std::map<std::string, Children> roots_;  // by scope
+  Evictable evictable_;                    // idle nodes without children
+  std::vector<int32_t> recent_;            // entered by the last steps, which may still fail
   uint64_t clock_ = 0;
   int64_t num_evictions_ = 0;
 };
