@@ -59,6 +59,29 @@ class Server:
         self._wait(len(prompts), len(prompts) * new_tokens)
         return time.perf_counter() - started
 
+    def between(
+        self, prompts: Sequence[Prompt], first: int, last: int
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The engine's counters when all answers together have so many tokens for each prompt."""
+        params = SamplingParams()
+        params.temperature = 0.0
+        # Nothing ends before the last step that counts.
+        params.max_new_tokens = 2 * last
+        params.ignore_eos = True
+        ids = [self.engine.submit(prompt, params) for prompt in prompts]
+        counters = []
+        received = 0
+        for tokens in (first, last):
+            while received < tokens * len(prompts):
+                received += sum(len(output.token_ids) for output in self.engine.poll(_POLL_MS))
+            counters.append({**self.engine.stats(), "wall_seconds": time.perf_counter()})
+        for request in ids:
+            self.engine.cancel(request)
+        unfinished = len(ids)
+        while unfinished:
+            unfinished -= sum(output.finished for output in self.engine.poll(_POLL_MS))
+        return counters[0], counters[1]
+
     def close(self) -> None:
         """Stops the engine."""
         self.engine.stop()
@@ -134,6 +157,22 @@ class Workloads:
                 host_ms=round(_host_ms(before, self._server.engine.stats()), 3),
             )
 
+    def steady(self) -> None:
+        """What a step costs the engine's thread while a batch neither grows nor shrinks."""
+        for batch in self._sizes.decode_batches:
+            begin, end = self._server.between(self._prompts(batch, 512), 64, 264)
+            steps = end["steps"] - begin["steps"]
+            self.emit(
+                "steady",
+                batch=batch,
+                steps=steps,
+                **{
+                    name: round(1e3 * (end[key] - begin[key]) / steps, 4)
+                    for name, key in _PARTS.items()
+                },
+                host_ms=round(_host_ms(begin, end), 4),
+            )
+
     def prefill(self) -> None:
         """Seconds until the last request's first token."""
         for requests, length in ((1, 4096), (1, 15000), (16, 4096)):
@@ -179,7 +218,11 @@ def _host_ms(before: dict[str, Any], after: dict[str, Any]) -> float:
     return 1e3 * (seconds - spent("wait_seconds")) / spent("steps")
 
 
-_NAMES = ("decode", "prefill", "throughput", "shared_prefix")
+_NAMES = ("decode", "prefill", "throughput", "shared_prefix", "steady")
+# What a step takes, and the engine's thread in it; execute_ms holds wait_ms.
+_PARTS = {
+    f"{part}_ms": f"{part}_seconds" for part in ("wall", "schedule", "execute", "wait", "output")
+}
 
 
 def main() -> None:

@@ -34,17 +34,33 @@ int32_t common_keys(const StepRows& rows, int64_t a, int64_t b) {
   return static_cast<int32_t>(end - first) * rows.block_size / kTileKeys * kTileKeys;
 }
 
-// Largest first: what runs last decides when the call ends.
-void sort_by_keys(std::vector<AttentionItem>& items, const StepRows& rows) {
-  const auto keys = [&](const AttentionItem& item) {
-    const int32_t end = rows.context_lens[item.seq] - length_of(rows, item.seq) + item.first + item.positions;
-    return std::min(end, item.kv_end) - item.kv_begin;
-  };
-  std::stable_sort(items.begin(), items.end(),
-                   [&](const AttentionItem& a, const AttentionItem& b) { return keys(a) > keys(b); });
+int32_t num_keys(const AttentionItem& item, const StepRows& rows) {
+  const int32_t end = rows.context_lens[item.seq] - length_of(rows, item.seq) + item.first + item.positions;
+  return std::min(end, item.kv_end) - item.kv_begin;
 }
 
 }  // namespace
+
+void LongestFirst::sort(std::vector<AttentionItem>& items, const StepRows& rows) {
+  ranks_.clear();
+  for (size_t i = 0; i < items.size(); ++i) {
+    ranks_.push_back(uint64_t{static_cast<uint32_t>(kNoLimit - num_keys(items[i], rows))} << 32 | i);
+  }
+  if (std::is_sorted(ranks_.begin(), ranks_.end())) return;
+  if (!keeps_order()) {
+    std::sort(ranks_.begin(), ranks_.end());
+    order_.clear();
+    for (const uint64_t rank : ranks_) order_.push_back(static_cast<uint32_t>(rank));
+  }
+  sorted_.clear();
+  for (const uint32_t i : order_) sorted_.push_back(items[i]);
+  items.swap(sorted_);
+}
+
+bool LongestFirst::keeps_order() const {
+  const auto before = [this](uint32_t a, uint32_t b) { return ranks_[a] < ranks_[b]; };
+  return order_.size() == ranks_.size() && std::is_sorted(order_.begin(), order_.end(), before);
+}
 
 AttentionSchedule::AttentionSchedule(const ScheduleLimits& limits)
     : limits_(limits),
@@ -73,8 +89,8 @@ void AttentionSchedule::update(const StepRows& rows) {
     for (size_t i = 0; i < tiles_.size(); ++i) add_tiles(tiles_[i], rows, seq, kTilePositions[i]);
   }
   if (!rows.context_lens) return;
-  sort_by_keys(short_items_, rows);
-  for (auto& list : tiles_) sort_by_keys(list, rows);
+  short_order_.sort(short_items_, rows);
+  for (size_t i = 0; i < tiles_.size(); ++i) tile_orders_[i].sort(tiles_[i], rows);
 }
 
 void AttentionSchedule::find_groups(const StepRows& rows) {

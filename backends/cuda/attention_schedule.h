@@ -35,6 +35,20 @@ struct StepRows {
   int32_t block_size = 0;
 };
 
+// Puts items with the most keys first, equal ones in their order: what runs last decides when the call ends.
+class LongestFirst {
+ public:
+  void sort(std::vector<AttentionItem>& items, const StepRows& rows);
+
+ private:
+  // Sequences that all grow by a token keep their order, so the one found last is tried before sorting.
+  bool keeps_order() const;
+
+  std::vector<uint64_t> ranks_;  // by item: fewer for more keys, then for an earlier place
+  std::vector<uint32_t> order_;  // places of the items, longest first
+  std::vector<AttentionItem> sorted_;
+};
+
 class AttentionSchedule {
  public:
   explicit AttentionSchedule(const ScheduleLimits& limits);
@@ -78,7 +92,9 @@ class AttentionSchedule {
   int64_t partial_rows_left_ = 0;  // beyond two per sequence of a group
   std::vector<Group> groups_;      // of the short sequences
   std::vector<AttentionItem> short_items_;
+  LongestFirst short_order_;
   std::array<std::vector<AttentionItem>, kTilePositions.size()> tiles_;
+  std::array<LongestFirst, kTilePositions.size()> tile_orders_;
   std::vector<MergeItem> merges_;
 };
 

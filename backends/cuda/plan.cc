@@ -150,10 +150,8 @@ void Plan::update(Stream& stream, const tm_step_meta& meta) {
   }
   if (has_blocks_) {
     packer.copy(view_.context_lens, meta.context_lens, num_seqs_);
-    int64_t blocks = 0;
-    for (int64_t seq = 0; seq < num_seqs_; ++seq) {
-      blocks = std::max<int64_t>(blocks, (meta.context_lens[seq] + limits_.block_size - 1) / limits_.block_size);
-    }
+    const int32_t* longest = std::max_element(meta.context_lens, meta.context_lens + num_seqs_);
+    const int64_t blocks = num_seqs_ > 0 ? (*longest + limits_.block_size - 1) / limits_.block_size : 0;
     int32_t* table = packer.add(view_.block_table, num_seqs_, blocks, limits_.max_blocks_per_seq);
     for (int64_t seq = 0; seq < num_seqs_; ++seq) {
       const int64_t own = (meta.context_lens[seq] + limits_.block_size - 1) / limits_.block_size;

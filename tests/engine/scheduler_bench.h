@@ -43,13 +43,7 @@ class Bench {
     request->params.n = submission.n;
     request->max_len = prompt_len + submission.max_new_tokens;
     std::vector<SequencePtr> sequences;
-    for (int32_t i = 0; i < submission.n; ++i) {
-      auto sequence = std::make_shared<Sequence>();
-      sequence->request = request;
-      sequence->index = i;
-      sequence->tokens = request->prompt;
-      sequences.push_back(sequence);
-    }
+    for (int32_t i = 0; i < submission.n; ++i) sequences.push_back(std::make_shared<Sequence>(request, i));
     sequences[0]->siblings.assign(sequences.begin() + 1, sequences.end());
     scheduler.add(sequences[0]);
     return sequences[0];

@@ -42,9 +42,7 @@ class Bench {
     std::iota(request->prompt.begin(), request->prompt.end(), static_cast<int32_t>(last_id_) * 1000);
     for (const Picture& picture : pictures) request->media.spans.push_back({picture.begin, make_item(picture)});
     request->max_len = prompt_len + max_new_tokens;
-    auto sequence = std::make_shared<Sequence>();
-    sequence->request = request;
-    sequence->tokens = request->prompt;
+    auto sequence = std::make_shared<Sequence>(request, 0);
     scheduler.add(sequence);
     return sequence;
   }

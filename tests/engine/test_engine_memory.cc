@@ -9,6 +9,7 @@
 
 #include "engine/engine_fixture.h"
 #include "turbomind/core/log.h"
+#include "turbomind/engine/queues.h"
 
 namespace {
 
@@ -91,6 +92,33 @@ TEST(one_allocation_after_another_fails) { sweep(1); }
 
 // Ending the requests fails, too, some times over.
 TEST(allocations_fail_while_requests_end) { sweep(5); }
+
+// Memory that the caller's thread lacks for some outputs takes nothing of the others away.
+TEST(outputs_wait_for_a_caller_short_of_memory) {
+  constexpr uint64_t kOutputs = 5;
+  OutputQueue queue;
+  std::vector<StepOutput> step;
+  for (uint64_t id = 1; id <= kOutputs; ++id) {
+    auto request = std::make_shared<Request>();
+    request->id = id;
+    step.emplace_back(Sequence(std::move(request), 0));
+    step.back().add_token(static_cast<int32_t>(id), {});
+  }
+  queue.push(step);
+  std::vector<uint64_t> taken;
+  // Room for the list and the first two of its tokens.
+  fail_allocations(3, 1);
+  std::thread([&] {
+    while (taken.size() < kOutputs) {
+      for (const Output& output : queue.poll(std::chrono::milliseconds(0))) {
+        EXPECT_EQ(output.token_ids.size(), 1U);
+        num_failures = 0;  // `taken` grows
+        taken.push_back(output.request_id);
+      }
+    }
+  }).join();
+  EXPECT(taken == std::vector<uint64_t>({1, 2, 3, 4, 5}));
+}
 
 }  // namespace
 }  // namespace turbomind::test

@@ -13,14 +13,11 @@ SequencePtr make_sequence(std::vector<int32_t> tokens, const std::string& salt =
   static uint64_t last_id = 0;
   auto request = std::make_shared<Request>();
   request->id = ++last_id;
-  request->prompt = tokens;
+  request->prompt = std::move(tokens);
   request->params.cache_salt = salt;
   request->params.cache_keys = std::move(keys);
   request->max_len = 1000;
-  auto sequence = std::make_shared<Sequence>();
-  sequence->request = std::move(request);
-  sequence->tokens = std::move(tokens);
-  return sequence;
+  return std::make_shared<Sequence>(request, 0);
 }
 
 std::vector<int32_t> iota(int32_t count, int32_t first = 0) {

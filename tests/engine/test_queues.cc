@@ -11,11 +11,16 @@ namespace {
 
 using std::chrono::milliseconds;
 
-Output make_output(uint64_t id, std::vector<int32_t> tokens) {
-  Output output;
-  output.request_id = id;
-  output.token_ids = std::move(tokens);
-  return output;
+// A token each of several requests.
+std::vector<StepOutput> make_step(const std::vector<uint64_t>& ids, int32_t token) {
+  std::vector<StepOutput> step;
+  for (const uint64_t id : ids) {
+    auto request = std::make_shared<Request>();
+    request->id = id;
+    step.emplace_back(Sequence(std::move(request), 0));
+    step.back().add_token(token, {});
+  }
+  return step;
 }
 
 bool readable(int fd) {
@@ -58,10 +63,10 @@ TEST(submit_queue_wakes_the_engine) {
 TEST(output_queue_wakes_once_and_merges) {
   OutputQueue queue;
   EXPECT(!readable(queue.event_fd()));
-  std::vector<Output> step = {make_output(1, {10}), make_output(2, {20})};
+  std::vector<StepOutput> step = make_step({1, 2}, 10);
   queue.push(step);
   EXPECT(step.empty());
-  step = {make_output(1, {11})};
+  step = make_step({1}, 11);
   queue.push(step);
   EXPECT(readable(queue.event_fd()));
   const std::vector<Output> outputs = queue.poll(milliseconds(0));
@@ -71,9 +76,25 @@ TEST(output_queue_wakes_once_and_merges) {
   EXPECT(queue.poll(milliseconds(0)).empty());
 }
 
+TEST(output_queue_merges_steps_of_other_sequences) {
+  OutputQueue queue;
+  const std::vector<std::vector<uint64_t>> steps = {{1, 2, 3}, {2, 3, 4}, {4, 5}, {5, 1, 2}};
+  for (size_t i = 0; i < steps.size(); ++i) {
+    std::vector<StepOutput> step = make_step(steps[i], static_cast<int32_t>(i));
+    queue.push(step);
+  }
+  const std::vector<Output> outputs = queue.poll(milliseconds(0));
+  const std::vector<std::vector<int32_t>> expected = {{0, 3}, {0, 1, 3}, {0, 1}, {1, 2}, {2, 3}};
+  EXPECT_EQ(outputs.size(), expected.size());
+  for (size_t i = 0; i < outputs.size(); ++i) {
+    EXPECT_EQ(outputs[i].request_id, i + 1);
+    EXPECT(outputs[i].token_ids == expected[i]);
+  }
+}
+
 TEST(closed_output_queue_does_not_wait) {
   OutputQueue queue;
-  std::vector<Output> step = {make_output(1, {10})};
+  std::vector<StepOutput> step = make_step({1}, 10);
   queue.push(step);
   queue.close();
   EXPECT_EQ(queue.poll(milliseconds::max()).size(), 1U);

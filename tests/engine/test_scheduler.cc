@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/scheduler_bench.h"
 #include "support/test.h"
+#include "turbomind/engine/step_batch.h"
 
 namespace turbomind::test {
 namespace {
@@ -139,13 +140,74 @@ TEST(requests_with_one_prefix_share_it_in_the_same_step) {
   const SequencePtr first = bench.add(21);
   auto request = std::make_shared<Request>(*first->request);
   request->id = 99;
-  auto second = std::make_shared<Sequence>();
-  second->request = request;
-  second->tokens = first->tokens;
+  const auto second = std::make_shared<Sequence>(request, 0);
   bench.scheduler.add(second);
   const StepPlan plan = bench.step();
   EXPECT_EQ(count_of(plan, first), 21);
   EXPECT_EQ(count_of(plan, second), 1);
+}
+
+// Rows of the batch's block table against the sequences' own blocks, and zeros behind them.
+void expect_block_table(const StepBatch& batch, const StepPlan& plan, const std::vector<std::vector<int32_t>>& blocks) {
+  size_t row = 0;
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    if (plan.sequences[i].count == 0) continue;
+    const auto stride = static_cast<size_t>(batch.block_table_stride);
+    std::vector<int32_t> expected = blocks[i];
+    expected.resize(stride, 0);
+    const auto begin = batch.block_table.begin() + static_cast<std::ptrdiff_t>(row++ * stride);
+    EXPECT(std::equal(expected.begin(), expected.end(), begin));
+  }
+  EXPECT_EQ(static_cast<int64_t>(row), batch.num_seqs);
+}
+
+// Plans a step, builds its batch and lets it run; returns the width of the block table.
+int64_t run_step(Bench& bench, BatchBuilder& builder) {
+  const StepPlan plan = bench.scheduler.schedule(1.0);
+  const StepBatch& batch = builder.build(plan);
+  std::vector<std::vector<int32_t>> blocks;
+  for (const ScheduledSequence& scheduled : plan.sequences) blocks.push_back(scheduled.sequence->blocks);
+  expect_block_table(batch, plan, blocks);
+  for (const ScheduledSequence& scheduled : plan.sequences) {
+    Sequence& sequence = *scheduled.sequence;
+    for (; sequence.num_pending > 0; --sequence.num_pending) sequence.tokens.push_back(7);
+    if (sequence.at_length()) bench.scheduler.finish(scheduled.sequence, true);
+  }
+  return batch.block_table_stride;
+}
+
+TEST(block_table_follows_sequences_that_grow_split_leave_and_come_back) {
+  Bench bench(8, 64, 16);
+  BatchBuilder builder(1000000);
+  for (int32_t i = 0; i < 60; ++i) {
+    if (i % 3 == 0) bench.add(5 + 7 * (i % 4), {.priority = i % 2, .n = 1 + i % 3, .max_new_tokens = 3 + i % 17});
+    if (i % 11 == 10) bench.scheduler.recompute_running();
+    run_step(bench, builder);
+  }
+  EXPECT(bench.scheduler.num_preemptions() > 0);
+}
+
+TEST(block_table_is_narrow_again_after_a_long_sequence) {
+  Bench bench(8, 4000, 1100);
+  BatchBuilder builder(1000000);
+  const SequencePtr longest = bench.add(4 * 500);
+  bench.add(4);
+  EXPECT(run_step(bench, builder) >= 500);
+  bench.scheduler.finish(longest, true);
+  EXPECT(run_step(bench, builder) < 100);
+}
+
+// Another cache numbers its blocks, and the changes to them, anew.
+TEST(block_table_of_another_cache_is_not_taken_for_the_last_one) {
+  BatchBuilder builder(1000000);
+  Bench before(1, 64, 40);
+  before.add(9);
+  run_step(before, builder);
+  Bench after(1, 64, 40);
+  const SequencePtr first = after.add(13);
+  builder.reset();
+  run_step(after, builder);
+  EXPECT_EQ(first->blocks.size(), 4U);
 }
 
 }  // namespace

@@ -184,14 +184,6 @@ void EngineLoop::step() {
 }
 
 void EngineLoop::issue(Flight& flight) {
-  int64_t places = 0;
-  for (const ScheduledSequence& scheduled : flight.plan.sequences) {
-    if (!requests_.mark_scheduled(scheduled.sequence->request->id)) continue;
-    ++places;
-    counters_.prompt_tokens += scheduled.sequence->prompt_len();
-    counters_.cached_tokens += scheduled.sequence->cached_tokens;
-  }
-  inbox_.release_places(places);
   counters_.steps += 1;
   counters_.step_sizes.count(flight.plan.num_tokens);
   counters_.computed_tokens += flight.plan.num_tokens;
@@ -199,6 +191,7 @@ void EngineLoop::issue(Flight& flight) {
   const StepBatch* batch;
   {
     const Stopwatch watch(counters_.schedule_seconds);
+    count_admissions(flight.plan);
     batch = &builder_.build(flight.plan);
   }
   for (const int32_t row : batch->sampling.guided) {
@@ -207,6 +200,7 @@ void EngineLoop::issue(Flight& flight) {
     if (!sequence.guide) sequence.guide = sequence.params().guide->clone();
   }
   flight.entries = batch->sampling.entries;
+  flight.guided = batch->sampling.guided;
   flight.logprobs_begin = batch->sampling.logprobs_begin;
   flight.logprobs_end = batch->sampling.logprobs_end;
   for (const RowGroup& group : batch->row_groups) flight.groups.emplace_back(group.entry, group.generation);
@@ -218,6 +212,18 @@ void EngineLoop::issue(Flight& flight) {
   if (!batch->sampling.guided.empty()) guide_draws(flight, masks);
   const Stopwatch watch(counters_.execute_seconds);
   ranks_.run([&](Rank& rank, int32_t) { rank.runner->issue_sampling(batch->sampling); });
+}
+
+void EngineLoop::count_admissions(const StepPlan& plan) {
+  int64_t places = 0;
+  for (const ScheduledSequence& scheduled : plan.sequences) {
+    Sequence& sequence = *scheduled.sequence;
+    if (std::exchange(sequence.in_steps, true) || !requests_.mark_scheduled(sequence.facts.request_id)) continue;
+    ++places;
+    counters_.prompt_tokens += sequence.prompt_len();
+    counters_.cached_tokens += sequence.cached_tokens;
+  }
+  inbox_.release_places(places);
 }
 
 bool EngineLoop::issue_copies(const std::vector<BlockCopy>& copies) {
@@ -285,8 +291,9 @@ void EngineLoop::resolve() {
   // It stays in line until it is done with, so that its sequences end if this fails.
   Flight& flight = flights_.front();
   std::vector<bool> ended;
-  for (const ScheduledSequence& scheduled : flight.plan.sequences) {
-    ended.push_back(is_void(flight, *scheduled.sequence));
+  for (size_t i = 0; i < flight.groups.size(); ++i) {
+    const auto entry = static_cast<size_t>(flight.groups[i].first);
+    ended.push_back(is_void(flight, *flight.plan.sequences[entry].sequence));
   }
   const std::vector<bool> stopped = accept_tokens(flight, sampled, now);
   accept_rows(flight, ended, stopped);
@@ -306,6 +313,10 @@ std::vector<bool> EngineLoop::accept_tokens(const Flight& flight, const SampledT
   std::vector<bool> stopped(flight.plan.sequences.size(), false);
   const std::vector<Verdict> verdicts = ask_guides(flight, sampled.tokens);
   for (size_t row = 0; row < flight.entries.size(); ++row) {
+    if (row + kPrefetchDistance < flight.entries.size()) prefetch(sequence_of(flight, row + kPrefetchDistance));
+    if (row + kPrefetchDistance / 2 < flight.entries.size()) {
+      prefetch_token(sequence_of(flight, row + kPrefetchDistance / 2));
+    }
     const auto entry = static_cast<size_t>(flight.entries[row]);
     const SequencePtr& sequence = flight.plan.sequences[entry].sequence;
     if (is_void(flight, *sequence)) continue;
@@ -317,14 +328,14 @@ std::vector<bool> EngineLoop::accept_tokens(const Flight& flight, const SampledT
     }
     --sequence->num_pending;
     sequence->tokens.push_back(token);
-    if (has_penalties(sequence->params())) sequence->history.add(token, 1);
+    if (sequence->facts.has_penalties) sequence->history.add(token, 1);
     ++counters_.generated_tokens;
     const FinishReason reason = finish_reason(*sequence, token);
     stopped[entry] = reason == FinishReason::kStop;
     const auto place = static_cast<int64_t>(row) - flight.logprobs_begin;
     if (place >= 0 && static_cast<int64_t>(row) < flight.logprobs_end && !stopped[entry]) {
       PositionLogprobs logprobs = sampled.logprobs[static_cast<size_t>(place)];
-      logprobs.top.resize(std::min(logprobs.top.size(), static_cast<size_t>(sequence->params().logprobs)));
+      logprobs.top.resize(std::min(logprobs.top.size(), static_cast<size_t>(sequence->facts.logprobs)));
       collector_.add_logprobs(*sequence, std::move(logprobs));
     }
     collector_.add_token(*sequence, token, reason, now);
@@ -337,18 +348,17 @@ std::vector<bool> EngineLoop::accept_tokens(const Flight& flight, const SampledT
 
 std::vector<EngineLoop::Verdict> EngineLoop::ask_guides(const Flight& flight, const std::vector<int32_t>& tokens) {
   std::vector<size_t> rows;
-  for (size_t row = 0; row < flight.entries.size(); ++row) {
+  for (const int32_t guided : flight.guided) {
+    const auto row = static_cast<size_t>(guided);
     const Sequence& sequence = sequence_of(flight, row);
-    if (sequence.guide && !is_void(flight, sequence) && !ends_sequence(sequence.params(), tokens[row])) {
-      rows.push_back(row);
-    }
+    if (!is_void(flight, sequence) && !ends_sequence(sequence, tokens[row])) rows.push_back(row);
   }
   if (rows.empty()) return {};
   std::vector<Verdict> verdicts(flight.entries.size());
   guide_workers_.for_each(rows.size(), [&](size_t i) {
     const size_t row = rows[i];
     const Sequence& sequence = sequence_of(flight, row);
-    const int64_t draws_left = sequence.request->max_len - static_cast<int64_t>(sequence.tokens.size()) - 1;
+    const int64_t draws_left = sequence.facts.max_len - static_cast<int64_t>(sequence.tokens.size()) - 1;
     try {
       verdicts[row].accepted = sequence.guide->accept(tokens[row], draws_left);
     } catch (const Error& error) {
@@ -371,7 +381,7 @@ void EngineLoop::accept_rows(Flight& flight, const std::vector<bool>& ended, con
     const auto [entry, generation] = flight.groups[i];
     const auto index = static_cast<size_t>(entry);
     // The row of a token that is not returned is not returned either.
-    if (ended[index] || (generation && stopped[index])) continue;
+    if (ended[i] || (generation && stopped[index])) continue;
     collector_.add_rows(*flight.plan.sequences[index].sequence, std::move(flight.rows[i]));
   }
 }
@@ -379,7 +389,7 @@ void EngineLoop::accept_rows(Flight& flight, const std::vector<bool>& ended, con
 void EngineLoop::finish_computed_prompts(const Flight& flight, double now) {
   for (const ScheduledSequence& scheduled : flight.plan.sequences) {
     const SequencePtr& sequence = scheduled.sequence;
-    if (sequence->params().max_new_tokens > 0 || sequence->state == SequenceState::kFinished) continue;
+    if (sequence->facts.draws || sequence->state == SequenceState::kFinished) continue;
     if (scheduled.begin + scheduled.count < sequence->prompt_len()) continue;
     collector_.add_finish(*sequence, FinishReason::kLength, now);
     scheduler_->finish(sequence, true);
@@ -537,6 +547,7 @@ void EngineLoop::publish() {
     const std::lock_guard lock(stats_mutex_);
     stats_ = counters_;
   }
+  const Stopwatch watch(counters_.output_seconds);
   collector_.end_step();
   outputs_.push(collector_.outputs());
 }

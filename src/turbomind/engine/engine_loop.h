@@ -53,6 +53,7 @@ class EngineLoop {
   struct Flight {
     StepPlan plan;
     std::vector<int32_t> entries;  // of the plan, in the order of the sampled tokens
+    std::vector<int32_t> guided;   // rows of these with a guide
     int64_t logprobs_begin = 0;
     int64_t logprobs_end = 0;
     std::vector<std::pair<int32_t, bool>> groups;  // entry, generation
@@ -70,6 +71,8 @@ class EngineLoop {
 
   void step();
   void issue(Flight& flight);
+  // Counts the requests whose first step this is; they do not wait any more.
+  void count_admissions(const StepPlan& plan);
   // For sequences that were admitted and wait for an encoder: copies do not wait for their first step.
   // False: they failed, all requests have ended and the step's plan is void.
   bool issue_copies(const std::vector<BlockCopy>& copies);

@@ -59,6 +59,7 @@ bool KvCache::admit(Sequence& sequence, int64_t spare, uint64_t step) {
   while (static_cast<int64_t>(sequence.blocks.size()) < blocks_for(sequence.num_known())) {
     sequence.blocks.push_back(take_block());
   }
+  note_change(sequence);
   sequence.num_computed = shared * block_size_;
   sequence.num_cached_blocks = static_cast<int32_t>(shared);
   sequence.cache_parent = shared ? sequence.blocks[static_cast<size_t>(shared) - 1] : kNoBlock;
@@ -69,27 +70,35 @@ bool KvCache::admit(Sequence& sequence, int64_t spare, uint64_t step) {
   return true;
 }
 
-bool KvCache::grow(Sequence& sequence) {
+bool KvCache::make_writable(Sequence& sequence) {
   const auto index = static_cast<size_t>(sequence.num_computed / block_size_);
+  const int64_t end = (static_cast<int64_t>(index) + 1) * block_size_;
   if (index == sequence.blocks.size()) {
     if (num_available() == 0) return false;
     sequence.blocks.push_back(take_block());
+    note_change(sequence);
+    sequence.writable_end = end;
     return true;
   }
   const int32_t block = sequence.blocks[index];
   // Sequences that copy the block in this step will have left it before it is written.
   const auto leaves = [&](const BlockCopy& copy) { return copy.source == block; };
   const auto leaving = std::count_if(copies_.begin(), copies_.end(), leaves);
-  if (blocks_.ref_count(block) - leaving == 1 && !blocks_.is_cached(block)) return true;
-  if (num_available() == 0) return false;
-  sequence.blocks[index] = take_block();
-  copies_.push_back({block, sequence.blocks[index]});  // takes over the sequence's reference
+  if (blocks_.ref_count(block) - leaving != 1 || blocks_.is_cached(block)) {
+    if (num_available() == 0) return false;
+    sequence.blocks[index] = take_block();
+    note_change(sequence);
+    copies_.push_back({block, sequence.blocks[index]});  // takes over the sequence's reference
+  }
+  sequence.writable_end = end;
   return true;
 }
 
-void KvCache::fork(const Sequence& parent, Sequence& child) {
+void KvCache::fork(Sequence& parent, Sequence& child) {
+  parent.writable_end = 0;
   child.tokens = parent.tokens;
   child.blocks = parent.blocks;
+  note_change(child);
   child.num_computed = parent.num_computed;
   child.num_cached_blocks = parent.num_cached_blocks;
   child.cache_parent = parent.cache_parent;
@@ -98,10 +107,8 @@ void KvCache::fork(const Sequence& parent, Sequence& child) {
   for (const int32_t block : child.duplicate_blocks) reference(block);
 }
 
-void KvCache::commit(Sequence& sequence, uint64_t step) {
-  if (!enable_prefix_caching_) return;
-  const int64_t written = std::min(sequence.num_computed, static_cast<int64_t>(sequence.tokens.size()));
-  for (int32_t& i = sequence.num_cached_blocks; (i + 1) * int64_t{block_size_} <= written; ++i) {
+void KvCache::enter(Sequence& sequence, uint64_t step) {
+  for (int32_t& i = sequence.num_cached_blocks; has_full_block(sequence); ++i) {
     const auto begin = static_cast<size_t>(i) * static_cast<size_t>(block_size_);
     const int32_t own = sequence.blocks[static_cast<size_t>(i)];
     const int32_t entered =
@@ -109,8 +116,8 @@ void KvCache::commit(Sequence& sequence, uint64_t step) {
                              keyed(sequence, begin, begin + static_cast<size_t>(block_size_)), own, step);
     if (entered != own) {
       // What is built on the other block must not outlive it.
-      reference(entered);
       sequence.duplicate_blocks.push_back(entered);
+      reference(entered);
     }
     sequence.cache_parent = entered;
   }
@@ -132,6 +139,8 @@ void KvCache::release(Sequence& sequence, bool keep, uint64_t step) {
   for (const int32_t block : sequence.duplicate_blocks) release_block(block);
   sequence.blocks.clear();
   sequence.duplicate_blocks.clear();
+  note_change(sequence);
+  sequence.writable_end = 0;
   sequence.num_cached_blocks = 0;
   sequence.cache_parent = kNoBlock;
   sequence.num_computed = 0;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -32,11 +33,13 @@ class KvCache {
   // most all but the last token. False, and nothing changed, if fewer than spare blocks would be left.
   bool admit(Sequence& sequence, int64_t spare, uint64_t step);
   // Makes the place of the next token writable. False, and nothing changed, if that takes a block and none is left.
-  bool grow(Sequence& sequence);
+  bool grow(Sequence& sequence) { return sequence.num_computed < sequence.writable_end || make_writable(sequence); }
   // The child shares the parent's blocks, all computed tokens and the tokens known to the host.
-  void fork(const Sequence& parent, Sequence& child);
+  void fork(Sequence& parent, Sequence& child);
   // Enters the full blocks that step completes, or an earlier one did, into the prefix cache.
-  void commit(Sequence& sequence, uint64_t step);
+  void commit(Sequence& sequence, uint64_t step) {
+    if (enable_prefix_caching_ && has_full_block(sequence)) enter(sequence, step);
+  }
   // Takes all blocks away; num_computed becomes 0. keep: the prefix cache learns the last, partial block, too.
   void release(Sequence& sequence, bool keep, uint64_t step);
   // The copies that admit() and grow() ask for since the last call; to run before the step.
@@ -48,6 +51,15 @@ class KvCache {
   const PrefixCache& prefix_cache() const { return prefix_cache_; }
 
  private:
+  // One that the prefix cache does not know, all of whose tokens are computed and known to the host.
+  bool has_full_block(const Sequence& sequence) const {
+    const int64_t written = std::min(sequence.num_computed, static_cast<int64_t>(sequence.tokens.size()));
+    return (sequence.num_cached_blocks + 1) * int64_t{block_size_} <= written;
+  }
+  bool make_writable(Sequence& sequence);
+  void enter(Sequence& sequence, uint64_t step);
+  // To be called after every change of a sequence's blocks.
+  void note_change(Sequence& sequence) { sequence.blocks_version = ++num_changes_; }
   int64_t num_available() const { return int64_t{blocks_.num_free()} + blocks_.num_idle(); }
   // A block with one reference; only while num_available() > 0.
   int32_t take_block();
@@ -61,6 +73,7 @@ class KvCache {
   PrefixCache prefix_cache_;
   int32_t block_size_;
   bool enable_prefix_caching_;
+  uint64_t num_changes_ = 0;       // of any sequence's blocks
   std::vector<BlockCopy> copies_;  // each source holds one reference
 };
 

@@ -95,24 +95,24 @@ int64_t ModelRunner::padded_size(const StepBatch& batch) const {
 
 void ModelRunner::upload(const StepBatch& batch, int64_t padded) {
   const int64_t num_tokens = std::max(batch.num_tokens, padded);
-  const auto with_padding = [&](std::vector<int32_t> values) {
-    values.resize(static_cast<size_t>(num_tokens), 0);
-    return values;
-  };
+  const auto padded_tokens = static_cast<size_t>(num_tokens);
   inputs_.begin(input_bytes(decoder_.options()));
   sampler_.upload(inputs_, batch.sampling, std::max(batch.sampling.rows(), padded));
   pending_rows_ = inputs_.add(batch.pending_rows, static_cast<size_t>(decoder_.options().max_seqs));
-  const bool has_axes = decoder_.config().has_axes();
-  std::vector<int32_t> positions;
-  for (size_t axis = 0; axis < (has_axes ? batch.positions.size() : 1); ++axis) {
-    const std::vector<int32_t> padded_axis = with_padding(batch.positions[axis]);
-    positions.insert(positions.end(), padded_axis.begin(), padded_axis.end());
+  const auto capacity = 3 * static_cast<size_t>(decoder_.options().max_tokens);
+  if (decoder_.config().has_axes()) {
+    std::vector<int32_t> positions;
+    for (const std::vector<int32_t>& axis : batch.positions) {
+      positions.insert(positions.end(), axis.begin(), axis.end());
+      positions.resize(positions.size() + padded_tokens - axis.size(), 0);
+    }
+    positions_ = reshape(inputs_.add(positions, capacity), {3, num_tokens});
+  } else {
+    positions_ = inputs_.add(batch.positions[0], capacity, padded_tokens);
   }
-  positions_ = inputs_.add(positions, 3 * static_cast<size_t>(decoder_.options().max_tokens));
-  if (has_axes) positions_ = reshape(positions_, {3, num_tokens});
   media_rows_ = inputs_.add(batch.media_rows);
   media_tokens_ = inputs_.add(batch.media_tokens);
-  token_ids_ = inputs_.add(with_padding(batch.token_ids));
+  token_ids_ = inputs_.add(batch.token_ids, 0, padded_tokens);
   inputs_.send();
   if (!batch.has_pending) return;
   const Tensor tokens = sampler_.last_tokens();

@@ -68,33 +68,56 @@ OutputQueue::OutputQueue() : event_fd_(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) {
 
 OutputQueue::~OutputQueue() { ::close(event_fd_); }
 
-void OutputQueue::push(std::vector<Output>& outputs) {
+void OutputQueue::push(std::vector<StepOutput>& outputs) {
   if (outputs.empty()) return;
   {
     const std::lock_guard lock(mutex_);
-    size_t taken = 0;
-    try {
-      for (; taken < outputs.size(); ++taken) add(outputs[taken]);
-    } catch (...) {
-      outputs.erase(outputs.begin(), outputs.begin() + static_cast<std::ptrdiff_t>(taken));
-      throw;
+    // The usual case: the caller keeps up, and has left the memory of what it took. What memory did not suffice for
+    // before may be of the same sequences as the rest.
+    if (waiting_.empty() && !left_some_) {
+      waiting_.swap(outputs);
+    } else {
+      merge(outputs);
     }
-    outputs.clear();
     // Only fails when the counter is at its limit, that is, readable.
     eventfd_write(event_fd_, 1);
   }
   filled_.notify_all();
 }
 
-void OutputQueue::add(Output& output) {
-  const auto [place, inserted] = places_.try_emplace({output.request_id, output.index}, waiting_.size());
-  if (!inserted) return waiting_[place->second].merge(std::move(output));
+void OutputQueue::merge(std::vector<StepOutput>& outputs) {
+  size_t taken = 0;
+  size_t place = 0;
   try {
-    waiting_.push_back(std::move(output));
+    for (; taken < outputs.size(); ++taken) place = add(outputs[taken], place) + 1;
   } catch (...) {
-    places_.erase(place);
+    outputs.erase(outputs.begin(), outputs.begin() + static_cast<std::ptrdiff_t>(taken));
+    left_some_ = true;
     throw;
   }
+  outputs.clear();
+  left_some_ = false;
+}
+
+size_t OutputQueue::add(StepOutput& output, size_t likely_place) {
+  // Steps mostly hold the same sequences in the same order.
+  size_t place = likely_place;
+  if (place >= waiting_.size() || !waiting_[place].is_of(output)) place = find(output);
+  if (place == waiting_.size()) {
+    waiting_.push_back(std::move(output));
+  } else {
+    waiting_[place].merge(std::move(output));
+  }
+  return place;
+}
+
+size_t OutputQueue::find(const StepOutput& output) {
+  while (places_.size() < waiting_.size()) {
+    const size_t next = places_.size();
+    places_.emplace(Key{waiting_[next].request_id(), waiting_[next].index()}, next);
+  }
+  const auto found = places_.find({output.request_id(), output.index()});
+  return found == places_.end() ? waiting_.size() : found->second;
 }
 
 std::vector<Output> OutputQueue::poll(std::chrono::milliseconds timeout) {
@@ -102,10 +125,21 @@ std::vector<Output> OutputQueue::poll(std::chrono::milliseconds timeout) {
   // An endless wait in milliseconds overflows in the clock's nanoseconds.
   timeout = std::min<std::chrono::milliseconds>(timeout, std::chrono::hours(24));
   filled_.wait_for(lock, timeout, [&] { return !waiting_.empty() || closed_; });
+  std::vector<Output> outputs;
+  outputs.reserve(waiting_.size());
+  places_.clear();
+  try {
+    for (StepOutput& output : waiting_) outputs.push_back(output.take());
+  } catch (...) {
+    // What was taken is the caller's; the others wait for its next call.
+    if (outputs.empty()) throw;
+    waiting_.erase(waiting_.begin(), waiting_.begin() + static_cast<std::ptrdiff_t>(outputs.size()));
+    return outputs;
+  }
+  waiting_.clear();
   eventfd_t ignored;
   eventfd_read(event_fd_, &ignored);
-  places_.clear();
-  return std::exchange(waiting_, {});
+  return outputs;
 }
 
 void OutputQueue::close() {

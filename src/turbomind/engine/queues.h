@@ -16,6 +16,7 @@
 
 #include "turbomind/engine/request.h"
 #include "turbomind/engine/sequence.h"
+#include "turbomind/engine/step_output.h"
 
 namespace turbomind {
 
@@ -64,8 +65,9 @@ class OutputQueue {
   OutputQueue(const OutputQueue&) = delete;
   OutputQueue& operator=(const OutputQueue&) = delete;
 
-  // Takes all outputs and wakes the caller once. Where memory fails, those not taken stay with the caller.
-  void push(std::vector<Output>& outputs);
+  // Takes all outputs, at most one of each sequence, and wakes the caller once. Where memory fails, those not taken
+  // stay with the caller, to come again before further ones of the same sequences.
+  void push(std::vector<StepOutput>& outputs);
   // All that waits; sleeps up to timeout for the first. Returns at once when closed.
   std::vector<Output> poll(std::chrono::milliseconds timeout);
   void close();
@@ -74,14 +76,18 @@ class OutputQueue {
  private:
   using Key = std::pair<uint64_t, int32_t>;  // request, index
 
-  // All of it, or where memory fails nothing.
-  void add(Output& output);
+  void merge(std::vector<StepOutput>& outputs);
+  // waiting_.size(): nothing of its sequence waits.
+  size_t find(const StepOutput& output);
+  // All of it, or where memory fails nothing. Returns its place.
+  size_t add(StepOutput& output, size_t likely_place);
 
   int event_fd_;
   std::mutex mutex_;  // guards all below
   std::condition_variable filled_;
-  std::vector<Output> waiting_;
-  std::map<Key, size_t> places_;  // in waiting_
+  std::vector<StepOutput> waiting_;
+  std::map<Key, size_t> places_;  // of the first ones in waiting_, as far as anybody asked
+  bool left_some_ = false;        // with the engine, for want of memory
   bool closed_ = false;
 };
 

@@ -1,28 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "turbomind/engine/request_table.h"
 
-#include "turbomind/engine/sampling_batch.h"
-
 namespace turbomind {
-namespace {
-
-SequencePtr make_sequence(const std::shared_ptr<const Request>& request, int32_t index) {
-  auto sequence = std::make_shared<Sequence>();
-  sequence->request = request;
-  sequence->index = index;
-  sequence->tokens = request->prompt;
-  sequence->times.arrival = request->arrival;
-  if (has_penalties(request->params)) {
-    for (const int32_t token : request->prompt) sequence->history.add(token, 0);
-  }
-  return sequence;
-}
-
-}  // namespace
 
 SequencePtr RequestTable::add(const std::shared_ptr<const Request>& request) {
   Entry entry;
-  for (int32_t i = 0; i < request->params.n; ++i) entry.sequences.push_back(make_sequence(request, i));
+  for (int32_t i = 0; i < request->params.n; ++i) entry.sequences.push_back(std::make_shared<Sequence>(request, i));
   SequencePtr first = entry.sequences.front();
   first->siblings.assign(entry.sequences.begin() + 1, entry.sequences.end());
   entry.num_unsettled = request->params.n;

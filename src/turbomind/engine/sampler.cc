@@ -79,9 +79,7 @@ size_t Sampler::upload_bytes(int64_t max_rows) {
 
 void Sampler::upload(UploadBuffer& buffer, const SamplingBatch& batch, int64_t padded_rows) {
   const auto capacity = static_cast<size_t>(max_rows_);
-  std::vector<int32_t> hidden_rows = batch.hidden_rows;
-  hidden_rows.resize(static_cast<size_t>(padded_rows), 0);
-  hidden_rows_ = buffer.add(hidden_rows, capacity);
+  hidden_rows_ = buffer.add(batch.hidden_rows, capacity, static_cast<size_t>(padded_rows));
   temperature_ = buffer.add(batch.temperature, capacity);
   top_k_ = buffer.add(batch.top_k, capacity);
   top_p_ = buffer.add(batch.top_p, capacity);

@@ -2,6 +2,7 @@
 #include "turbomind/engine/sampling_batch.h"
 
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <optional>
 #include <span>
@@ -15,37 +16,37 @@ constexpr float kForbidden = -std::numeric_limits<float>::infinity();
 // Tokens generated before the one being drawn, which the scheduler has counted as pending.
 int64_t generated_before(const Sequence& sequence) { return sequence.num_generated() - 1; }
 
-bool below_minimum(const Sequence& sequence) {
-  const SamplingParams& params = sequence.params();
-  const bool can_stop = !params.stop_token_ids.empty() || (!params.ignore_eos && !params.eos_token_ids.empty());
-  return can_stop && generated_before(sequence) < params.min_new_tokens;
+bool below_minimum(const Sequence& sequence) { return generated_before(sequence) < sequence.facts.min_new_tokens; }
+
+// Groups of rows in the order of SamplingBatch.
+enum Group : uint8_t { kProcessed, kProcessedLogprobs, kLogprobs, kPlain, kNumGroups, kNoDraw = kNumGroups };
+
+Group group_of(const Sequence& sequence) {
+  const bool logprobs = sequence.facts.logprobs >= 0;
+  if (sequence.facts.processes_logits || below_minimum(sequence)) return logprobs ? kProcessedLogprobs : kProcessed;
+  return logprobs ? kLogprobs : kPlain;
 }
 
-bool needs_processing(const Sequence& sequence) {
-  const SamplingParams& params = sequence.params();
-  return has_penalties(params) || !params.logit_bias.empty() || !params.bad_token_ids.empty() ||
-         !params.allowed_token_ids.empty() || params.guide || below_minimum(sequence);
+void resize(SamplingBatch& batch, size_t rows) {
+  batch.entries.resize(rows);
+  batch.hidden_rows.resize(rows);
+  batch.temperature.resize(rows);
+  batch.top_k.resize(rows);
+  batch.top_p.resize(rows);
+  batch.min_p.resize(rows);
+  batch.seed.resize(rows);
+  batch.position.resize(rows);
 }
 
-// Place of a row's group in the order of SamplingBatch.
-int row_group(const Sequence& sequence) {
-  const bool logprobs = sequence.params().logprobs >= 0;
-  if (needs_processing(sequence)) return logprobs ? 1 : 0;
-  return logprobs ? 2 : 3;
-}
-
-void add_row(const ScheduledSequence& scheduled, int32_t entry, int32_t hidden_row, SamplingBatch& batch) {
-  const Sequence& sequence = *scheduled.sequence;
-  const SamplingParams& params = sequence.params();
-  batch.entries.push_back(entry);
-  batch.hidden_rows.push_back(hidden_row);
-  batch.temperature.push_back(params.temperature);
-  batch.top_k.push_back(params.top_k);
-  batch.top_p.push_back(params.top_p);
-  batch.min_p.push_back(params.min_p);
-  batch.seed.push_back(sequence.seed());
-  batch.position.push_back(sequence.num_known() - 1);
-  if (params.logprobs >= 0) batch.num_top = std::max(batch.num_top, params.logprobs);
+void set_row(const Sequence& sequence, size_t row, SamplingBatch& batch) {
+  const StepFacts& facts = sequence.facts;
+  batch.temperature[row] = facts.temperature;
+  batch.top_k[row] = facts.top_k;
+  batch.top_p[row] = facts.top_p;
+  batch.min_p[row] = facts.min_p;
+  batch.seed[row] = facts.seed;
+  batch.position[row] = sequence.num_known() - 1;
+  batch.num_top = std::max(batch.num_top, facts.logprobs);
 }
 
 void add_bias(const Sequence& sequence, LogitsProcessBatch& process) {
@@ -57,10 +58,7 @@ void add_bias(const Sequence& sequence, LogitsProcessBatch& process) {
   for (const auto& [token, value] : params.logit_bias) add(token, value);
   for (const int32_t token : params.bad_token_ids) add(token, kForbidden);
   if (below_minimum(sequence)) {
-    for (const int32_t token : params.stop_token_ids) add(token, kForbidden);
-    if (!params.ignore_eos) {
-      for (const int32_t token : params.eos_token_ids) add(token, kForbidden);
-    }
+    for (const int32_t token : sequence.stop_tokens) add(token, kForbidden);
   }
   process.bias_offsets.push_back(static_cast<int32_t>(process.bias_ids.size()));
 }
@@ -95,13 +93,13 @@ void build_process(const StepPlan& plan, int32_t vocab_size, SamplingBatch& batc
   };
   const auto any = [&](auto predicate) {
     for (int64_t row = 0; row < batch.num_processed; ++row) {
-      if (predicate(sequence(row).params())) return true;
+      if (predicate(sequence(row))) return true;
     }
     return false;
   };
-  const bool penalties = any(has_penalties);
-  const bool allowed =
-      any([](const SamplingParams& params) { return params.guide || !params.allowed_token_ids.empty(); });
+  const bool penalties = any([](const Sequence& drawing) { return drawing.facts.has_penalties; });
+  const bool allowed = any(
+      [](const Sequence& drawing) { return drawing.params().guide || !drawing.params().allowed_token_ids.empty(); });
   process.bias_offsets.push_back(0);
   if (penalties) process.history_offsets.push_back(0);
   for (int64_t row = 0; row < batch.num_processed; ++row) {
@@ -129,25 +127,32 @@ void LogitsProcessBatch::clear() {
   bitmask.clear();
 }
 
-bool has_penalties(const SamplingParams& params) {
-  return params.repetition_penalty != 1.0F || params.presence_penalty != 0.0F || params.frequency_penalty != 0.0F;
-}
-
 void build_sampling_batch(const StepPlan& plan, const std::vector<int32_t>& last_rows, int32_t vocab_size,
                           SamplingBatch& batch) {
-  LogitsProcessBatch process = std::move(batch.process);
-  batch = SamplingBatch{};
-  batch.process = std::move(process);
-  for (int group = 0; group < 4; ++group) {
-    if (group == 1) batch.logprobs_begin = batch.rows();
-    for (size_t i = 0; i < plan.sequences.size(); ++i) {
-      const ScheduledSequence& scheduled = plan.sequences[i];
-      if (!scheduled.samples || row_group(*scheduled.sequence) != group) continue;
-      add_row(scheduled, static_cast<int32_t>(i), last_rows[i], batch);
-    }
-    if (group == 1) batch.num_processed = batch.rows();
-    if (group == 2) batch.logprobs_end = batch.rows();
+  batch.num_top = 0;
+  batch.guided.clear();
+  batch.groups.clear();
+  std::array<size_t, kNumGroups + 1> ends{};  // of the groups' rows; of their numbers at first
+  for (const ScheduledSequence& scheduled : plan.sequences) {
+    batch.groups.push_back(scheduled.samples ? group_of(*scheduled.sequence) : kNoDraw);
+    ++ends[batch.groups.back()];
   }
+  std::array<size_t, kNumGroups> next{};
+  for (size_t group = 1; group < kNumGroups; ++group) {
+    next[group] = ends[group - 1];
+    ends[group] += ends[group - 1];
+  }
+  resize(batch, ends[kPlain]);
+  for (size_t i = 0; i < plan.sequences.size(); ++i) {
+    if (batch.groups[i] == kNoDraw) continue;
+    const size_t row = next[batch.groups[i]]++;
+    batch.entries[row] = static_cast<int32_t>(i);
+    batch.hidden_rows[row] = last_rows[i];
+    set_row(*plan.sequences[i].sequence, row, batch);
+  }
+  batch.num_processed = static_cast<int64_t>(ends[kProcessedLogprobs]);
+  batch.logprobs_begin = static_cast<int64_t>(ends[kProcessed]);
+  batch.logprobs_end = static_cast<int64_t>(ends[kLogprobs]);
   build_process(plan, vocab_size, batch);
 }
 

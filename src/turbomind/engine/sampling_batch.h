@@ -46,6 +46,7 @@ struct SamplingBatch {
   int32_t num_top = 0;  // alternatives per row, the most any row asks for
   LogitsProcessBatch process;
   std::vector<int32_t> guided;  // rows whose words of process.bitmask their guide fills in
+  std::vector<uint8_t> groups;  // while it is built: by entry, which of the four groups its row belongs to
 
   int64_t rows() const { return static_cast<int64_t>(entries.size()); }
   bool has_logprobs() const { return logprobs_begin < logprobs_end; }
@@ -79,8 +80,5 @@ class MaskFill {
   std::vector<std::optional<Error>> failures_;  // by guided row
   bool started_ = false;
 };
-
-// True if the sequence's penalties need TokenHistory.
-bool has_penalties(const SamplingParams& params);
 
 }  // namespace turbomind

@@ -17,6 +17,7 @@ bool wants_compute(const Sequence& sequence, uint64_t step) {
 StepPlan Scheduler::schedule(double now) {
   StepPlan plan;
   plan.id = step_ + 1;
+  plan.sequences.reserve(running_.size());
   budget_ = limits_.max_num_batched_tokens;
   if (encoder_) encoder_->begin_step();
   make_room_for_urgent();
@@ -43,11 +44,12 @@ void Scheduler::make_room_for_urgent() {
 void Scheduler::schedule_decodes(StepPlan& plan) {
   // The sequences before i are in the step; preemption takes from the end, so never one of them.
   for (size_t i = 0; i < running_.size(); ++i) {
-    const SequencePtr sequence = running_[i];
-    if (sequence->num_uncomputed() != 1 || !wants_compute(*sequence, plan.id)) continue;
-    if (with_pictures(*sequence, 1) == 0) continue;
-    if (!grow_or_preempt(sequence)) return;
-    add_to_step(plan, sequence, 1);
+    if (i + kPrefetchDistance < running_.size()) prefetch(*running_[i + kPrefetchDistance]);
+    const Sequence& sequence = *running_[i];
+    if (sequence.num_uncomputed() != 1 || !wants_compute(sequence, plan.id)) continue;
+    if (with_pictures(sequence, 1) == 0) continue;
+    if (!kv_cache_.grow(*running_[i]) && !preempt_to_grow(running_[i])) return;
+    add_to_step(plan, running_[i], 1);
   }
 }
 
@@ -57,7 +59,7 @@ void Scheduler::schedule_prompts(StepPlan& plan, bool admit, double now) {
   for (const SequencePtr& sequence : running_) {
     if (sequence->num_uncomputed() > 1 && wants_compute(*sequence, plan.id)) prefills.push_back(sequence);
   }
-  const auto before = [this](const SequencePtr& a, const SequencePtr& b) { return waiting_.goes_before(*a, *b); };
+  const auto before = [](const SequencePtr& a, const SequencePtr& b) { return WaitingQueue::goes_before(*a, *b); };
   while (budget_ > 0) {
     const auto next = std::min_element(prefills.begin(), prefills.end(), before);
     const SequencePtr waiting = admit ? waiting_.front() : nullptr;
@@ -100,12 +102,12 @@ int64_t Scheduler::with_pictures(const Sequence& sequence, int64_t count) {
   return encoder_ ? encoder_->plan(sequence, sequence.num_computed, count) : count;
 }
 
-bool Scheduler::grow_or_preempt(const SequencePtr& sequence) {
-  while (!kv_cache_.grow(*sequence)) {
+bool Scheduler::preempt_to_grow(SequencePtr sequence) {
+  do {
     const SequencePtr victim = running_.back();
     preempt(victim);
     if (victim == sequence) return false;
-  }
+  } while (!kv_cache_.grow(*sequence));
   return true;
 }
 
@@ -141,23 +143,24 @@ bool Scheduler::has_slots(const Sequence& sequence) const {
   return taken + 1 + static_cast<int64_t>(sequence.siblings.size()) <= limits_.max_num_seqs;
 }
 
-void Scheduler::add_to_step(StepPlan& plan, const SequencePtr& sequence, int64_t count) {
+void Scheduler::add_to_step(StepPlan& plan, const SequencePtr& scheduled, int64_t count) {
+  Sequence& sequence = *scheduled;
   const auto index = static_cast<int32_t>(plan.sequences.size());
-  const int64_t begin = sequence->num_computed;
-  sequence->num_computed += count;
-  sequence->last_step = plan.id;
+  const int64_t begin = sequence.num_computed;
+  sequence.num_computed += count;
+  sequence.last_step = plan.id;
   plan.num_tokens += count;
   budget_ -= count;
   // What is computed again after a preemption is not the tenant's doing.
-  waiting_.charge(*sequence, std::clamp<int64_t>(sequence->num_computed - sequence->num_charged, 0, count));
-  sequence->num_charged = std::max(sequence->num_charged, sequence->num_computed);
-  kv_cache_.commit(*sequence, plan.id);
-  const bool reached = sequence->num_uncomputed() == 0;
-  const bool samples = reached && !sequence->at_length();
-  plan.sequences.push_back({sequence, begin, count, samples, index});
-  if (encoder_) plan.sequences.back().media = encoder_->rows_of(*sequence, begin, count);
-  if (reached && !sequence->siblings.empty()) split_off_siblings(plan, *sequence, index);
-  sequence->num_pending += samples;
+  WaitingQueue::charge(sequence, std::clamp<int64_t>(sequence.num_computed - sequence.num_charged, 0, count));
+  sequence.num_charged = std::max(sequence.num_charged, sequence.num_computed);
+  kv_cache_.commit(sequence, plan.id);
+  const bool reached = sequence.num_uncomputed() == 0;
+  const bool samples = reached && !sequence.at_length();
+  plan.sequences.push_back({scheduled, begin, count, samples, index});
+  if (encoder_) plan.sequences.back().media = encoder_->rows_of(sequence, begin, count);
+  if (reached && !sequence.siblings.empty()) split_off_siblings(plan, sequence, index);
+  sequence.num_pending += samples;
 }
 
 void Scheduler::split_off_siblings(StepPlan& plan, Sequence& parent, int32_t row_owner) {
@@ -165,6 +168,7 @@ void Scheduler::split_off_siblings(StepPlan& plan, Sequence& parent, int32_t row
   for (const SequencePtr& sibling : std::exchange(parent.siblings, {})) {
     kv_cache_.fork(parent, *sibling);
     sibling->state = SequenceState::kRunning;
+    sibling->share = parent.share;
     sibling->last_step = plan.id;
     sibling->admitted = true;
     sibling->cached_tokens = parent.cached_tokens;

@@ -71,15 +71,16 @@ class Scheduler {
   bool admit_waiting(StepPlan& plan, const SequencePtr& sequence, double now);
   // As much of the sequence's known tokens as the step can have.
   void add_chunk(StepPlan& plan, const SequencePtr& sequence);
-  // Grows the sequence by one token at the expense of those behind it. False: it had to yield itself.
-  bool grow_or_preempt(const SequencePtr& sequence);
+  // Room for one token more at the expense of those behind it. False: it had to yield itself.
+  bool preempt_to_grow(SequencePtr sequence);
   void preempt(const SequencePtr& sequence);
   // keep: as for finish.
   void send_back(const SequencePtr& sequence, bool keep);
   bool has_slots(const Sequence& sequence) const;
   // Tokens of the sequence, at most count, whose pictures the step can have.
   int64_t with_pictures(const Sequence& sequence, int64_t count);
-  void add_to_step(StepPlan& plan, const SequencePtr& sequence, int64_t count);
+  // scheduled: may be an element of running_, which siblings move.
+  void add_to_step(StepPlan& plan, const SequencePtr& scheduled, int64_t count);
   // The prompt is computed: the request's other sequences join and share it.
   void split_off_siblings(StepPlan& plan, Sequence& parent, int32_t row_owner);
   void insert_running(const SequencePtr& sequence);

@@ -5,15 +5,23 @@
 #include <utility>
 
 namespace turbomind {
+namespace {
+
+// The block table's stride is a multiple of this, so that it does not change with every block.
+constexpr size_t kTableStep = 16;
+constexpr size_t kMostSpare = 4;    // times what is needed
+constexpr uint64_t kNoVersion = 0;  // of Sequence::blocks
+
+}  // namespace
 
 const StepBatch& BatchBuilder::build(const StepPlan& plan) {
   clear();
   for (const ScheduledSequence& scheduled : plan.sequences) add_sequence(scheduled);
-  add_block_table(plan);
+  update_block_table(plan);
   batch_.copies = plan.copies;
   batch_.encodes = plan.encodes;
   for (size_t i = 0; i < plan.sequences.size(); ++i) {
-    add_row_groups(plan.sequences[i], static_cast<int32_t>(i));
+    if (plan.sequences[i].sequence->facts.returns_rows) add_row_groups(plan.sequences[i], static_cast<int32_t>(i));
   }
   build_sampling_batch(plan, last_rows_, vocab_size_, batch_.sampling);
   const SamplingBatch& sampling = batch_.sampling;
@@ -24,6 +32,11 @@ const StepBatch& BatchBuilder::build(const StepPlan& plan) {
   batch_.decode_only =
       batch_.num_tokens == batch_.num_seqs && sampling.rows() == batch_.num_tokens && batch_.row_groups.empty();
   return batch_;
+}
+
+void BatchBuilder::reset() {
+  num_sampled_before_ = 0;
+  table_versions_.clear();
 }
 
 void BatchBuilder::clear() {
@@ -96,18 +109,34 @@ void BatchBuilder::add_spans(const ScheduledSequence& scheduled) {
   }
 }
 
-void BatchBuilder::add_block_table(const StepPlan& plan) {
-  size_t stride = 1;
+void BatchBuilder::update_block_table(const StepPlan& plan) {
+  size_t width = 1;
   for (const ScheduledSequence& scheduled : plan.sequences) {
-    if (scheduled.count > 0) stride = std::max(stride, scheduled.sequence->blocks.size());
+    if (scheduled.count > 0) width = std::max(width, scheduled.sequence->blocks.size());
   }
-  batch_.block_table_stride = static_cast<int64_t>(stride);
-  batch_.block_table.assign(static_cast<size_t>(batch_.num_seqs) * stride, 0);
-  auto row = batch_.block_table.begin();
+  auto stride = static_cast<size_t>(batch_.block_table_stride);
+  const auto rows = static_cast<size_t>(batch_.num_seqs);
+  // Not wider for ever after one long sequence: there are plug-ins that copy all of it.
+  if (width > stride || stride > kMostSpare * (width + kTableStep)) {
+    table_versions_.clear();
+    stride = (width + kTableStep - 1) / kTableStep * kTableStep;
+    batch_.block_table_stride = static_cast<int64_t>(stride);
+  }
+  if (rows > table_versions_.size()) {
+    table_versions_.resize(rows, kNoVersion);
+    batch_.block_table.resize(rows * stride);
+  }
+  size_t row = 0;
   for (const ScheduledSequence& scheduled : plan.sequences) {
     if (scheduled.count == 0) continue;
-    std::copy(scheduled.sequence->blocks.begin(), scheduled.sequence->blocks.end(), row);
-    row += static_cast<std::ptrdiff_t>(stride);
+    const Sequence& sequence = *scheduled.sequence;
+    if (table_versions_[row] != sequence.blocks_version) {
+      const auto begin = batch_.block_table.begin() + static_cast<std::ptrdiff_t>(row * stride);
+      const auto end = std::copy(sequence.blocks.begin(), sequence.blocks.end(), begin);
+      std::fill(end, begin + static_cast<std::ptrdiff_t>(stride), 0);
+      table_versions_[row] = sequence.blocks_version;
+    }
+    ++row;
   }
 }
 

@@ -58,8 +58,8 @@ class BatchBuilder {
   const StepBatch& build(const StepPlan& plan);
   // What completes the batch, once the tokens of the step before are known; see sampling_batch.h.
   MaskFill fill_masks(const StepPlan& plan, WorkerPool& workers) { return {plan, batch_.sampling, workers}; }
-  // The tokens of the step before are lost.
-  void reset() { num_sampled_before_ = 0; }
+  // The tokens of the step before are lost, and blocks may belong to another KvCache.
+  void reset();
 
  private:
   void clear();
@@ -67,7 +67,8 @@ class BatchBuilder {
   void add_position(const Sequence& sequence, int64_t index);
   void add_media(const ScheduledSequence& scheduled);
   void add_spans(const ScheduledSequence& scheduled);
-  void add_block_table(const StepPlan& plan);
+  // Rows whose sequence and blocks are those of the step before stay as they are.
+  void update_block_table(const StepPlan& plan);
   // The prompt's rows of this chunk, then the row a token is drawn from.
   void add_row_groups(const ScheduledSequence& scheduled, int32_t entry);
   void add_prompt_rows(const ScheduledSequence& scheduled, int32_t entry);
@@ -75,8 +76,9 @@ class BatchBuilder {
   int32_t vocab_size_;
   bool has_axes_;
   bool has_spans_;
-  int64_t num_sampled_before_ = 0;  // by the step before
-  std::vector<int32_t> last_rows_;  // by entry
+  int64_t num_sampled_before_ = 0;        // by the step before
+  std::vector<int32_t> last_rows_;        // by entry
+  std::vector<uint64_t> table_versions_;  // by row of the block table: Sequence::blocks_version of what it holds
   StepBatch batch_;
 };
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <type_traits>
 #include <vector>
 
@@ -22,9 +22,10 @@ class UploadBuffer {
 
   // Starts a batch of at most so many bytes, padding of kMemoryAlignment per array included.
   void begin(size_t bytes);
-  // The array's place on the device, [values.size()]; capacity: elements reserved, if more.
+  // The array's place on the device, [values.size()]; capacity: elements reserved, if more. padded: elements of the
+  // array, if more than values; the others are 0.
   template <class T>
-  Tensor add(const std::vector<T>& values, size_t capacity = 0);
+  Tensor add(const std::vector<T>& values, size_t capacity = 0, size_t padded = 0);
   void send();
 
   size_t device_bytes() const { return device_buffer_.bytes(); }
@@ -58,13 +59,12 @@ constexpr DType UploadBuffer::dtype_of() {
 }
 
 template <class T>
-Tensor UploadBuffer::add(const std::vector<T>& values, size_t capacity) {
-  const size_t offset = take(bytes_for<T>(capacity > values.size() ? capacity : values.size()));
-  if (!values.empty()) {
-    std::memcpy(static_cast<char*>(host_[half_].data()) + offset, values.data(), values.size() * sizeof(T));
-  }
-  return make_tensor(static_cast<char*>(device_buffer_.data()) + offset, dtype_of<T>(),
-                     {static_cast<int64_t>(values.size())});
+Tensor UploadBuffer::add(const std::vector<T>& values, size_t capacity, size_t padded) {
+  const size_t count = std::max(values.size(), padded);
+  const size_t offset = take(bytes_for<T>(std::max(capacity, count)));
+  auto* to = reinterpret_cast<T*>(static_cast<char*>(host_[half_].data()) + offset);
+  std::fill(std::copy(values.begin(), values.end(), to), to + count, T{});
+  return make_tensor(static_cast<char*>(device_buffer_.data()) + offset, dtype_of<T>(), {static_cast<int64_t>(count)});
 }
 
 }  // namespace turbomind

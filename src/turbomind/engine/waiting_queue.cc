@@ -16,7 +16,9 @@ void WaitingQueue::push(SequencePtr sequence) {
   if (tenants_.size() >= kMaxTenants) forget_absent();
   const double least = least_virtual_time();
   Tenant& tenant = tenant_of(*sequence);
-  if (tenant.waiting.empty()) tenant.virtual_time = std::max(tenant.virtual_time, least);
+  double& virtual_time = tenant.share->virtual_time;
+  if (tenant.waiting.empty()) virtual_time = std::max(virtual_time, least);
+  sequence->share = tenant.share;
   tenant.waiting.insert(std::move(sequence));
   ++size_;
 }
@@ -38,35 +40,29 @@ void WaitingQueue::erase(const SequencePtr& sequence) {
   if (erased > 0 && tenant.waiting.empty()) last_tenant_ = sequence->params().tenant;
 }
 
-void WaitingQueue::charge(const Sequence& sequence, int64_t num_tokens) {
-  tenant_of(sequence).virtual_time += static_cast<double>(num_tokens) / sequence.params().tenant_weight;
-}
-
-bool WaitingQueue::goes_before(const Sequence& a, const Sequence& b) const {
+bool WaitingQueue::goes_before(const Sequence& a, const Sequence& b) {
   if (a.params().priority != b.params().priority || a.params().tenant == b.params().tenant) return precedes(a, b);
-  const double time_a = virtual_time(a);
-  const double time_b = virtual_time(b);
+  const double time_a = a.share->virtual_time;
+  const double time_b = b.share->virtual_time;
   return time_a != time_b ? time_a < time_b : precedes(a, b);
-}
-
-double WaitingQueue::virtual_time(const Sequence& sequence) const {
-  const auto place = tenants_.find(sequence.params().tenant);
-  return place == tenants_.end() ? 0.0 : place->second.virtual_time;
 }
 
 double WaitingQueue::least_virtual_time() const {
   double least = std::numeric_limits<double>::infinity();
   for (const auto& [name, tenant] : tenants_) {
-    if (!tenant.waiting.empty()) least = std::min(least, tenant.virtual_time);
+    if (!tenant.waiting.empty()) least = std::min(least, tenant.share->virtual_time);
   }
   if (size_ > 0) return least;
   const auto last = tenants_.find(last_tenant_);
-  return last == tenants_.end() ? 0.0 : last->second.virtual_time;
+  return last == tenants_.end() ? 0.0 : last->second.share->virtual_time;
 }
 
 void WaitingQueue::forget_absent() {
-  std::erase_if(tenants_,
-                [this](const auto& entry) { return entry.second.waiting.empty() && entry.first != last_tenant_; });
+  std::erase_if(tenants_, [this](const auto& entry) {
+    // One whose sequences run is charged for them.
+    const bool present = !entry.second.waiting.empty() || entry.second.share.use_count() > 1;
+    return !present && entry.first != last_tenant_;
+  });
 }
 
 }  // namespace turbomind

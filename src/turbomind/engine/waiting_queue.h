@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <set>
 #include <string>
 
@@ -25,9 +26,11 @@ class WaitingQueue {
   SequencePtr front() const;
   void erase(const SequencePtr& sequence);
   // Counts tokens computed for the sequence's tenant.
-  void charge(const Sequence& sequence, int64_t num_tokens);
+  static void charge(const Sequence& sequence, int64_t num_tokens) {
+    sequence.share->virtual_time += static_cast<double>(num_tokens) / sequence.facts.tenant_weight;
+  }
   // True if a is to be served before b, whether they wait or run.
-  bool goes_before(const Sequence& a, const Sequence& b) const;
+  static bool goes_before(const Sequence& a, const Sequence& b);
   int64_t size() const { return size_; }
 
  private:
@@ -36,11 +39,10 @@ class WaitingQueue {
   };
   struct Tenant {
     std::set<SequencePtr, Order> waiting;
-    double virtual_time = 0.0;  // tokens
+    std::shared_ptr<TenantShare> share = std::make_shared<TenantShare>();  // with its sequences
   };
 
   Tenant& tenant_of(const Sequence& sequence) { return tenants_[sequence.params().tenant]; }
-  double virtual_time(const Sequence& sequence) const;
   // The virtual time below which none may begin to wait.
   double least_virtual_time() const;
   void forget_absent();
