@@ -303,6 +303,7 @@ def test_calls_in_responses(chat: openai.OpenAI) -> None:
         ("tool_choice", {"tool_choice": "required"}),
         ("tool_choice", {"tools": [TOOL], "tool_choice": {"function": {"name": "other"}}}),
         ("tools[0].function.name", {"tools": [{"function": {"name": "a b"}}]}),
+        ("tools[1].function.name", {"tools": [TOOL, TOOL]}),
         ("tools[0].type", {"tools": [{"type": "web_search", "function": FUNCTION}]}),
         (
             "response_format",
@@ -314,9 +315,6 @@ def test_wrong_tools(calling: RunningServer, param: str, change: dict[str, Any])
     answer = calling.post("/v1/chat/completions", {"model": "m", "messages": QUESTION, **change})
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
-
-
-STRICT: Any = {"type": "function", "function": {**FUNCTION, "strict": True}}
 
 
 STRICT: Any = {"type": "function", "function": {**FUNCTION, "strict": True}}

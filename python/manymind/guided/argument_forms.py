@@ -149,7 +149,9 @@ def _are_strings(values: object) -> bool:
 def _refuse_others(schema: Mapping[str, Any], known: frozenset[str], name: str) -> None:
     for keyword in schema:
         if keyword not in known:
-            raise InvalidParameterError(f"{name}.{keyword}: not supported with parameter_begin")
+            raise InvalidParameterError(
+                f"{name}.{keyword}: not supported where arguments are written one by one"
+            )
 
 
 def _rule_name(tag: str) -> str:

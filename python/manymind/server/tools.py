@@ -97,9 +97,14 @@ class Toolset:
     ) -> Toolset:
         """choice: None or "auto", "none", "required", or "=" and a name.
 
-        Raises ApiError 400 for a choice among tools that are not there.
+        Raises ApiError 400 for a choice among tools that are not there, and for two of one name.
         """
         names = [str(item["function"]["name"]) for item in definitions]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                place = f"tools[{index}].function.name"
+                message = f"{place}: expected a name of its own, found {name!r} a second time"
+                raise ApiError(400, message, "invalid_value", place)
         if choice in (None, "auto"):
             return Toolset(definitions, single=single)
         if choice == "none":
