@@ -44,7 +44,9 @@ int32_t num_keys(const AttentionItem& item, const StepRows& rows) {
 void LongestFirst::sort(std::vector<AttentionItem>& items, const StepRows& rows) {
   ranks_.clear();
   for (size_t i = 0; i < items.size(); ++i) {
-    ranks_.push_back(uint64_t{static_cast<uint32_t>(kNoLimit - num_keys(items[i], rows))} << 32 | i);
+    // In 64 bits: an item whose rows see none of its keys has a negative number of them, and comes last.
+    const int64_t fewer = int64_t{kNoLimit} - num_keys(items[i], rows);
+    ranks_.push_back(static_cast<uint64_t>(fewer) << 32 | i);
   }
   if (std::is_sorted(ranks_.begin(), ranks_.end())) return;
   if (!keeps_order()) {
