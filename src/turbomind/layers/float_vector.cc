@@ -12,8 +12,7 @@ FloatVector::FloatVector(WeightStore& store, int64_t size)
     : store_(store), size_(size), buffer_(store.reserve(static_cast<size_t>(size) * sizeof(float))) {}
 
 void FloatVector::load(const WeightSource& source, Range rows, int64_t begin) {
-  const bool plain =
-      source.format == TM_WEIGHT_F32 || source.format == TM_WEIGHT_F16 || source.format == TM_WEIGHT_BF16;
+  const bool plain = is_float_format(source.format);
   check(plain, ErrorCode::kInvalidArgument, "expected f32, f16 or bf16, found ", weight_format_name(source.format));
   std::vector<float> values(static_cast<size_t>(rows.count));
   const tm_weight_part part = slice_weight(source, rows, whole(1));

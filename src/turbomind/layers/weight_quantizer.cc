@@ -39,10 +39,6 @@ void quantize_row(const std::vector<float>& values, float largest, int8_t* codes
 
 }  // namespace
 
-bool is_float_format(tm_weight_format format) {
-  return format == TM_WEIGHT_F32 || format == TM_WEIGHT_F16 || format == TM_WEIGHT_BF16;
-}
-
 WeightSource quantize_to_int8(const WeightSource& source) {
   auto weight = std::make_shared<Int8Weight>();
   const auto rows = static_cast<size_t>(source.rows);

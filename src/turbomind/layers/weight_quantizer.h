@@ -5,9 +5,6 @@
 
 namespace turbomind {
 
-// Whether a format holds plain numbers: f32, f16 or bf16.
-bool is_float_format(tm_weight_format format);
-
 // A float weight as int8_channel, owning its memory: a row's codes are its values over a 127th of the largest of their
 // magnitudes, rounded to nearest, ties to even. Throws kInvalidArgument for a value that is not finite.
 WeightSource quantize_to_int8(const WeightSource& source);

@@ -6,6 +6,7 @@
 #include "turbomind/core/log.h"
 #include "turbomind/layers/weight_quantizer.h"
 #include "turbomind/layers/weight_slice.h"
+#include "turbomind/ops/dequantize.h"
 
 namespace turbomind {
 namespace {

@@ -224,6 +224,10 @@ float f8_e4m3_to_f32(uint8_t bits) {
   return bits & 0x80 ? -magnitude : magnitude;
 }
 
+bool is_float_format(WeightFormat format) {
+  return format == TM_WEIGHT_F32 || format == TM_WEIGHT_F16 || format == TM_WEIGHT_BF16;
+}
+
 void dequantize_row(const QuantizedRow& row, int64_t cols, float* out) {
   weight_row_bytes(row.format, cols);  // checks cols
   const auto* codes = static_cast<const uint8_t*>(row.codes);

@@ -16,6 +16,9 @@ float bf16_to_f32(uint16_t bits);
 uint16_t f32_to_bf16(float value);
 float f8_e4m3_to_f32(uint8_t bits);
 
+// Whether a format holds plain numbers: f32, f16 or bf16.
+bool is_float_format(WeightFormat format);
+
 // One row of a weight, as in tm_weight_part.
 struct QuantizedRow {
   WeightFormat format;

@@ -72,8 +72,8 @@ void convert_part(const tm_weight_desc& desc, const tm_weight_part& part, Weight
 }  // namespace
 
 std::shared_ptr<const ConvertedWeight> convert_weight(const tm_weight_desc& desc, WeightFormat to) {
-  check(to == TM_WEIGHT_F32 || to == TM_WEIGHT_F16 || to == TM_WEIGHT_BF16, ErrorCode::kInvalidArgument,
-        "convert_weight: to: expected f32, f16 or bf16, found ", weight_format_name(to));
+  check(is_float_format(to), ErrorCode::kInvalidArgument, "convert_weight: to: expected f32, f16 or bf16, found ",
+        weight_format_name(to));
   check(desc.parts && desc.num_parts > 0, ErrorCode::kInvalidArgument,
         "convert_weight: parts: expected at least one, found ", desc.num_parts);
   auto result = std::make_shared<ConvertedWeight>();
