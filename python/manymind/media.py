@@ -9,7 +9,7 @@ import hashlib
 import io
 import os
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ class MediaLimits:
         max_bytes: of an encoded picture.
         max_pixels: of a decoded picture; checked before it is decoded.
         max_frames: of a video.
-        timeout: seconds to fetch one.
+        timeout: seconds to fetch all of a prompt's.
         allow_urls: fetch http(s) URLs.
         allow_private_addresses: also from addresses that are not public.
         allow_files: read any local file; a folder (str or Path) allows what lies below it.
@@ -130,9 +130,9 @@ def open_image(source: ImageSource, limits: MediaLimits = DEFAULT_LIMITS) -> Loa
 def read_bytes(source: str | os.PathLike[str], limits: MediaLimits) -> bytes:
     """The bytes that a URL or a path stands for."""
     if isinstance(source, str):
+        if is_web_url(source):
+            return fetch_media(source, limits)
         scheme = source[:8].lower()
-        if scheme.startswith(("http:", "https:")):
-            return _fetch(source, limits)
         if scheme.startswith("data:"):
             return _data_url(source, limits)
         if scheme.startswith("file:"):
@@ -146,12 +146,24 @@ def read_bytes(source: str | os.PathLike[str], limits: MediaLimits) -> bytes:
     return _read_file(source, limits)
 
 
-def _fetch(url: str, limits: MediaLimits) -> bytes:
+def is_web_url(source: object) -> bool:
+    """Whether a picture or a video has to be fetched."""
+    return isinstance(source, str) and source[:8].lower().startswith(("http:", "https:"))
+
+
+def fetch_media(
+    url: str,
+    limits: MediaLimits,
+    deadline: float | None = None,
+    account: Callable[[int], None] | None = None,
+) -> bytes:
+    """The bytes behind an http(s) URL; see ``UrlFetcher.fetch``."""
     from manymind.media_fetch import UrlFetcher
 
     if not limits.allow_urls:
         raise MediaAccessError("media URL: fetching is not allowed here")
-    return UrlFetcher(limits.max_bytes, limits.timeout, limits.allow_private_addresses).fetch(url)
+    fetcher = UrlFetcher(limits.max_bytes, limits.timeout, limits.allow_private_addresses)
+    return fetcher.fetch(url, deadline, account)
 
 
 def _data_url(url: str, limits: MediaLimits) -> bytes:

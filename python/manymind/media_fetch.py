@@ -10,12 +10,14 @@ URL. Proxies of the environment are not used: they would resolve again.
 from __future__ import annotations
 
 import http.client
+import io
 import ipaddress
 import socket
 import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from manymind.errors import MediaAccessError, MediaError, MediaFetchError, MediaTooLargeError
@@ -23,6 +25,7 @@ from manymind.errors import MediaAccessError, MediaError, MediaFetchError, Media
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Sequence[str]]
 Connect = Callable[[str, int, float], socket.socket]
+Account = Callable[[int], None]
 
 MAX_REDIRECTS = 5
 MAX_URL_CHARACTERS = 8192
@@ -65,7 +68,7 @@ def connect(address: str, port: int, timeout: float) -> socket.socket:
 class UrlFetcher:
     """Attributes:
     max_bytes: of a body.
-    timeout: seconds for the whole fetch, redirects included.
+    timeout: seconds for a whole fetch, redirects included.
     allow_private: also fetch from addresses that are not public.
     resolve, connect: how names and addresses are reached.
     """
@@ -76,29 +79,36 @@ class UrlFetcher:
     resolve: Resolve = resolve_host
     connect: Connect = connect
 
-    def fetch(self, url: str) -> bytes:
+    def fetch(
+        self, url: str, deadline: float | None = None, account: Account | None = None
+    ) -> bytes:
         """The body behind ``url``.
 
+        deadline: of ``time.monotonic()``, instead of the timeout's; account: is told of the bytes
+        as they come, and may end the fetch by raising.
         Raises MediaAccessError for a scheme or address that is refused, MediaTooLargeError,
         MediaFetchError for everything that goes wrong on the way.
         """
-        deadline = time.monotonic() + self.timeout
+        if deadline is None:
+            deadline = time.monotonic() + self.timeout
         for _ in range(MAX_REDIRECTS + 1):
             target = parse_url(url)
-            body, location = self._get(target, deadline)
+            body, location = self._get(target, deadline, account)
             if location is None:
                 return body
             url = urljoin(url, location)
         raise MediaFetchError(f"media URL: expected at most {MAX_REDIRECTS} redirects, found more")
 
-    def _get(self, target: SplitResult, deadline: float) -> tuple[bytes, str | None]:
+    def _get(
+        self, target: SplitResult, deadline: float, account: Account | None
+    ) -> tuple[bytes, str | None]:
         host, port = str(target.hostname), target.port or _PORTS[target.scheme]
         address = self._checked_address(host, port)
         try:
             with self.connect(address, port, _time_left(deadline)) as plain:
                 stream = _with_tls(plain, host) if target.scheme == "https" else plain
                 with stream:
-                    return self._exchange(stream, target, deadline)
+                    return self._exchange(stream, target, deadline, account)
         except MediaError:
             raise
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -116,11 +126,13 @@ class UrlFetcher:
         return addresses[0]
 
     def _exchange(
-        self, stream: socket.socket, target: SplitResult, deadline: float
+        self, stream: socket.socket, target: SplitResult, deadline: float, account: Account | None
     ) -> tuple[bytes, str | None]:
         stream.settimeout(_time_left(deadline))
         stream.sendall(_request(target))
-        response = http.client.HTTPResponse(stream, method="GET")
+        # It asks for nothing of the socket but a file to read from.
+        timed: Any = _TimedStream(stream, deadline)
+        response = http.client.HTTPResponse(timed, method="GET")
         try:
             response.begin()
             if response.status in _REDIRECTS:
@@ -130,26 +142,22 @@ class UrlFetcher:
                 return b"", location
             if response.status != 200:
                 raise MediaFetchError(f"media URL: expected status 200, found {response.status}")
-            return self._read_body(stream, response, deadline), None
+            return self._read_body(response, account), None
         finally:
             response.close()
 
-    def _read_body(
-        self, stream: socket.socket, response: http.client.HTTPResponse, deadline: float
-    ) -> bytes:
+    def _read_body(self, response: http.client.HTTPResponse, account: Account | None) -> bytes:
         announced = response.length
         if announced is not None and announced > self.max_bytes:
             raise self._too_large(announced)
         chunks: list[bytes] = []
         total = 0
-        while True:
-            stream.settimeout(_time_left(deadline))
-            chunk = response.read1(_CHUNK)
-            if not chunk:
-                break
+        while chunk := response.read1(_CHUNK):
             total += len(chunk)
             if total > self.max_bytes:
                 raise self._too_large(f"at least {total}")
+            if account is not None:
+                account(len(chunk))
             chunks.append(chunk)
         if announced is not None and total != announced:
             raise MediaFetchError(f"media URL: expected {announced} bytes, found {total}")
@@ -159,6 +167,26 @@ class UrlFetcher:
         return MediaTooLargeError(
             f"media URL: expected at most {self.max_bytes} bytes, found {found}"
         )
+
+
+class _TimedStream(io.RawIOBase):
+    """What a connection receives until the deadline. A time limit of the socket's own holds for
+    every read by itself, and a head can be made of thousands.
+    """
+
+    def __init__(self, stream: socket.socket, deadline: float) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._stream.settimeout(_time_left(self._deadline))
+        return self._stream.recv_into(buffer)
 
 
 def parse_url(url: str) -> SplitResult:

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import NoneType
 from typing import TYPE_CHECKING, TypeAlias
 
 from manymind.errors import InvalidParameterError, MediaError, MediaTooLargeError, QueueFullError
 from manymind.lmdeploy_fields import VISION, takes_neutral
-from manymind.media import LoadedImage, MediaLimits, open_image
+from manymind.media import LoadedImage, MediaLimits, fetch_media, is_web_url, open_image
 from manymind.media_input import PreparedItem, PromptTokens, assemble
 from manymind.media_video import LoadedAnimation, LoadedVideo, open_video, shown_fps
 from manymind.prompts import MediaSource
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from manymind.tokenizer import Segment, Tokenizer
     from manymind.vision.rgb import RgbImage
     from manymind.vision.types import PreparedMedia
+
+_FETCHES_AT_ONCE = 8  # of one request
 
 
 @takes_neutral(VISION)
@@ -85,6 +88,9 @@ class Charge:
             self.bytes + other.bytes, self.pixels + other.pixels, self.patches + other.patches
         )
 
+    def __neg__(self) -> Charge:
+        return Charge(-self.bytes, -self.pixels, -self.patches)
+
     def within(self, limit: Charge) -> bool:
         """Whether no part exceeds the limit's."""
         return (
@@ -102,22 +108,25 @@ class MediaBudget:
         self._lock = threading.Lock()
         self._taken = Charge()
 
-    def take(self, charge: Charge) -> None:
-        """Raises MediaTooLargeError for what never fits, QueueFullError for what does not yet."""
+    def take(self, charge: Charge, taken_before: Charge = Charge()) -> None:
+        """For a request that has taken a part of its charge before. Raises MediaTooLargeError for
+        what never fits, QueueFullError for what does not yet.
+        """
         if not charge.within(self._limit):
             raise MediaTooLargeError(
                 f"media: expected at most {self._limit} for one request, found {charge}"
             )
         with self._lock:
-            if not (self._taken + charge).within(self._limit):
+            taken = self._taken + charge + -taken_before
+            if not taken.within(self._limit):
                 raise QueueFullError(
                     f"media: the pictures of running requests leave no room for {charge}"
                 )
-            self._taken += charge
+            self._taken = taken
 
     def give_back(self, charge: Charge) -> None:
         with self._lock:
-            self._taken += Charge(-charge.bytes, -charge.pixels, -charge.patches)
+            self._taken += -charge
 
     @property
     def taken(self) -> Charge:
@@ -126,6 +135,35 @@ class MediaBudget:
 
 
 PictureKey: TypeAlias = "tuple[bytes, bool, str]"  # digest, whether alone in its prompt, salt
+
+
+class _Account:
+    """What one request has taken of a budget. Thread-safe."""
+
+    def __init__(self, budget: MediaBudget) -> None:
+        self._budget = budget
+        self._lock = threading.Lock()
+        self._taken = Charge()
+
+    def take_bytes(self, count: int) -> None:
+        """Adds bytes; raises as ``take``."""
+        with self._lock:
+            self._raise_to(self._taken + Charge(count))
+
+    def raise_to(self, total: Charge) -> None:
+        """Takes what is lacking of ``total``. Raises as ``MediaBudget.take``."""
+        with self._lock:
+            self._raise_to(total)
+
+    def _raise_to(self, total: Charge) -> None:
+        self._budget.take(total, self._taken)
+        self._taken = total
+
+    def give_back(self) -> None:
+        """All of it."""
+        with self._lock:
+            self._budget.give_back(self._taken)
+            self._taken = Charge()
 
 
 class PreparedCache:
@@ -190,15 +228,17 @@ class MediaSide:
     ) -> PromptTokens:
         """Token ids of a rendered prompt, and its pictures.
 
-        All pictures are measured, and charged to the budget, before any is decoded; the charge ends
-        with the PromptTokens. Pictures prepared under another ``salt`` are not reused. Raises
-        MediaError and its kinds, QueueFullError.
+        Those behind web addresses are fetched first, side by side and within the time of the
+        limits. All pictures are measured, and charged to the budget, before any is decoded, and
+        what is fetched as it comes; the charge ends with the PromptTokens. Pictures prepared under
+        another ``salt`` are not reused. Raises MediaError and its kinds, QueueFullError.
         """
-        opened = [self._open(source) for source in sources]
-        measured = zip(sources, opened, strict=True)
-        charge = sum((self._charge(source, found) for source, found in measured), Charge())
-        self.budget.take(charge)
+        account = _Account(self.budget)
         try:
+            sources = self._fetched(sources, account)
+            opened = [self._open(source) for source in sources]
+            measured = zip(sources, opened, strict=True)
+            account.raise_to(sum((self._charge(*each) for each in measured), Charge()))
             alone = sum(source.kind == "image" for source in sources) == 1
             pending = [
                 self._workers.submit(self._prepare, source, found, alone, salt)
@@ -207,15 +247,32 @@ class MediaSide:
             items = [job.result() for job in pending]
             ids, media = assemble(segments, items, self.prompt, tokenizer)
         except BaseException:
-            self.budget.give_back(charge)
+            account.give_back()
             raise
         prompt = PromptTokens(ids, media)
-        weakref.finalize(prompt, self.budget.give_back, charge)
+        weakref.finalize(prompt, account.give_back)
         return prompt
 
     def close(self) -> None:
         """Ends the threads."""
         self._workers.shutdown(cancel_futures=True)
+
+    def _fetched(self, sources: Sequence[MediaSource], account: _Account) -> Sequence[MediaSource]:
+        """The sources, with bytes instead of web addresses."""
+        count = sum(is_web_url(source.data) for source in sources)
+        if count == 0:
+            return sources
+        deadline = time.monotonic() + self.limits.timeout
+
+        def fetched(source: MediaSource) -> MediaSource:
+            if not is_web_url(source.data):
+                return source
+            with _located(source):
+                data = fetch_media(source.data, self.limits, deadline, account.take_bytes)
+            return replace(source, data=data)
+
+        with ThreadPoolExecutor(min(count, _FETCHES_AT_ONCE), "manymind-fetch") as threads:
+            return list(threads.map(fetched, sources))
 
     def _open(self, source: MediaSource) -> LoadedImage | LoadedVideo:
         with _located(source):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from manymind.errors import InvalidParameterError
+from manymind.media import is_web_url
 from manymind.validation import require
 
 Message: TypeAlias = Mapping[str, Any]
@@ -107,6 +108,19 @@ def has_media(prompt: Prompt) -> bool:
         for content in contents
         if isinstance(content, (list, tuple))
         for item in content
+    )
+
+
+def has_web_media(prompt: Sequence[Message]) -> bool:
+    """Whether messages bring pictures or videos that have to be fetched."""
+    contents = [message.get("content") for message in prompt]
+    return any(
+        is_web_url(value.get("url") if isinstance(value, Mapping) else value)
+        for content in contents
+        if isinstance(content, (list, tuple))
+        for item in content
+        if isinstance(item, Mapping) and item.get("type") != "text"
+        for value in item.values()
     )
 
 

@@ -11,6 +11,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from manymind import (
     VisionConfig,
     pipeline,
 )
+from manymind.media import LoadedImage
 from manymind.server.config import ServerConfig
 from manymind.server.keys import ApiKey
 
@@ -322,6 +324,63 @@ def test_faults_in_the_other_interfaces(
         chat(client, [{"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}])
     with pytest.raises(openai.BadRequestError, match=r"image_url"):
         chat(client, [{"type": "image_url", "image_url": {"uri": "x"}}])
+
+
+def ask(server: RunningServer, content: Any) -> int:
+    messages = [{"role": "user", "content": content}]
+    body = {"model": "tiny", "max_tokens": 1, "messages": messages}
+    return server.post("/v1/chat/completions", body).status_code
+
+
+def test_nobody_waits_for_pictures_of_others_to_be_fetched(server: RunningServer) -> None:
+    """Which takes as long as another server likes."""
+    begun, free = threading.Semaphore(0), threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            begun.release()
+            free.wait(20)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with (
+        ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web,
+        ThreadPoolExecutor(12) as clients,
+    ):
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{web.server_address[1]}/"
+        waiting = [clients.submit(ask, server, [picture(url)]) for _ in range(8)]
+        for _ in waiting:
+            assert begun.acquire(timeout=20)
+        assert ask(server, "hello") == 200
+        # A picture that is there needs nobody else's server.
+        assert ask(server, [picture(data_url(PICTURE))]) == 200
+        free.set()
+        assert {each.result() for each in waiting} == {400}
+        web.shutdown()
+
+
+def test_text_does_not_wait_for_pictures_to_be_prepared(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, free = threading.Semaphore(0), threading.Event()
+    decode = LoadedImage.decode
+
+    def slowly(image: LoadedImage) -> Any:
+        begun.release()
+        assert free.wait(20)
+        return decode(image)
+
+    monkeypatch.setattr(LoadedImage, "decode", slowly)
+    with ThreadPoolExecutor(2) as clients:
+        urls = [data_url(encoded(rgb(28, 39, 20 + seed), "PNG")) for seed in range(2)]
+        waiting = [clients.submit(ask, server, [picture(url)]) for url in urls]
+        for _ in waiting:
+            assert begun.acquire(timeout=20)
+        assert ask(server, "hello") == 200
+        free.set()
+        assert {each.result() for each in waiting} == {200}
 
 
 def test_a_server_reaches_nothing_inside_by_default(pictures_url: str) -> None:

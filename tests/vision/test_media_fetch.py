@@ -36,6 +36,7 @@ class Handler(BaseHTTPRequestHandler):
             "/loop": lambda: self.redirect("/loop"),
             "/chunked": self.chunked,
             "/slow": self.slow,
+            "/slow-head": self.slow_head,
             "/short": lambda: self.reply(200, PICTURE, announced=len(PICTURE) + 10),
         }
         actions[self.path.split("?")[0]]()
@@ -61,6 +62,14 @@ class Handler(BaseHTTPRequestHandler):
         """A byte now and then: no single wait is long."""
         self.send_response(200)
         self.end_headers()
+        self.drip()
+
+    def slow_head(self) -> None:
+        """The same before the body."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+        self.drip()
+
+    def drip(self) -> None:
         for _ in range(1000):
             try:
                 self.wfile.write(b"x")
@@ -205,8 +214,24 @@ def test_sizes_and_times_are_bounded(server: ThreadingHTTPServer) -> None:
     for path in ("/picture", "/chunked"):
         with pytest.raises(MediaTooLargeError, match="bytes"):
             local(max_bytes=100).fetch(url(server, path))
-    with pytest.raises(MediaFetchError, match="time"):
-        local(timeout=0.2).fetch(url(server, "/slow"))
+    begun = time.monotonic()
+    for path in ("/slow", "/slow-head"):
+        with pytest.raises(MediaFetchError, match="time"):
+            local(timeout=0.2).fetch(url(server, path))
+    assert time.monotonic() - begun < 5  # what the server sends takes 20 s
+
+
+def test_bytes_are_accounted_for_as_they_come(server: ThreadingHTTPServer) -> None:
+    """So that what all pictures together may take is known before it is taken."""
+    counts: list[int] = []
+    assert local().fetch(url(server, "/picture"), account=counts.append) == PICTURE
+    assert sum(counts) == len(PICTURE)
+
+    def refuse(count: int) -> None:
+        raise MediaTooLargeError(f"{count} are too many")
+
+    with pytest.raises(MediaTooLargeError, match="1 are too many"):
+        local().fetch(url(server, "/slow"), account=refuse)
 
 
 @pytest.mark.parametrize("path", ["/missing", "/short"])

@@ -7,7 +7,11 @@ import asyncio
 import base64
 import gc
 import io
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,6 +36,7 @@ from manymind.errors import (
     InvalidParameterError,
     MediaAccessError,
     MediaError,
+    MediaFetchError,
     MediaTooLargeError,
     PromptTooLongError,
 )
@@ -257,6 +262,83 @@ def test_the_budget_is_charged_before_anything_is_decoded(
         )
         with pytest.raises(MediaTooLargeError, match=part):
             running(("?", [data, data]), GREEDY)
+
+
+@contextmanager
+def web(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+    """The address of a server of pictures."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):
+                answer(self)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{running.server_port}"
+        finally:
+            running.shutdown()
+            thread.join()
+
+
+def test_pictures_of_a_prompt_are_fetched_side_by_side() -> None:
+    """The time for all is that for one."""
+    both = threading.Barrier(2)
+    datas = {f"/{seed}": encoded(rgb(20, 45, seed), "PNG") for seed in range(2)}
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        both.wait(5)
+        request.wfile.write(datas[request.path])
+
+    limits = MediaLimits(allow_private_addresses=True)
+    with web(answer) as address, start(limits=limits) as running:
+        found = running(("?", [f"{address}/0", f"{address}/1"]), GREEDY)
+        expected = running(("?", list(datas.values())), GREEDY)
+    assert found.token_ids == expected.token_ids
+
+
+def test_pictures_of_a_prompt_share_their_time() -> None:
+    """Else a prompt of many slow ones would be waited for as many times as long."""
+    data = encoded(rgb(20, 45), "PNG")
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        time.sleep(0.2)
+        request.wfile.write(data)
+
+    limits = MediaLimits(allow_private_addresses=True, timeout=0.5)
+    with web(answer) as address, start(limits=limits) as running:
+        running(("?", f"{address}/0"), GREEDY)
+        with pytest.raises(MediaFetchError, match=r"content\[\d+\].*time"):
+            running(("?", [f"{address}/{index}" for index in range(24)]), GREEDY)
+
+
+def test_pictures_are_charged_while_they_are_fetched() -> None:
+    """Not when all of them are there."""
+    sent = threading.Semaphore(0)
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        for _ in range(200):
+            request.wfile.write(bytes(1000))
+            sent.release()
+            time.sleep(0.005)
+
+    limits = MediaLimits(allow_private_addresses=True)
+    with web(answer) as address, start(limits=limits, max_pending_bytes=50_000) as running:
+        assert running.runtime.media is not None
+        with pytest.raises(MediaTooLargeError, match="bytes=50000"):
+            running(("?", [f"{address}/{index}" for index in range(4)]), GREEDY)
+        assert running.runtime.media.budget.taken.bytes == 0
+        count = 0
+        while sent.acquire(blocking=False):
+            count += 1
+        assert count < 400  # of 800
 
 
 def test_a_picture_is_charged_as_its_exif_data_may_turn_it() -> None:

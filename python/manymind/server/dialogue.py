@@ -142,8 +142,8 @@ async def encode_dialogue(service: Service, record: RequestRecord, dialogue: Dia
     tools = dialogue.tools.definitions
     thinking = thinking_variables(service, *dialogue.thinking)
 
-    def work() -> list[list[int]]:
-        ids = service.runtime.encode_chat(
+    def work() -> list[int]:
+        return service.runtime.encode_chat(
             dialogue.messages,
             prefill=dialogue.prefill,
             cache_salt=service.cache_salt(record, dialogue.cache_salt),
@@ -151,9 +151,8 @@ async def encode_dialogue(service: Service, record: RequestRecord, dialogue: Dia
             **({"tools": tools} if tools else {}),
             **{**thinking, **dialogue.variables},
         )
-        return [ids]
 
-    return (await service.encode(record, work))[0]
+    return await service.encode(record, work, dialogue.messages)
 
 
 async def converse(

@@ -23,6 +23,7 @@ from manymind.errors import (
 )
 from manymind.guided import GuideCompiler, is_constrained
 from manymind.parsers import output_format
+from manymind.prompts import has_media, has_web_media
 from manymind.runtime import Runtime
 from manymind.server.config import ServerConfig
 from manymind.server.errors import ApiError, retry_later
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _RATE_WINDOW = 60.0  # seconds over which the rate of answers is averaged
 _GRAMMARS_AT_ONCE = 2  # that are compiled
+_PICTURED_AT_ONCE = 4  # prompts whose pictures are prepared
+_FETCHES_AT_ONCE = 32  # prompts whose pictures are fetched
 
 
 class Service:
@@ -58,6 +61,9 @@ class Service:
         self._workers = ThreadPoolExecutor(config.workers, thread_name_prefix="manymind-text")
         # Of its own: one grammar can take seconds, in which everybody's prompts would wait.
         self._compilers = ThreadPoolExecutor(_GRAMMARS_AT_ONCE, thread_name_prefix="manymind-guide")
+        # So can pictures, and what is fetched as long as its server likes.
+        self._pictured = ThreadPoolExecutor(_PICTURED_AT_ONCE, "manymind-pictured")
+        self._fetchers = ThreadPoolExecutor(_FETCHES_AT_ONCE, "manymind-fetching")
         self._rate = _Rate()
         self._admitted: dict[int, RequestRecord] = {}
 
@@ -128,12 +134,20 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._workers, work)
 
     async def encode(
-        self, record: RequestRecord, work: Callable[[], list[list[int]]]
-    ) -> list[list[int]]:
-        """Renders and tokenises prompts beside the loop."""
+        self,
+        record: RequestRecord,
+        work: Callable[[], T],
+        messages: Sequence[Mapping[str, Any]] = (),
+    ) -> T:
+        """Renders and tokenises prompts beside the loop; ``messages`` may bring pictures, for which
+        prompts without any do not wait.
+        """
+        threads = self._workers
+        if self.runtime.media is not None and has_media(messages):
+            threads = self._fetchers if has_web_media(messages) else self._pictured
         start = time.monotonic()
         try:
-            return await self.beside(work)
+            return await asyncio.get_running_loop().run_in_executor(threads, work)
         finally:
             end = time.monotonic()
             record.preprocess += end - start
@@ -286,7 +300,7 @@ class Service:
 
     def close(self) -> None:
         """Ends the threads."""
-        for threads in (self._workers, self._compilers):
+        for threads in (self._workers, self._compilers, self._pictured, self._fetchers):
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _tenant_config(self, record: RequestRecord, config: GenerationConfig) -> GenerationConfig:

@@ -47,15 +47,20 @@ async def tokenize(request: Request, service: Service) -> HttpResponse:
     if (body.prompt is None) == (body.messages is None):
         raise ApiError(400, "prompt: expected either prompt or messages", "invalid_value", "prompt")
 
-    def answer() -> HttpResponse:
+    messages = mappings_of(body.messages or ())
+
+    def encode() -> list[int]:
         if body.messages is None:
-            ids = service.runtime.tokenizer.encode(body.prompt or "", body.add_special_tokens)
-        else:
-            ids = service.runtime.encode_chat(
-                mappings_of(body.messages),
-                cache_salt=service.cache_salt(record, ""),
-                add_generation_prompt=body.add_generation_prompt,
-            )
+            return service.runtime.tokenizer.encode(body.prompt or "", body.add_special_tokens)
+        return service.runtime.encode_chat(
+            messages,
+            cache_salt=service.cache_salt(record, ""),
+            add_generation_prompt=body.add_generation_prompt,
+        )
+
+    ids = await service.encode(record, encode, messages)
+
+    def answer() -> HttpResponse:
         spell = service.runtime.tokenizer.id_to_token
         return json_response(
             {
