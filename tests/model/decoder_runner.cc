@@ -106,7 +106,8 @@ DecoderRunner::StepArrays DecoderRunner::lay_out(const std::vector<Chunk>& chunk
   return step;
 }
 
-Rows DecoderRunner::step(const std::vector<Chunk>& chunks, const std::map<int64_t, Row>& embeddings) {
+Rows DecoderRunner::step(const std::vector<Chunk>& chunks, const std::map<int64_t, Row>& embeddings,
+                         const std::optional<std::vector<int32_t>>& wanted) {
   const StepArrays step = lay_out(chunks);
   const auto num_seqs = static_cast<int64_t>(chunks.size());
   plan_->update(stream_, {.num_seqs = num_seqs,
@@ -130,6 +131,10 @@ Rows DecoderRunner::step(const std::vector<Chunk>& chunks, const std::map<int64_
   if (num_rows > 0) {
     input.embeddings = upload(values.data(), TM_F32, {num_rows, decoder_->config().hidden_size});
     input.embedding_rows = upload(places.data(), TM_I32, {num_rows});
+  }
+  if (wanted) {
+    const auto count = static_cast<int64_t>(wanted->size());
+    input.wanted_rows = count > 0 ? upload(wanted->data(), TM_I32, {count}) : row_slice(input.token_ids, 0, 0);
   }
   const Tensor hidden = decoder_->forward(input);
   return download(decoder_->compute_logits(hidden, upload(step.rows.data(), TM_I32, {step.num_tokens()})));

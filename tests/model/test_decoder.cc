@@ -97,6 +97,38 @@ TEST(prefill_then_decode_beside_another_prefill) {
   });
 }
 
+double distance(const Row& a, const Row& b) {
+  double largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(static_cast<double>(a[i]) - b[i]));
+  return largest;
+}
+
+TEST(rows_that_are_not_wanted_are_left_out_of_the_last_layer) {
+  for_all_models([](const TinyModel& model) {
+    DecoderRunner runner(plugin(), model);
+    const auto a = random_tokens(model.config, 24, 10);
+    const auto b = random_tokens(model.config, 9, 11);
+    const Rows expected_a = reference_logits(model, a);
+    const Rows expected_b = reference_logits(model, b);
+    runner.step({{0, part(a, 0, 13)}}, {}, std::vector<int32_t>{});
+    const Rows logits = runner.step({{0, part(a, 13, 8)}, {1, b}}, {}, std::vector<int32_t>{7, 16});
+    expect_rows(model, "wanted row of the first", {logits[7]}, 0, {expected_a[20]});
+    expect_rows(model, "wanted row of the second", {logits[16]}, 0, {expected_b[8]});
+    EXPECT(distance(logits[0], expected_a[13]) > 1e-3);
+    // Later tokens find the keys and values of all.
+    const Rows later = runner.step({{0, part(a, 21, 3)}});
+    expect_rows(model, "later", later, 0, Rows(expected_a.begin() + 21, expected_a.end()));
+  });
+}
+
+TEST(more_wanted_rows_than_half_are_computed_with_the_others) {
+  const TinyModel model = tiny_llama();
+  DecoderRunner runner(plugin(), model);
+  const auto tokens = random_tokens(model.config, 4, 12);
+  expect_rows(model, "all rows", runner.step({{0, tokens}}, {}, std::vector<int32_t>{0, 1, 3}), 0,
+              reference_logits(model, tokens));
+}
+
 TEST(copied_blocks_carry_a_sequence_on) {
   const TinyModel model = tiny_gemma3();
   DecoderRunner runner(plugin(), model);
@@ -152,6 +184,7 @@ TEST(two_ranks_give_what_one_gives) {
       const DecoderRunner::Ranks ranks{id, rank, 2};
       DecoderRunner runner(plugin(), model, &ranks);
       Rows& rows = logits[static_cast<size_t>(rank)];
+      runner.step({{1, a}}, {}, std::vector<int32_t>{20});
       rows = runner.step({{0, part(a, 0, 17)}});
       for (size_t i = 17; i < a.size(); ++i) rows.push_back(runner.step({{0, part(a, i, 1)}}).front());
     });

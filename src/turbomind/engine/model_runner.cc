@@ -145,6 +145,7 @@ void ModelRunner::run_eager(const StepBatch& batch, std::vector<GroupRows>& rows
     input.embeddings = encoder_->gather(decoder_.ops(), stream_, media_rows_);
     input.embedding_rows = media_tokens_;
   }
+  if (batch.row_groups.empty()) input.wanted_rows = sampler_.hidden_rows();
   hidden_ = decoder_.forward(input);
   if (!batch.row_groups.empty()) rows = row_reader_.read(hidden_, batch.row_groups, fetches_);
   if (batch.sampling.rows() > 0) logits_ = decoder_.compute_logits(hidden_, sampler_.hidden_rows());

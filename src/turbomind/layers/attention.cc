@@ -47,6 +47,20 @@ Attention::Attention(const LayerContext& context, const std::string& prefix, con
 
 void Attention::forward(const StepContext& step, const Tensor& x) const {
   const Arena::Scope scope(step.arena);
+  o_proj_.forward(step.ops, attend(step, write_kv(step, x)), x);
+}
+
+void Attention::forward_rows(const StepContext& step, const Tensor& x, const Tensor& rows, const Tensor& out) const {
+  const Arena::Scope scope(step.arena);
+  const Tensor queries = write_kv(step, x);
+  if (rows.shape[0] == 0) return;
+  const Tensor all = attend(step, queries);
+  const Tensor wanted = step.arena.allocate("attention_rows", all.dtype, {rows.shape[0], all.shape[1]});
+  step.ops.gather_rows({.in = all, .index = rows, .out = wanted});
+  o_proj_.forward(step.ops, wanted, out);
+}
+
+Tensor Attention::write_kv(const StepContext& step, const Tensor& x) const {
   const int64_t num_tokens = x.shape[0];
   const int64_t dim = config_.head_dim;
   const Tensor qkv = step.arena.allocate("qkv", x.dtype, {num_tokens, qkv_proj_.out_features()});
@@ -55,29 +69,32 @@ void Attention::forward(const StepContext& step, const Tensor& x) const {
   const auto heads = [&](int64_t first, int64_t count) {
     return reshape(column_slice(qkv, first * dim, count * dim), {num_tokens, count, dim});
   };
-  const Tensor q = heads(0, heads_.count);
   const Tensor k = heads(heads_.count, kv_heads_.count);
   const Tensor v = heads(heads_.count + kv_heads_.count, kv_heads_.count);
-  const tm_plan* plan = step.plan.handle();
   tm_rope_args rope = rope_.args();
-  rope.q = q;
+  rope.q = heads(0, heads_.count);
   rope.k = k;
   rope.positions = step.positions;
   step.ops.qk_norm_rope_kv_write({.rope = rope,
                                   .q_norm_weight = weight_of(q_norm_),
                                   .k_norm_weight = weight_of(k_norm_),
                                   .norm_eps = norm_eps_,
-                                  .kv_write = {.k = k, .v = v, .kv = kv_pool_.view(), .plan = plan}});
+                                  .kv_write = {.k = k, .v = v, .kv = kv_pool_.view(), .plan = step.plan.handle()}});
+  return rope.q;
+}
 
-  const Tensor out = step.arena.allocate("attention", x.dtype, {num_tokens, heads_.count, dim});
-  step.ops.attention({.q = q,
+Tensor Attention::attend(const StepContext& step, const Tensor& queries) const {
+  const int64_t num_tokens = queries.shape[0];
+  const int64_t dim = config_.head_dim;
+  const Tensor out = step.arena.allocate("attention", queries.dtype, {num_tokens, heads_.count, dim});
+  step.ops.attention({.q = queries,
                       .kv = kv_pool_.view(),
-                      .plan = plan,
+                      .plan = step.plan.handle(),
                       .scale = config_.scale,
                       .window = config_.window,
                       .softcap = config_.softcap,
                       .out = out});
-  o_proj_.forward(step.ops, reshape(out, {num_tokens, heads_.count * dim}), x);
+  return reshape(out, {num_tokens, heads_.count * dim});
 }
 
 }  // namespace turbomind

@@ -60,6 +60,10 @@ struct Decoder::Impl {
   Tensor forward(Ops& ops, Arena& arena, const StepInput& input) const;
   Tensor compute_logits(Ops& ops, Arena& arena, const Tensor& hidden, const Tensor& rows) const;
   void measure(const Plan& plan, Ops& ops, Arena& step_arena, Arena& logits_arena) const;
+  // More wanted rows than this are not picked out of a step: it would hardly pay, and take memory.
+  int64_t most_picked_rows(int64_t num_tokens) const { return std::min(options.max_seqs, num_tokens / 2); }
+  // Whether the last layer computes the wanted rows only.
+  bool picks_rows(const StepInput& input) const;
   std::vector<tm_attention_shape> attention_shapes() const;
   Plan make_plan() const;
   // fn(Block&) for every block of every layer.
@@ -177,9 +181,12 @@ void Decoder::Impl::measure(const Plan& plan, Ops& measured_ops, Arena& step, Ar
   const Tensor positions = config.has_axes() ? inputs.allocate("positions", TM_I32, {3, num_tokens}) : ids;
   const int64_t width = int64_t{config.hidden_size} * (1 + config.num_deepstack);
   const Tensor embeddings = inputs.allocate("embeddings", options.activation_dtype, {num_tokens, width});
-  const Tensor hidden = forward(
-      measured_ops, step,
-      {.token_ids = ids, .positions = positions, .plan = &plan, .embeddings = embeddings, .embedding_rows = ids});
+  StepInput input{
+      .token_ids = ids, .positions = positions, .plan = &plan, .embeddings = embeddings, .embedding_rows = ids};
+  const Tensor hidden = forward(measured_ops, step, input);
+  // Rows picked out take memory beside all of attention's.
+  input.wanted_rows = row_slice(ids, 0, most_picked_rows(num_tokens));
+  forward(measured_ops, step, input);
   compute_logits(measured_ops, logits, hidden, inputs.allocate("rows", TM_I32, {options.max_logits_rows}));
 }
 
@@ -200,13 +207,22 @@ Tensor Decoder::Impl::forward(Ops& step_ops, Arena& arena, const StepInput& inpu
   layers.front()->input_norm().forward(step_ops, residual, x);
   for (size_t i = 0; i < layers.size(); ++i) {
     const RmsNorm& next_norm = i + 1 < layers.size() ? layers[i + 1]->input_norm() : final_norm;
-    layers[i]->forward(step, x, residual, next_norm);
     const auto place = static_cast<int64_t>(i) + 1;
+    if (i + 1 == layers.size() && picks_rows(input)) {
+      layers[i]->forward_rows(step, x, residual, *input.wanted_rows, next_norm);
+      break;
+    }
+    layers[i]->forward(step, x, residual, next_norm);
     if (!is_given(input.embeddings) || place > config.num_deepstack) continue;
     add_to_rows(step, pictures(place), input.embedding_rows, residual);
     next_norm.forward(step_ops, residual, x);
   }
   return x;
+}
+
+bool Decoder::Impl::picks_rows(const StepInput& input) const {
+  return input.wanted_rows && input.wanted_rows->shape[0] <= most_picked_rows(input.token_ids.shape[0]) &&
+         config.num_deepstack < static_cast<int64_t>(layers.size());
 }
 
 Tensor Decoder::Impl::compute_logits(Ops& step_ops, Arena& arena, const Tensor& hidden, const Tensor& rows) const {

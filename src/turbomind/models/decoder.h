@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,6 +38,9 @@ struct StepInput {
   // them what is added to the outputs of the first layers.
   Tensor embeddings;
   Tensor embedding_rows;  // i32 [M]: their rows in [0, T), distinct
+  // i32 [R], distinct: the hidden states that are wanted, not given for all T. Behind the last layer's attention others
+  // are not computed.
+  std::optional<Tensor> wanted_rows;
 };
 
 // A decoder-only transformer on one device rank: weights, activations, KV pools and the walk over its layers. Used by
@@ -79,7 +83,7 @@ class Decoder {
   void allocate_kv(int64_t num_blocks);
 
   // Runs all layers over the step; returns the hidden states after the final norm, activation dtype [T, H], valid until
-  // the next call. Steps of equal T put them at the same address.
+  // the next call. Steps of equal T put them at the same address. Rows that are not wanted are undefined.
   Tensor forward(const StepInput& input);
   // logits[i] = lm_head(hidden[rows[i]]), f32 [R, vocab] in a buffer valid until the next call; R <= max_logits_rows.
   // rows: i32 [R]. With several ranks each one gets all logits.

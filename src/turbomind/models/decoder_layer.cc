@@ -39,6 +39,26 @@ DecoderLayer::DecoderLayer(const LayerContext& context, const std::string& prefi
 void DecoderLayer::forward(const StepContext& step, const Tensor& x, const Tensor& residual,
                            const RmsNorm& next_norm) const {
   attention_->forward(step, x);
+  finish(step, x, residual, next_norm);
+}
+
+void DecoderLayer::forward_rows(const StepContext& step, const Tensor& x, const Tensor& residual, const Tensor& rows,
+                                const RmsNorm& next_norm) const {
+  if (rows.shape[0] == 0) return attention_->forward_rows(step, x, rows, {});
+  const Arena::Scope scope(step.arena);
+  const auto allocate = [&](const char* name) {
+    return step.arena.allocate(name, x.dtype, {rows.shape[0], x.shape[1]});
+  };
+  const Tensor wanted = allocate("wanted_rows");
+  const Tensor wanted_residual = allocate("wanted_residual");
+  attention_->forward_rows(step, x, rows, wanted);
+  step.ops.gather_rows({.in = residual, .index = rows, .out = wanted_residual});
+  finish(step, wanted, wanted_residual, next_norm);
+  step.ops.scatter_rows({.in = wanted, .index = rows, .out = x});
+}
+
+void DecoderLayer::finish(const StepContext& step, const Tensor& x, const Tensor& residual,
+                          const RmsNorm& next_norm) const {
   add_to_residual(step, x, residual, pointer_to(post_attention_norm_), ffn_norm_);
   ffn_->forward(step, x);
   add_to_residual(step, x, residual, pointer_to(post_ffn_norm_), next_norm);

@@ -22,12 +22,19 @@ class DecoderLayer {
 
   // x: float [T, H], the residual after input_norm(); becomes the residual after next_norm.
   void forward(const StepContext& step, const Tensor& x, const Tensor& residual, const RmsNorm& next_norm) const;
+  // The same for the rows of x alone that rows, i32 [R], names, distinct; the others and residual are undefined
+  // afterwards. The layer's state is written for all T.
+  void forward_rows(const StepContext& step, const Tensor& x, const Tensor& residual, const Tensor& rows,
+                    const RmsNorm& next_norm) const;
 
   const RmsNorm& input_norm() const { return attention_norm_; }
   Block& attention() { return *attention_; }
   Block& ffn() { return *ffn_; }
 
  private:
+  // From the attention's output x, float [T, H], on.
+  void finish(const StepContext& step, const Tensor& x, const Tensor& residual, const RmsNorm& next_norm) const;
+
   RmsNorm attention_norm_;
   std::unique_ptr<Block> attention_;
   std::optional<RmsNorm> post_attention_norm_;
