@@ -31,8 +31,8 @@ class DecoderRunner {
   };
   DecoderRunner(const Plugin& plugin, const TinyModel& model, const Ranks* ranks = nullptr);
 
-  // Computes the chunks in one step; returns the logits of all their rows. embeddings: replace rows of the step. wanted:
-  // StepInput::wanted_rows.
+  // Computes the chunks in one step; returns the logits of all their rows. embeddings: replace rows of the step.
+  // wanted: StepInput::wanted_rows.
   Rows step(const std::vector<Chunk>& chunks, const std::map<int64_t, Row>& embeddings = {},
             const std::optional<std::vector<int32_t>>& wanted = std::nullopt);
   // Sequence `to` continues from a copy of the blocks of `from`.
