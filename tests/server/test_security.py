@@ -345,6 +345,9 @@ def test_key_files(tmp_path: Path) -> None:
         [{"name": "a", "key": "x", "weight": 0}],
         [{"name": "a", "key": "x", "weight": float("nan")}],
         [{"name": "a", "key": "x"}, {"name": "a", "key": "y"}],
+        [{"name": "a", "key": "k2"}, {"name": "b", "sha256": digest}],
+        # Requests without a key would have this one.
+        [{"name": "a", "sha256": hashlib.sha256(b"").hexdigest()}],
     ):
         path.write_text(json.dumps(wrong), encoding="utf-8")
         with pytest.raises(InvalidParameterError, match="api_keys"):
@@ -406,6 +409,13 @@ def test_an_allowed_page_can(smollm2: Pipeline) -> None:
         request = "OPTIONS /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n"
         request += "origin: https://app.example\r\nconnection: close\r\n\r\n"
         assert b"access-control-allow-headers: authorization" in server.raw(request.encode())
+        # Clients' libraries bring headers of their own.
+        wanted = "authorization,content-type,x-stainless-lang,anthropic-version"
+        for asked, allowed in ((wanted, wanted), ("a: b", "authorization, content-type")):
+            headers = {**good, "access-control-request-headers": asked}
+            answer = httpx.options(f"{server.url}/v1/chat/completions", headers=headers)
+            assert answer.headers["access-control-allow-headers"].startswith(allowed)
+        assert "retry-after" in answer.headers["access-control-expose-headers"]
         assert server.get("/v1/models", headers={"origin": "https://b.example"}).status_code == 403
 
 

@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 _SETTLE_SECONDS = 10.0
 OPEN_PATHS = frozenset({"/health", "/ping", "/ready"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_HEADER_NAMES = re.compile(rb"[A-Za-z0-9, -]{1,4096}")
 _CORS_HEADERS = (
     (b"access-control-allow-methods", b"GET, POST, OPTIONS"),
-    (b"access-control-allow-headers", b"authorization, content-type, x-api-key, x-request-id"),
     (b"access-control-max-age", b"600"),
 )
+_EXPOSED_HEADERS = b"x-request-id, retry-after"
+_USUAL_HEADERS = b"authorization, content-type, x-api-key, x-request-id"
 
 
 class Guard:
@@ -83,8 +85,10 @@ class Guard:
             if origin is not None:
                 exchange.extra_headers += [(b"access-control-allow-origin", origin)]
                 exchange.extra_headers += [(b"vary", b"origin")]
+                exchange.extra_headers += [(b"access-control-expose-headers", _EXPOSED_HEADERS)]
                 if scope["method"] == "OPTIONS":
-                    await exchange.respond(204, b"", list(_CORS_HEADERS))
+                    allowed = (b"access-control-allow-headers", _allowed_headers(headers))
+                    await exchange.respond(204, b"", [allowed, *_CORS_HEADERS])
                     return
             self._authenticate(record, headers)
             exchange.limit_body(headers, self._limits.max_body_bytes, self._reserve)
@@ -133,6 +137,14 @@ class Guard:
                 429, "too many request bodies at once", "busy", headers={"retry-after": "1"}
             )
         self._buffered_bytes += count
+
+
+def _allowed_headers(headers: dict[bytes, bytes]) -> bytes:
+    """What a page that may call may send along: clients' libraries add headers of their own, and
+    none of them opens anything here.
+    """
+    wanted = headers.get(b"access-control-request-headers", b"")
+    return wanted if _HEADER_NAMES.fullmatch(wanted) else _USUAL_HEADERS
 
 
 def _plausible(host: str) -> bool:

@@ -20,6 +20,8 @@ from manymind.validation import require, require_int, require_number
 _QUOTAS = ("requests_per_minute", "tokens_per_minute", "max_concurrent_requests")
 _FIELDS = {"name", "key", "sha256", *_QUOTAS, "priority", "weight"}
 _MINUTE = 60.0
+# What a script makes of a variable that is not set; requests without a key would have this one.
+_DIGEST_OF_NOTHING = hashlib.sha256(b"").digest()
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ def read_keys(path: Path) -> list[ApiKey]:
     keys = [_read_key(index, entry) for index, entry in enumerate(entries)]
     names = [key.name for key in keys]
     require(len(set(names)) == len(names), "api_keys", "a different name for each key", names)
+    # Of two that are the same only one could be found, with whose quotas nobody could tell.
+    same = [key.name for key in keys if [other.digest for other in keys].count(key.digest) > 1]
+    require(not same, "api_keys", "keys that differ", same)
     return keys
 
 
@@ -98,6 +103,8 @@ def _digest(where: str, entry: Mapping[str, object]) -> bytes:
         value = b""
     if len(value) != 32:
         raise InvalidParameterError(f"{where}: expected either key or sha256 in hexadecimal")
+    if value == _DIGEST_OF_NOTHING:
+        raise InvalidParameterError(f"{where}.sha256: expected that of a key, found that of none")
     return value
 
 
