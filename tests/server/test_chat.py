@@ -133,7 +133,7 @@ CHANGES: list[dict[str, Any]] = [
     {"extra_body": {"min_tokens": 12}},
     {"extra_body": {"ignore_eos": True, "skip_special_tokens": False}},
     {"extra_body": {"add_generation_prompt": False}},
-    {"max_completion_tokens": 2},
+    {"max_completion_tokens": 2, "max_tokens": None},
 ]
 
 
@@ -268,6 +268,15 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
     ("chat_template_kwargs", {"chat_template_kwargs": {"messages": []}}),
     ("chat_template_kwargs", {"chat_template_kwargs": {"x": "y" * 20000}}),
     ("min_tokens", {"min_tokens": 5, "max_tokens": 2}),
+    ("max_tokens", {"max_tokens": 5, "max_completion_tokens": 2}),
+    (
+        "messages[0].content[1].text",
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "x"}, {"type": "text"}]}
+            ]
+        },
+    ),
     ("bad_words", {"bad_words": ["several tokens long"]}),
     ("continue_final_message", {"continue_final_message": True}),
     ("reasoning_effort", {"reasoning_effort": "low"}),

@@ -192,6 +192,42 @@ def test_tokenize_and_back(server: RunningServer, smollm2: Pipeline) -> None:
         assert server.post("/tokenize", wrong).status_code == 400
 
 
+def test_a_conversation_has_the_tokens_that_a_chat_counts(server: RunningServer) -> None:
+    turns = [
+        {"role": "user", "content": "Hi."},
+        {"role": "assistant", "content": "Hello,"},
+    ]
+    forms: list[dict[str, Any]] = [
+        {},
+        {"add_generation_prompt": False},
+        {"continue_final_message": True, "add_generation_prompt": False},
+        {"chat_template_kwargs": {"x": 1}, "add_special_tokens": False, "tools": []},
+    ]
+    counts = []
+    for form in forms:
+        count = server.post("/tokenize", {"messages": turns, **form}).json()["count"]
+        chat = {name: value for name, value in form.items() if name != "add_special_tokens"}
+        body = {"model": "smollm2", "messages": turns, "max_tokens": 1, **chat}
+        answer = server.post("/v1/chat/completions", body).json()
+        assert count == answer["usage"]["prompt_tokens"], form
+        counts.append(count)
+    assert len(set(counts)) == 3
+
+
+def test_nothing_of_tokenising_is_ignored(server: RunningServer) -> None:
+    turns = {"messages": [{"role": "user", "content": "x"}]}
+    tool = {"type": "function", "function": {"name": "f"}}
+    for path, body, name in (
+        ("/tokenize", {"prompt": "x", "add_generation_prompt": False}, "add_generation_prompt"),
+        ("/tokenize", {"prompt": "x", "tools": []}, "tools"),
+        ("/tokenize", {**turns, "add_special_tokens": True}, "add_special_tokens"),
+        ("/tokenize", {**turns, "tools": [tool]}, "tools"),
+        ("/detokenize", {"tokens": [5, 99999]}, "tokens[1]"),
+    ):
+        answer = server.post(path, body)
+        assert (answer.status_code, answer.json()["error"].get("param")) == (400, name)
+
+
 def test_the_event_loop_stays_free_while_a_text_is_tokenised(
     server: RunningServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,6 +100,12 @@ class ChatMessage(RequestModel):
         message.setdefault("content", None)
         if self.reasoning is not None:
             message.setdefault("reasoning_content", self.reasoning)
+        for place, part in enumerate(self.content if isinstance(self.content, list) else ()):
+            if part.type == "text" and part.text is None:
+                missing = f"{where}.content[{place}].text"
+                raise ApiError(
+                    400, f"{missing}: expected text, found none", "invalid_value", missing
+                )
         for call in message.get("tool_calls", ()):
             # Templates print arguments as JSON themselves.
             function = call.get("function")
@@ -116,18 +122,61 @@ def mappings_of(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     return [message.as_mapping(f"messages[{place}]") for place, message in enumerate(messages)]
 
 
-class ChatRequest(SamplingModel, ToolParameters):
-    """The body of a request."""
+class Conversation(ToolParameters):
+    """What decides about the tokens of a prompt."""
 
     messages: list[ChatMessage] = Field(min_length=1, max_length=8192)
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    max_tokens: int | None = Field(None, ge=1)
     add_generation_prompt: bool = True
     chat_template_kwargs: dict[str, Any] | None = None
     continue_final_message: bool = False
     reasoning_effort: Effort | None = None
+
+    def template_variables(self) -> dict[str, Any]:
+        """``chat_template_kwargs``, which may not replace what the server gives to the template."""
+        variables = self.chat_template_kwargs or {}
+        taken = sorted(_RESERVED_VARIABLES & variables.keys())
+        size = sum(len(name) for name in variables) + len(json.dumps(variables))
+        if taken or size > _MAX_VARIABLES_CHARACTERS:
+            expected = f"at most {_MAX_VARIABLES_CHARACTERS} characters and none of the names "
+            expected += ", ".join(sorted(_RESERVED_VARIABLES))
+            message = f"chat_template_kwargs: expected {expected}, found {taken or size}"
+            raise ApiError(400, message, "invalid_value", "chat_template_kwargs")
+        return variables
+
+    def dialogue(self, cache_salt: str = "") -> Dialogue:
+        """What is to be answered, or gone on with: the last message."""
+        messages = mappings_of(self.messages)
+        prefill = self._taken_prefill(messages) if self.continue_final_message else ""
+        return Dialogue(
+            messages,
+            prefill=prefill,
+            add_generation_prompt=self.add_generation_prompt or self.continue_final_message,
+            variables=self.template_variables(),
+            tools=self.toolset(),
+            thinking=(self.reasoning_effort, "reasoning_effort"),
+            cache_salt=cache_salt,
+        )
+
+    def _taken_prefill(self, messages: list[dict[str, Any]]) -> str:
+        """Takes away the last message, whose text the answer begins with."""
+        last = self.messages[-1]
+        content = texts_of(last.content, f"messages[{len(messages) - 1}].content", ("text",))
+        wrong = "add_generation_prompt" in self.model_fields_set and self.add_generation_prompt
+        if len(messages) < 2 or last.role != "assistant" or last.tool_calls or wrong:
+            message = "continue_final_message: expected a last message of the assistant without "
+            message += "calls, after others, and no add_generation_prompt"
+            raise ApiError(400, message, "invalid_value", "continue_final_message")
+        messages.pop()
+        return content
+
+
+class ChatRequest(SamplingModel, Conversation):
+    """The body of a request."""
+
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    max_tokens: int | None = Field(None, ge=1)
     safety_identifier: str | None = Field(None, max_length=256)
     # Asks for what the prefix cache does anyway.
     prompt_cache_key: str | None = Field(None, max_length=1024)
@@ -160,43 +209,15 @@ class ChatRequest(SamplingModel, ToolParameters):
         "web_search_options": (),
     }
 
-    def template_variables(self) -> dict[str, Any]:
-        """``chat_template_kwargs``, which may not replace what the server gives to the template."""
-        variables = self.chat_template_kwargs or {}
-        taken = sorted(_RESERVED_VARIABLES & variables.keys())
-        size = sum(len(name) for name in variables) + len(json.dumps(variables))
-        if taken or size > _MAX_VARIABLES_CHARACTERS:
-            expected = f"at most {_MAX_VARIABLES_CHARACTERS} characters and none of the names "
-            expected += ", ".join(sorted(_RESERVED_VARIABLES))
-            message = f"chat_template_kwargs: expected {expected}, found {taken or size}"
-            raise ApiError(400, message, "invalid_value", "chat_template_kwargs")
-        return variables
-
-    def dialogue(self) -> Dialogue:
-        """What is to be answered, or gone on with: the last message."""
-        messages = mappings_of(self.messages)
-        prefill = self._taken_prefill(messages) if self.continue_final_message else ""
-        return Dialogue(
-            messages,
-            prefill=prefill,
-            add_generation_prompt=self.add_generation_prompt or self.continue_final_message,
-            variables=self.template_variables(),
-            tools=self.toolset(),
-            thinking=(self.reasoning_effort, "reasoning_effort"),
-            cache_salt=self.cache_salt or "",
-        )
-
-    def _taken_prefill(self, messages: list[dict[str, Any]]) -> str:
-        """Takes away the last message, whose text the answer begins with."""
-        last = self.messages[-1]
-        content = texts_of(last.content, f"messages[{len(messages) - 1}].content", ("text",))
-        wrong = "add_generation_prompt" in self.model_fields_set and self.add_generation_prompt
-        if len(messages) < 2 or last.role != "assistant" or last.tool_calls or wrong:
-            message = "continue_final_message: expected a last message of the assistant without "
-            message += "calls, after others, and no add_generation_prompt"
-            raise ApiError(400, message, "invalid_value", "continue_final_message")
-        messages.pop()
-        return content
+    def max_answer(self) -> int | None:
+        """Most tokens of an answer, if that is said. Raises ApiError 400 if it is said twice."""
+        former, now = self.max_tokens, self.max_completion_tokens
+        if former is not None and now is not None and former != now:
+            message = (
+                f"max_tokens: expected none beside max_completion_tokens={now}, found {former}"
+            )
+            raise ApiError(400, message, "invalid_value", "max_tokens")
+        return now or former
 
     def top(self) -> int | None:
         """Alternatives to report per token; None = no log probabilities."""
@@ -216,13 +237,14 @@ async def create(request: Request, service: Service) -> HttpResponse:
     record.user = body.safety_identifier or body.user
     service.check_model(body.model)
     body.check_stream_options()
-    limit = body.max_completion_tokens or body.max_tokens
+    limit = body.max_answer()
+    dialogue = body.dialogue(body.cache_salt or "")
 
     def configure(ids: list[int]) -> GenerationConfig:
         return body.generation_config(limit or service.room_after(ids), logprobs=body.top())
 
     wording = ChatWording(service, record, body)
-    return await converse(service, record, body.dialogue(), configure, wording, body.stream)
+    return await converse(service, record, dialogue, configure, wording, body.stream)
 
 
 def stream_failure(error: ApiError) -> bytes:

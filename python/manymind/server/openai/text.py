@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from manymind.server.dialogue import encode_dialogue
 from manymind.server.errors import ApiError
 from manymind.server.messages import RequestModel, json_response, read_model, record_of
-from manymind.server.openai.chat import ChatMessage, mappings_of
+from manymind.server.openai.chat import ChatMessage, Conversation
 from manymind.server.openai.sampling import TokenId
 from manymind.server.service import Service
 
@@ -19,15 +21,30 @@ if TYPE_CHECKING:
     from starlette.responses import Response as HttpResponse
 
 
-class TokenizeRequest(RequestModel):
-    """Either a prompt or messages."""
+class TokenizeRequest(Conversation):
+    """Either a prompt or a conversation as chat completions take it."""
 
     model: str | None = Field(None, max_length=256)
     prompt: str | None = None
-    messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=8192)
-    add_special_tokens: bool = True
-    add_generation_prompt: bool = True
+    messages: list[ChatMessage] | None = Field(  # type: ignore[assignment]
+        None, min_length=1, max_length=8192
+    )
+    add_special_tokens: bool | None = None
     return_token_strs: bool = False
+
+    def check(self) -> None:
+        """Raises ApiError 400 unless there is one of both, with what belongs to it."""
+        if (self.prompt is None) == (self.messages is None):
+            message = "prompt: expected either prompt or messages"
+            raise ApiError(400, message, "invalid_value", "prompt")
+        if self.messages is None:
+            foreign = Conversation.model_fields.keys() & self.model_fields_set
+            expected = "only with messages"
+        else:
+            foreign = {"add_special_tokens"} if self.add_special_tokens else set()
+            expected = "only with a prompt, as the chat template writes all tokens"
+        for name in sorted(foreign):
+            raise ApiError(400, f"{name}: expected {expected}", "invalid_value", name)
 
 
 class DetokenizeRequest(RequestModel):
@@ -44,21 +61,13 @@ async def tokenize(request: Request, service: Service) -> HttpResponse:
     body = await read_model(request, service, TokenizeRequest)
     if body.model is not None:
         service.check_model(body.model)
-    if (body.prompt is None) == (body.messages is None):
-        raise ApiError(400, "prompt: expected either prompt or messages", "invalid_value", "prompt")
-
-    messages = mappings_of(body.messages or ())
-
-    def encode() -> list[int]:
-        if body.messages is None:
-            return service.runtime.tokenizer.encode(body.prompt or "", body.add_special_tokens)
-        return service.runtime.encode_chat(
-            messages,
-            cache_salt=service.cache_salt(record, ""),
-            add_generation_prompt=body.add_generation_prompt,
-        )
-
-    ids = await service.encode(record, encode, messages)
+    body.check()
+    if body.messages is None:
+        ids = await service.encode(record, partial(_encode, service, body))
+    else:
+        dialogue = body.dialogue()
+        dialogue.tools.check(service.output_format, None)
+        ids = await encode_dialogue(service, record, dialogue)
 
     def answer() -> HttpResponse:
         spell = service.runtime.tokenizer.id_to_token
@@ -74,14 +83,28 @@ async def tokenize(request: Request, service: Service) -> HttpResponse:
     return await service.beside(answer)
 
 
+def _encode(service: Service, body: TokenizeRequest) -> list[int]:
+    special = body.add_special_tokens is not False
+    return service.runtime.tokenizer.encode(body.prompt or "", special)
+
+
 async def detokenize(request: Request, service: Service) -> HttpResponse:
     """Text of token ids, control tokens included."""
     service.admit(record_of(request))
     body = await read_model(request, service, DetokenizeRequest)
     if body.model is not None:
         service.check_model(body.model)
-    decode = service.runtime.tokenizer.decode
-    return json_response({"prompt": await service.beside(lambda: decode(body.tokens, False))})
+    tokenizer = service.runtime.tokenizer
+
+    def decode() -> str:
+        for place, token in enumerate(body.tokens):
+            if tokenizer.id_to_token(token) is None:
+                name = f"tokens[{place}]"
+                message = f"{name}: expected a token of the model, found {token}"
+                raise ApiError(400, message, "invalid_value", name)
+        return tokenizer.decode(body.tokens, False)
+
+    return json_response({"prompt": await service.beside(decode)})
 
 
 def list_models(service: Service) -> dict[str, Any]:
