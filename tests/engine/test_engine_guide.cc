@@ -203,6 +203,24 @@ TEST(a_refused_token_leaves_no_row_behind) {
   }
 }
 
+TEST(a_token_that_is_left_alone_is_not_drawn_again) {
+  const std::vector<int32_t> prompt = make_prompt(70, 3);
+  const std::vector<int32_t> expected = predict_guided(prompt, 20);
+  const int64_t least = static_cast<int64_t>(prompt.size() + expected.size()) - (expected.size() == 20);
+  for (const int32_t logprobs : {-1, 0}) {
+    EngineFixture fixture(with("0", "0"));
+    SamplingParams params = guided(20);
+    params.logprobs = logprobs;
+    params.output_logits = OutputRows::kAll;
+    const Output output = fixture.generate(prompt, params);
+    EXPECT_TOKENS(output.token_ids, expected);
+    EXPECT_EQ(output.logits.rows(), static_cast<int64_t>(prompt.size() + expected.size()) - 1);
+    // Its logprobs only a draw can tell.
+    EXPECT(logprobs < 0 ? fixture.engine.stats().computed_tokens == least
+                        : fixture.engine.stats().computed_tokens > least);
+  }
+}
+
 TEST(a_guide_that_throws_ends_its_sequence_alone) {
   for (const char* asynchronous : {"0", "1"}) {
     EngineFixture fixture(with(asynchronous, "0"));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <new>
 #include <optional>
@@ -52,6 +53,19 @@ Error current_error() {
   } catch (const std::exception& error) {
     return {ErrorCode::kInternal, std::string("engine: ") + error.what()};
   }
+}
+
+// The token that the guide leaves, if there is but one.
+std::optional<int32_t> only_token(TokenGuide& guide, int32_t vocab_size) {
+  std::vector<uint32_t> mask((static_cast<size_t>(vocab_size) + 31) / 32);
+  guide.fill_mask(mask);
+  std::optional<int32_t> only;
+  for (size_t i = 0; i < mask.size(); ++i) {
+    if (mask[i] == 0) continue;
+    if (only || !std::has_single_bit(mask[i])) return std::nullopt;
+    only = static_cast<int32_t>(i * 32) + std::countr_zero(mask[i]);
+  }
+  return only;
 }
 
 }  // namespace
@@ -320,7 +334,7 @@ std::vector<bool> EngineLoop::accept_tokens(const Flight& flight, const SampledT
     const auto entry = static_cast<size_t>(flight.entries[row]);
     const SequencePtr& sequence = flight.plan.sequences[entry].sequence;
     if (is_void(flight, *sequence)) continue;
-    const int32_t token = sampled.tokens[row];
+    const int32_t token = verdicts.empty() ? sampled.tokens[row] : verdicts[row].token;
     if (!verdicts.empty() && !verdicts[row].accepted) {
       refuse(sequence, verdicts[row]);
       stopped[entry] = true;
@@ -355,17 +369,29 @@ std::vector<EngineLoop::Verdict> EngineLoop::ask_guides(const Flight& flight, co
   }
   if (rows.empty()) return {};
   std::vector<Verdict> verdicts(flight.entries.size());
+  for (size_t row = 0; row < verdicts.size(); ++row) verdicts[row].token = tokens[row];
   guide_workers_.for_each(rows.size(), [&](size_t i) {
     const size_t row = rows[i];
-    const Sequence& sequence = sequence_of(flight, row);
-    const int64_t draws_left = sequence.facts.max_len - static_cast<int64_t>(sequence.tokens.size()) - 1;
-    try {
-      verdicts[row].accepted = sequence.guide->accept(tokens[row], draws_left);
-    } catch (const Error& error) {
-      verdicts[row] = {.accepted = false, .error = error};
-    }
+    verdicts[row] = ask_guide(sequence_of(flight, row), tokens[row]);
   });
   return verdicts;
+}
+
+EngineLoop::Verdict EngineLoop::ask_guide(const Sequence& sequence, int32_t token) const {
+  TokenGuide& guide = *sequence.guide;
+  const int64_t draws_left = sequence.facts.max_len - static_cast<int64_t>(sequence.tokens.size()) - 1;
+  try {
+    if (guide.accept(token, draws_left)) return {.token = token};
+    // No step builds on the refused token, and its logprobs are not wanted: where only one other is left, that is what
+    // drawing again would come to.
+    if (flights_.size() > 1 || sequence.facts.logprobs >= 0) return {.accepted = false, .token = token};
+    const std::optional<int32_t> only = only_token(guide, config_.vocab_size);
+    if (!only) return {.accepted = false, .token = token};
+    const bool accepted = ends_sequence(sequence, *only) || guide.accept(*only, draws_left);
+    return {.accepted = accepted, .token = *only};
+  } catch (const Error& error) {
+    return {.accepted = false, .token = token, .error = error};
+  }
 }
 
 void EngineLoop::refuse(const SequencePtr& sequence, const Verdict& verdict) {

@@ -95,10 +95,12 @@ class EngineLoop {
   // What a guide says of a token; an error ends the sequence.
   struct Verdict {
     bool accepted = true;
+    int32_t token = 0;  // what counts as drawn
     std::optional<Error> error;
   };
   // By row; empty without guides.
   std::vector<Verdict> ask_guides(const Flight& flight, const std::vector<int32_t>& tokens);
+  Verdict ask_guide(const Sequence& sequence, int32_t token) const;
   // The sequence draws another token instead, or has failed.
   void refuse(const SequencePtr& sequence, const Verdict& verdict);
   void accept_rows(Flight& flight, const std::vector<bool>& skip, const std::vector<bool>& stopped);

@@ -56,7 +56,11 @@ bool GrammarGuide::update_path(int32_t token, int64_t draws_left) {
     ++next_;
     return true;
   }
-  std::optional<std::vector<int32_t>> path = find_closing_path(matcher_, before, *hints_, draws_left - 1);
+  // Models write what is forced, such as names of properties, in other tokens than the path: the text is the same.
+  const std::optional<std::vector<int32_t>> rest = matcher_.vocabulary().rest_after(token, before);
+  const bool fits = rest && static_cast<int64_t>(rest->size()) < draws_left;
+  std::optional<std::vector<int32_t>> path =
+      find_closing_path(matcher_, fits ? std::span<const int32_t>(*rest) : before, *hints_, draws_left - 1);
   if (!path) return false;
   path_ = std::move(*path);
   next_ = 0;

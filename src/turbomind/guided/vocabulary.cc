@@ -31,8 +31,11 @@ constexpr uint8_t kNever = 255;
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
 bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
+// Such a token matches no text.
+bool is_control(std::string_view token) { return token.front() == '\xFF'; }
+
 uint8_t closing_score(const std::string& token) {
-  if (token.empty() || token.front() == '\xFF') return kNever;
+  if (token.empty() || is_control(token)) return kNever;
   const size_t closer = token.size() == 1 ? kClosers.find(token.front()) : std::string_view::npos;
   if (closer != std::string_view::npos) return static_cast<uint8_t>(closer);
   if (is_space(token.front())) return kSpaceScore;
@@ -133,6 +136,25 @@ std::vector<int32_t> GuideVocabulary::spell(const std::string& text) const {
   for (const char byte : text) tokens.push_back(byte_token(byte));
   if (std::find(tokens.begin(), tokens.end(), -1) != tokens.end()) return {};
   return tokens;
+}
+
+std::optional<std::vector<int32_t>> GuideVocabulary::rest_after(int32_t token, std::span<const int32_t> path) const {
+  std::string_view left = tokens_[static_cast<size_t>(token)];
+  if (left.empty() || is_control(left)) return std::nullopt;
+  while (!path.empty()) {
+    const std::string_view next = tokens_[static_cast<size_t>(path.front())];
+    if (next.empty() || is_control(next)) return std::nullopt;
+    const size_t common = std::min(left.size(), next.size());
+    if (left.substr(0, common) != next.substr(0, common)) return std::nullopt;
+    path = path.subspan(1);
+    left.remove_prefix(common);
+    if (!left.empty()) continue;
+    std::vector<int32_t> rest = spell(std::string(next.substr(common)));
+    if (rest.size() + common < next.size()) return std::nullopt;  // some byte has no token
+    rest.insert(rest.end(), path.begin(), path.end());
+    return rest;
+  }
+  return std::nullopt;
 }
 
 bool GuideVocabulary::is_open(std::span<const uint32_t> mask) const {
