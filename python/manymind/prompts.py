@@ -224,10 +224,11 @@ def _text_content(index: int, content: object) -> str | None:
     texts: list[str] = []
     for item in content:
         if not isinstance(item, Mapping) or item.get("type") != "text":
-            kind = item.get("type") if isinstance(item, Mapping) else item
+            kind, name = item, f"messages[{index}].content"
+            if isinstance(item, Mapping):
+                kind, name = item.get("type"), str(item.get("where", name))
             raise InvalidParameterError(
-                f"messages[{index}].content: expected text items only, found {kind!r}; "
-                "this model takes no other media"
+                f"{name}: expected text items only, found {kind!r}; this model takes no other media"
             )
         texts.append(str(item.get("text", "")))
     return "".join(texts)

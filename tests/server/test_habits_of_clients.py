@@ -194,6 +194,41 @@ def test_keep_alive_of_zero_is_refused_everywhere(server: RunningServer) -> None
         assert answer.json()["error"].startswith("keep_alive: ")
 
 
+def test_keep_alive_is_a_duration(server: RunningServer) -> None:
+    for value, status in (
+        ("5m", 200),
+        ("1h30m0.5s", 200),
+        ("-1", 200),
+        ("-1ns", 200),
+        (300, 200),
+        ("0h0m", 400),
+        ("0ms", 400),
+        ("-0", 400),
+        ("for ever", 400),
+        ("5 m", 400),
+        ("m", 400),
+    ):
+        body = {"model": "smollm2", "keep_alive": value}
+        assert server.post("/api/generate", body).status_code == status, value
+
+
+def test_what_ollamas_server_has_more_of_is_refused(server: RunningServer) -> None:
+    answer = server.post("/api/show", {"model": "smollm2", "verbose": True})
+    assert (answer.status_code, answer.json()["error"][:9]) == (400, "verbose: ")
+    body: dict[str, Any] = {"model": "smollm2", "prompt": "a", "options": {"num_ctx": 1 << 30}}
+    assert server.post("/api/generate", body).json()["error"].startswith("options.num_ctx: ")
+
+
+def test_pictures_that_nobody_sees_are_named_in_the_interfaces_words(server: RunningServer) -> None:
+    part = {"type": "input_image", "image_url": "data:image/png;base64,aa"}
+    turns = [{"role": "user", "content": "a"}, {"role": "user", "content": [part]}]
+    body = {"model": "smollm2", "instructions": "Be brief.", "input": turns}
+    error = server.post("/v1/responses", body).json()["error"]
+    assert error["param"] == "input[1].content[0].image_url"
+    told = server.post("/api/generate", {"model": "smollm2", "prompt": "a", "images": ["aa"]})
+    assert told.json()["error"].startswith("images[0]: ")
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 def test_usage_in_every_chunk(server: RunningServer, path: str) -> None:
     body: dict[str, Any] = {"model": "smollm2", "max_tokens": 5, "n": 2, "ignore_eos": True}

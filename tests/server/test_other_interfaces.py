@@ -281,6 +281,7 @@ def test_responses(client: openai.OpenAI) -> None:
     cut = client.responses.create(input=STORY, **common)
     assert cut.status == "incomplete"
     assert cut.incomplete_details.reason == "max_output_tokens"
+    assert cut.output[0].status == "incomplete"
     events = list(client.responses.create(input=STORY, stream=True, **common))
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert events[0].type == "response.created"

@@ -16,12 +16,23 @@ import anthropic
 import ollama
 import openai
 import pytest
-from serving import QUESTION, RunningServer, running_server
+from serving import QUESTION, RunningServer, events, running_server
 
 from manymind import ChatTemplateConfig, EngineConfig, Pipeline, pipeline
-from manymind.parsers import TOOL_PARSERS, OutputFormat
-from manymind.server.anthropic import MessageRequest
+from manymind.config import Response
+from manymind.parsers import (
+    TOOL_PARSERS,
+    OutputFormat,
+    ToolCallDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
+from manymind.server.anthropic import MessageRequest, MessageWording
 from manymind.server.config import ServerConfig
+from manymind.server.dialogue import Delta
+from manymind.server.ollama import called
+from manymind.server.openai.response_wording import ResponseWording
+from manymind.server.openai.responses import ResponseRequest
 from manymind.server.tools import Toolset
 
 TEMPLATE = """
@@ -274,27 +285,61 @@ def test_calls_in_responses(chat: openai.OpenAI) -> None:
     call = next(item for item in answer.output if item.type == "function_call")
     assert call.name == "weather"
     check(json.loads(call.arguments))
-    events: list[Any] = list(chat.responses.create(**common, stream=True))
-    assert [event.sequence_number for event in events] == list(range(len(events)))
-    done = next(e for e in events if e.type == "response.function_call_arguments.done")
+    sent: list[Any] = list(chat.responses.create(**common, stream=True))
+    assert [event.sequence_number for event in sent] == list(range(len(sent)))
+    done = next(e for e in sent if e.type == "response.function_call_arguments.done")
     pieces = [
         event.delta
-        for event in events
+        for event in sent
         if event.type == "response.function_call_arguments.delta" and event.item_id == done.item_id
     ]
     assert "".join(pieces) == done.arguments
     check(json.loads(done.arguments))
-    begun = [event.item.id for event in events if event.type == "response.output_item.added"]
-    ended = [event.item.id for event in events if event.type == "response.output_item.done"]
-    assert begun == ended == [item.id for item in events[-1].response.output]
+    begun = [event.item.id for event in sent if event.type == "response.output_item.added"]
+    ended = [event.item.id for event in sent if event.type == "response.output_item.done"]
+    assert begun == ended == [item.id for item in sent[-1].response.output]
     history: Any = [
         {"role": "user", "content": "Where?"},
         {"type": "function_call", "call_id": "1", "name": "weather", "arguments": done.arguments},
         {"type": "function_call_output", "call_id": "1", "output": "Rain."},
     ]
+    for place, field in ((1, "name"), (1, "call_id"), (2, "call_id"), (2, "output")):
+        item = {name: value for name, value in history[place].items() if name != field}
+        short = [*history[:place], item, *history[place + 1 :]]
+        with pytest.raises(openai.BadRequestError) as caught:
+            chat.responses.create(model="m", input=short, max_output_tokens=1)
+        assert caught.value.param == f"input[{place}].{field}"
     told = chat.responses.create(model="m", input=history, max_output_tokens=1)
     plain = chat.responses.create(model="m", input="Where?", max_output_tokens=1)
     assert told.usage.input_tokens > plain.usage.input_tokens
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_call_that_was_cut_off_is_not_said_to_be_complete(stream: bool) -> None:
+    """A client would make it."""
+    first = [ToolCallStart(0, "a"), ToolCallDelta(0, "{}"), ToolCallEnd(0, True)]
+    second = [ToolCallStart(1, "b"), ToolCallDelta(1, '{"x": '), ToolCallEnd(1, False)]
+    piece = Response("", 1, 1, finish_reason="length")
+    wording = ResponseWording(ResponseRequest(model="m", input="x"))
+    answer = Delta(piece, [*first, *second], True)
+    if stream:
+        told = events(wording.step([answer]).decode())
+        done = [event["item"] for event in told if event["type"] == "response.output_item.done"]
+        output = told[-1]["response"]["output"]
+        assert done == output
+    else:
+        output = wording.whole([answer])["output"]
+    assert [item["status"] for item in output] == ["completed", "incomplete"]
+
+
+def test_arguments_of_any_depth_are_told() -> None:
+    """Ollama's and Anthropic's clients get objects; what Python cannot read stays text."""
+    deep = '{"x": ' + "[" * 100_000
+    call = [ToolCallStart(0, "a"), ToolCallDelta(0, deep), ToolCallEnd(0, False)]
+    answer = Delta(Response("", 1, 1, finish_reason="length"), call, True)
+    (block,) = MessageWording("m").whole([answer])["content"]
+    assert block["input"] == {"arguments": deep}
+    assert called("a", deep)["arguments"] == {"arguments": deep}
 
 
 @pytest.mark.parametrize(

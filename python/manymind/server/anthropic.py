@@ -430,7 +430,7 @@ def _parsed(arguments: str) -> Any:
     """A call's arguments are an object here; of a broken call, what there is as text."""
     try:
         return json.loads(arguments)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"arguments": arguments}
 
 

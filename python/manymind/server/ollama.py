@@ -8,6 +8,7 @@ unless it asks otherwise.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -87,6 +88,9 @@ class Options(RequestModel):
     }
 
 
+# Go's, or seconds as some clients write them.
+_NUMBER = r"([0-9]+\.?[0-9]*|\.[0-9]+)"
+_DURATION = re.compile(rf"[-+]?({_NUMBER}(ns|us|µs|ms|s|m|h))+|[-+]?{_NUMBER}")
 KeepAlive = Annotated[str, Field(max_length=64)]
 Pictures = Annotated[list[str], Field(max_length=1024)]  # base64
 
@@ -105,8 +109,16 @@ class ModelRequest(RequestModel):
     keep_alive: float | KeepAlive | None = None
 
     def check_keep_alive(self) -> None:
-        """The model stays loaded as long as the server runs: only unloading it now is refused."""
-        if str(self.keep_alive).rstrip("smh") in ("0", "0.0"):
+        """The model stays loaded as long as the server runs: only unloading it now is refused, and
+        what is no time.
+        """
+        value = self.keep_alive
+        if value is None:
+            return
+        if isinstance(value, str) and not _DURATION.fullmatch(value):
+            message = f"keep_alive: expected a duration such as '5m', found {value!r}"
+            raise ApiError(400, message, "invalid_value", "keep_alive")
+        if not re.search("[1-9]", str(value)):
             message = "keep_alive: this server cannot unload its model"
             raise ApiError(400, message, "unsupported_parameter", "keep_alive")
 
@@ -141,7 +153,7 @@ class BaseRequest(ModelRequest):
         if options.num_ctx is not None:
             if not len(prompt) < options.num_ctx <= service.max_tokens:
                 expected = f"more than the prompt's {len(prompt)} tokens, at most "
-                message = f"num_ctx: expected {expected}{service.max_tokens}"
+                message = f"options.num_ctx: expected {expected}{service.max_tokens}"
                 raise ApiError(400, f"{message}, found {options.num_ctx}", "invalid_value")
             room = options.num_ctx - len(prompt)
         return GenerationConfig(
@@ -260,7 +272,7 @@ class ShowRequest(RequestModel):
 
     model: str = Field("", max_length=256)
     name: str = Field("", max_length=256)
-    verbose: bool | None = None
+    verbose: Any = None
 
     options: Any = None
     system: Any = None
@@ -271,6 +283,7 @@ class ShowRequest(RequestModel):
         "options": ({},),
         "system": ("",),
         "template": ("",),
+        "verbose": (False,),
     }
 
 
@@ -394,7 +407,7 @@ class OllamaWording:
         if self._field == "message":
             said = line["message"] = {"role": "assistant", "content": delta.text}
             if calls:
-                said["tool_calls"] = [{"function": _function(*call)} for call in calls]
+                said["tool_calls"] = [{"function": called(*call)} for call in calls]
         else:
             said = line
             line["response"] = delta.text
@@ -420,11 +433,11 @@ class OllamaWording:
         }
 
 
-def _function(name: str, arguments: str) -> dict[str, Any]:
+def called(name: str, arguments: str) -> dict[str, Any]:
     """Ollama's arguments are an object; what is not stays text."""
     try:
         return {"name": name, "arguments": json.loads(arguments)}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {"name": name, "arguments": {"arguments": arguments}}
 
 

@@ -44,9 +44,14 @@ class ResponseWording:
     def whole(self, answers: Sequence[Delta]) -> dict[str, Any]:
         """A response object."""
         for event in answers[0].events:
-            self._item_of(event)
+            item, _ = self._item_of(event)
+            if isinstance(event, ToolCallEnd) and item is not None:
+                item.close(cut=not event.complete)
+        cut = answers[0].piece.finish_reason == "length"
         for item in self._items:
-            item.close()
+            if not item.closed:
+                # Only the last can have been left unfinished.
+                item.close(cut=cut and item is self._items[-1])
         return self._response(answers[0].piece)
 
     def step(self, deltas: Sequence[Delta]) -> bytes:
@@ -60,7 +65,7 @@ class ResponseWording:
             for event in delta.events:
                 events += self._said(event)
             if delta.piece.finish_reason is not None:
-                events += self._close_last()
+                events += self._close_last(cut=delta.piece.finish_reason == "length")
                 response = self._response(delta.piece)
                 events += self._event(f"response.{response['status']}", response=response)
         return events
@@ -95,8 +100,9 @@ class ResponseWording:
             if not same or isinstance(event, ToolCallStart):
                 closing = self._close_last()
         item, fresh = self._item_of(event)
-        if item is None or isinstance(event, ToolCallEnd):
-            return self._close_last()
+        if isinstance(event, ToolCallEnd):
+            return self._close_last(cut=not event.complete)
+        assert item is not None
         opening = b""
         if fresh:
             place = {"output_index": len(self._items) - 1}
@@ -110,11 +116,11 @@ class ResponseWording:
         said = self._about(item, f"{item.text_prefix}.delta", delta=delta, **more)
         return closing + opening + said
 
-    def _close_last(self) -> bytes:
+    def _close_last(self, cut: bool = False) -> bytes:
         if not self._items or self._items[-1].closed:
             return b""
         item = self._items[-1]
-        item.close()
+        item.close(cut)
         if item.kind == "function_call":
             done = {"arguments": item.text, "name": item.name}
             events = self._about(item, f"{item.text_prefix}.done", **done)
@@ -176,6 +182,7 @@ class OutputItem:
     name: str = ""
     text: str = ""
     closed: bool = False
+    cut: bool = False
     id: str = ""
     call_id: str = field(default_factory=lambda: f"call_{secrets.token_hex(12)}")
 
@@ -189,9 +196,9 @@ class OutputItem:
         words = {"message": "output_text", "reasoning": "reasoning_text"}
         return words.get(self.kind, "function_call_arguments")
 
-    def close(self) -> None:
-        """No more text comes."""
-        self.closed = True
+    def close(self, cut: bool = False) -> None:
+        """No more text comes; ``cut``: though it was not at its end."""
+        self.closed, self.cut = True, cut
 
     def part(self, text: str) -> dict[str, Any]:
         """Its only part."""
@@ -205,7 +212,8 @@ class OutputItem:
 
     def as_done(self) -> dict[str, Any]:
         """With all of it."""
-        return self._worded(self.text, "completed", [self.part(self.text)])
+        status = "incomplete" if self.cut else "completed"
+        return self._worded(self.text, status, [self.part(self.text)])
 
     def _worded(self, text: str, status: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
         item: dict[str, Any] = {"type": self.kind, "id": self.id, "status": status}

@@ -68,9 +68,17 @@ class Item(RequestModel):
         if self.type == "reasoning":
             thought = texts_of(self.content, f"{where}.content", ("reasoning_text",))
             return {"role": "assistant", "reasoning_content": thought}
+        needed = {
+            "function_call": ("call_id", "name", "arguments"),
+            "function_call_output": ("call_id", "output"),
+        }
+        for field in needed.get(self.type, ()):
+            if getattr(self, field) is None:
+                name = f"{where}.{field}"
+                message = f"{name}: expected a value, found none"
+                raise ApiError(400, message, "missing_parameter", name)
         if self.type == "function_call":
-            arguments = _parsed(self.arguments or "{}")
-            function = {"name": self.name or "", "arguments": arguments}
+            function = {"name": self.name, "arguments": _parsed(self.arguments or "{}")}
             call = {"id": self.call_id, "type": "function", "function": function}
             return {"role": "assistant", "tool_calls": [call]}
         if self.type == "function_call_output":
