@@ -54,3 +54,38 @@ def test_what_cannot_be_kept_is_refused_by_keyword(smollm2: Pipeline, item: Any)
     with pytest.raises(InvalidParameterError) as caught:
         smollm2("x", GenerationConfig(response_format=as_format(item["schema"])))
     assert item["refused"] in str(caught.value)
+
+
+INTO_ANNOTATIONS: list[dict[str, Any]] = [
+    {
+        "properties": {"a": {"$ref": "#/examples/0"}},
+        "required": ["a"],
+        "examples": [{"enum": [7], "format": "of my own", "title": "Seven"}],
+    },
+    {
+        "properties": {"b": {"$ref": "#/default/any/thing"}},
+        "required": ["b"],
+        "default": {"any": {"thing": {"const": {"title": "kept"}}}},
+    },
+]
+
+
+@pytest.mark.parametrize("schema", INTO_ANNOTATIONS, ids=["examples", "default"])
+def test_a_reference_may_lead_into_an_annotation(smollm2: Pipeline, schema: Any) -> None:
+    """Which are dropped otherwise."""
+    schema = {"type": "object", "additionalProperties": False, **schema}
+    config = GenerationConfig(response_format=as_format(schema), max_new_tokens=40)
+    jsonschema.Draft202012Validator(schema).validate(json.loads(smollm2("x", config).text))
+
+
+def test_what_a_reference_leads_to_is_examined_as_well(smollm2: Pipeline) -> None:
+    within = [{"any": [{"type": "object", "minProperties": 5}]}]
+    schema = {"$ref": "#/examples/0/any/0", "examples": within}
+    with pytest.raises(InvalidParameterError, match=r"examples\[0\]\.any\[0\]\.minProperties"):
+        smollm2("x", GenerationConfig(response_format=as_format(schema)))
+    deep: Any = []
+    for _ in range(500):
+        deep = [deep]
+    form = as_format({"$ref": "#/examples/0", "examples": deep})
+    with pytest.raises(InvalidParameterError, match="within each other"):
+        smollm2("x", GenerationConfig(response_format=form))

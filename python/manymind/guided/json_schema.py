@@ -9,7 +9,7 @@ what it does not know it refuses itself, by name. ``format`` is an annotation to
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from manymind.errors import InvalidParameterError
@@ -72,6 +72,9 @@ _SCHEMA_MAPS = frozenset(
     ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
 )
 
+# Keywords whose values ``_prepare`` has seen to, and those that hold values rather than schemas.
+_PREPARED = _SCHEMA | _SCHEMA_LISTS | _SCHEMA_MAPS | {"items", "const", "enum"}
+
 
 def schema_text(schema: object, name: str) -> str:
     """The schema as llguidance takes it.
@@ -80,7 +83,7 @@ def schema_text(schema: object, name: str) -> str:
     """
     valid = isinstance(schema, (Mapping, bool))
     require(valid, name, "a JSON Schema: an object or a bool", schema)
-    prepared = _prepare(schema, name, 0)
+    prepared = _prepare(schema, name, 0, _ANNOTATIONS - _referred(schema))
     if not isinstance(prepared, dict):
         prepared = {} if prepared else {"not": {}}
     prepared["x-guidance"] = {"whitespace_pattern": WHITESPACE}
@@ -113,21 +116,46 @@ def _largest(schema: Mapping[str, Any], name: str) -> tuple[str, int]:
     return name, size
 
 
-def _prepare(schema: Any, name: str, depth: int) -> Any:
-    """A copy of a schema, or of a value where one is expected but something else stands."""
+def _referred(schema: object) -> set[str]:
+    """Words on the way of references within the schema: some authors keep schemas in examples."""
+    words: set[str] = set()
+    waiting: list[Any] = [schema]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            reference = value.get("$ref")
+            if isinstance(reference, str) and reference.startswith("#/"):
+                words.update(reference.split("/"))
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return words
+
+
+def _prepare(schema: Any, name: str, depth: int, dropped: Set[str]) -> Any:
+    """A copy of a schema without the annotations that are dropped, or of a value where a schema is
+    expected but something else stands.
+    """
     if not isinstance(schema, Mapping):
         return schema
-    require(depth < MAX_DEPTH, name, f"at most {MAX_DEPTH} schemas within each other", "more")
+    _require_depth(depth, name)
     if "x-guidance" in schema:
         raise InvalidParameterError(f"{name}.x-guidance: this keyword is not supported")
     _refuse_uncountable(schema, name)
     _refuse_long_patterns(schema, name)
-    return {key: _prepare_value(key, value, name, depth) for key, value in _kept(schema)}
+    return {
+        key: _prepare_value(key, value, name, depth, dropped)
+        for key, value in _kept(schema, dropped)
+    }
 
 
-def _kept(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _require_depth(depth: int, name: str) -> None:
+    require(depth < MAX_DEPTH, name, f"at most {MAX_DEPTH} schemas within each other", "more")
+
+
+def _kept(schema: Mapping[str, Any], dropped: Set[str]) -> Iterator[tuple[str, Any]]:
     for key, value in schema.items():
-        if key in _ANNOTATIONS:
+        if key in dropped:
             continue
         if key == "format" and value not in ENFORCED_FORMATS:
             continue
@@ -137,17 +165,37 @@ def _kept(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _prepare_value(key: str, value: Any, name: str, depth: int) -> Any:
+def _prepare_value(key: str, value: Any, name: str, depth: int, dropped: Set[str]) -> Any:
     where = f"{name}.{key}"
     if key == "$schema":
         return _draft(value, name)
     if key in _SCHEMA or (key == "items" and isinstance(value, Mapping)):
-        return _prepare(value, where, depth + 1)
+        return _prepare(value, where, depth + 1, dropped)
     if (key in _SCHEMA_LISTS or key == "items") and isinstance(value, list):
-        return [_prepare(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(value)]
+        return [_prepare(item, f"{where}[{i}]", depth + 1, dropped) for i, item in enumerate(value)]
     if key in _SCHEMA_MAPS and isinstance(value, Mapping):
-        return {k: _prepare(item, f"{where}.{k}", depth + 1) for k, item in value.items()}
+        return {k: _prepare(item, f"{where}.{k}", depth + 1, dropped) for k, item in value.items()}
+    if key in _ANNOTATIONS:
+        return _prepare_inside(value, where, depth + 1, dropped)
     return value
+
+
+def _prepare_inside(value: Any, name: str, depth: int, dropped: Set[str]) -> Any:
+    """An annotation that a reference leads into, where anything may be a schema."""
+    if isinstance(value, list):
+        _require_depth(depth, name)
+        return [
+            _prepare_inside(item, f"{name}[{i}]", depth + 1, dropped)
+            for i, item in enumerate(value)
+        ]
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        key: item
+        if key in _PREPARED
+        else _prepare_inside(item, f"{name}.{key}", depth + 1, dropped)
+        for key, item in _prepare(value, name, depth, dropped).items()
+    }
 
 
 def _is_implied_minimum(schema: Mapping[str, Any], minimum: Any) -> bool:
