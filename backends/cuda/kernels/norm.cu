@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Norms: rows in turn over blocks that keep the weights in registers, as they do a row's elements between the reduction
-// and the store; the next row is on its way meanwhile. Which thread sums what depends on the width only, so a row's
-// bits do not depend on its place, its alignment or the other rows.
+// and the store; the next rows are on their way meanwhile, each thread's elements to a ring of its own in shared
+// memory. Which thread sums what depends on the width only, so a row's bits do not depend on its place, its alignment
+// or the other rows.
 #include <algorithm>
 
 #include "kernels/launch.cuh"
+#include "kernels/mma.cuh"
 #include "kernels/norm.h"
 
 namespace turbomind::cuda {
 namespace {
 
 constexpr int kMaxThreads = 512;
+constexpr size_t kDefaultSharedBytes = 47 << 10;  // what a block may have without asking, less its sums
 constexpr int64_t kMaxBlocks = 1056;  // eight for each multiprocessor of the largest GPUs
 
 struct NormArgs {
@@ -78,34 +81,42 @@ __device__ __forceinline__ T* row_of(void* data, int64_t stride, const NormArgs&
 
 enum class NormKind { kRms, kAddRms, kLayer };
 
+// Rows on their way to a thread: as many as fit beside those of the other blocks of a multiprocessor.
+constexpr int stages_for(int groups) { return groups <= 2 ? 2 : (groups <= 4 ? 1 : 0); }
+
+// Vectors of a thread's ring.
+constexpr int ring_vectors(NormKind kind, int groups) {
+  return stages_for(groups) * groups * (kind == NormKind::kAddRms ? 2 : 1);
+}
+
 // kGroups vectors of a row per thread stay in registers.
 template <class T, NormKind kKind, int kGroups>
 class RowNorm {
  public:
-  __device__ RowNorm(const NormArgs& args, float* shared) : args_(args), shared_(shared) {
+  static constexpr int kStages = stages_for(kGroups);
+
+  // ring: [ring_vectors()][blockDim.x]
+  __device__ RowNorm(const NormArgs& args, float* shared, uint4* ring) : args_(args), shared_(shared), ring_(ring) {
     if constexpr (kKeepWeights) {
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) load_floats(args.weight, index(g), args.dim, args.vectors, weights_[g]);
     }
   }
 
-  // Sends for a row; nothing behind the last one.
-  __device__ void fetch(int64_t part) {
-    if (part >= args_.parts) return;
-    const T* in = row_of<const T>(const_cast<void*>(args_.x), args_.x_stride, args_, part);
-#pragma unroll
-    for (int g = 0; g < kGroups; ++g) fetched_[g] = load_group(in, index(g), args_.dim, args_.vectors);
-    if constexpr (kAdds) {
-      const T* residual = row_of<const T>(args_.residual, args_.residual_stride, args_, part);
-#pragma unroll
-      for (int g = 0; g < kGroups; ++g) residual_[g] = load_group(residual, index(g), args_.dim, args_.vectors);
+  // Sends for a row, to a stage of the ring that has been taken; for nothing behind the last row.
+  __device__ void fetch(int64_t part, int stage) {
+    if constexpr (kStages == 0) return;
+    if (args_.vectors && part < args_.parts) {
+      fetch_row(x_row(part), stage, 0);
+      if constexpr (kAdds) fetch_row(residual_row(part), stage, kGroups);
     }
+    commit_copies();
   }
 
-  // The row that was fetched; then `next` is on its way.
-  __device__ void run(int64_t part, int64_t next) {
-    take(part);
-    fetch(next);
+  // The row in `stage`; then `next` is on its way there.
+  __device__ void run(int64_t part, int64_t next, int stage) {
+    take(part, stage);
+    fetch(next, stage);
     float sum = 0.0f;
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
@@ -127,17 +138,47 @@ class RowNorm {
     return (group * static_cast<int64_t>(blockDim.x) + threadIdx.x) * kCount;
   }
 
-  __device__ void take(int64_t part) {
+  __device__ const T* x_row(int64_t part) const {
+    return row_of<const T>(const_cast<void*>(args_.x), args_.x_stride, args_, part);
+  }
+  __device__ T* residual_row(int64_t part) const {
+    return row_of<T>(args_.residual, args_.residual_stride, args_, part);
+  }
+
+  __device__ uint4* slot(int stage, int vector) const {
+    constexpr int kVectors = kGroups * (kAdds ? 2 : 1);
+    return ring_ + (stage * kVectors + vector) * static_cast<int>(blockDim.x) + threadIdx.x;
+  }
+
+  __device__ void fetch_row(const T* row, int stage, int first) {
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
+      if (index(g) < args_.dim) copy_async(shared_address(slot(stage, first + g)), row + index(g), true);
+    }
+  }
+
+  __device__ Pack<T, kCount> taken(const T* row, int group, int stage, int first) const {
+    if (kStages == 0 || !args_.vectors) return load_group(row, index(group), args_.dim, args_.vectors);
+    if (index(group) < args_.dim) return *reinterpret_cast<const Pack<T, kCount>*>(slot(stage, first + group));
+    return {};
+  }
+
+  __device__ void take(int64_t part, int stage) {
+    // A thread reads what it has sent for itself: nobody else has to be waited for.
+    if constexpr (kStages > 0) wait_copies<kStages - 1>();
 #pragma unroll
-      for (int i = 0; i < kCount; ++i) {
-        x_[g][i] = to_float(fetched_[g].v[i]);
-        if constexpr (kAdds) x_[g][i] = to_float(from_float<T>(x_[g][i] + to_float(residual_[g].v[i])));
+    for (int g = 0; g < kGroups; ++g) {
+      const Pack<T, kCount> x = taken(x_row(part), g, stage, 0);
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) x_[g][i] = to_float(x.v[i]);
+      if constexpr (kAdds) {
+        const Pack<T, kCount> residual = taken(residual_row(part), g, stage, kGroups);
+#pragma unroll
+        for (int i = 0; i < kCount; ++i) x_[g][i] = to_float(from_float<T>(x_[g][i] + to_float(residual.v[i])));
       }
     }
     if constexpr (kAdds) {
-      T* residual = row_of<T>(args_.residual, args_.residual_stride, args_, part);
+      T* residual = residual_row(part);
 #pragma unroll
       for (int g = 0; g < kGroups; ++g) store_group(residual, index(g), args_.dim, args_.vectors, x_[g]);
     }
@@ -172,8 +213,7 @@ class RowNorm {
 
   const NormArgs& args_;
   float* shared_;
-  Pack<T, kCount> fetched_[kGroups];
-  Pack<T, kCount> residual_[kAdds ? kGroups : 1];
+  uint4* ring_;
   float x_[kGroups][kCount];
   float weights_[kKeepWeights ? kGroups : 1][kCount];
 };
@@ -181,13 +221,34 @@ class RowNorm {
 template <class T, NormKind kKind, int kGroups>
 __global__ void __launch_bounds__(kMaxThreads) norm_rows(const NormArgs args) {
   __shared__ float shared[kMaxThreads / kWarp];
-  RowNorm<T, kKind, kGroups> norm(args, shared);
-  norm.fetch(blockIdx.x);
-  for (int64_t part = blockIdx.x; part < args.parts; part += gridDim.x) norm.run(part, part + gridDim.x);
+  extern __shared__ uint4 ring[];
+  using Norm = RowNorm<T, kKind, kGroups>;
+  Norm norm(args, shared, ring);
+  const int64_t step = gridDim.x;
+  const int64_t ahead = Norm::kStages * step;
+  for (int stage = 0; stage < Norm::kStages; ++stage) norm.fetch(blockIdx.x + stage * step, stage);
+  int stage = 0;
+  for (int64_t part = blockIdx.x; part < args.parts; part += step) {
+    norm.run(part, part + ahead, stage);
+    if (++stage >= Norm::kStages) stage = 0;
+  }
 }
 
 bool vectors_fit(const tm_tensor& tensor, int64_t dim, int64_t per_vector) {
   return aligned_to_vector(tensor.data) && tensor.stride[0] % per_vector == 0 && dim % per_vector == 0;
+}
+
+template <class T, NormKind kKind, int kGroups>
+void launch_groups(cudaStream_t stream, const NormArgs& args, unsigned threads) {
+  constexpr auto kKernel = norm_rows<T, kKind, kGroups>;
+  constexpr size_t kPerThread = ring_vectors(kKind, kGroups) * sizeof(uint4);
+  const size_t bytes = kPerThread * threads;
+  if (bytes > kDefaultSharedBytes) {
+    check_cuda(cudaFuncSetAttribute(kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+               "cudaFuncSetAttribute");
+  }
+  const dim3 blocks(static_cast<unsigned>(std::min(args.parts, kMaxBlocks)));
+  launch_kernel("norm", stream, blocks, threads, bytes, kKernel, args);
 }
 
 template <class T, NormKind kKind>
@@ -197,16 +258,15 @@ void launch_row(cudaStream_t stream, const NormArgs& args) {
   const int64_t wanted = groups >= 4 * kWarp ? ceil_div<int64_t>(groups, 2) : groups;
   const int64_t threads = std::min<int64_t>(ceil_div<int64_t>(wanted, kWarp) * kWarp, kMaxThreads);
   const int64_t per_thread = ceil_div(groups, threads);
-  const dim3 blocks(static_cast<unsigned>(std::min(args.parts, kMaxBlocks)));
   const auto block = static_cast<unsigned>(threads);
   if (per_thread == 1) {
-    launch_kernel("norm", stream, blocks, block, 0, norm_rows<T, kKind, 1>, args);
+    launch_groups<T, kKind, 1>(stream, args, block);
   } else if (per_thread == 2) {
-    launch_kernel("norm", stream, blocks, block, 0, norm_rows<T, kKind, 2>, args);
+    launch_groups<T, kKind, 2>(stream, args, block);
   } else if (per_thread <= 4) {
-    launch_kernel("norm", stream, blocks, block, 0, norm_rows<T, kKind, 4>, args);
+    launch_groups<T, kKind, 4>(stream, args, block);
   } else if (per_thread <= 8) {
-    launch_kernel("norm", stream, blocks, block, 0, norm_rows<T, kKind, 8>, args);
+    launch_groups<T, kKind, 8>(stream, args, block);
   } else {
     throw abi::Error(TM_UNSUPPORTED, "x: expected at most " + std::to_string(8 * kMaxThreads * kPerVector<T>) +
                                          " elements to normalise over, found " + std::to_string(args.dim));
