@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kMaxThreads = 512;
 constexpr size_t kDefaultSharedBytes = 47 << 10;  // what a block may have without asking, less its sums
-constexpr int64_t kMaxBlocks = 1056;  // eight for each multiprocessor of the largest GPUs
+constexpr int64_t kMaxBlocks = 1056;              // eight for each multiprocessor of the largest GPUs
 
 struct NormArgs {
   const void* x;
