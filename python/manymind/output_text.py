@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -66,6 +68,28 @@ class StopMatcher:
             if any(word.startswith(self._held[-size:]) for word in self._stop_words):
                 return size
         return 0
+
+
+class TokenPlaces:
+    """Where in an answer's text each of its tokens begins."""
+
+    def __init__(self, decoder: PieceDecoder) -> None:
+        """decoder: as the one that made the text."""
+        self._decoder = decoder
+        self._unread: deque[int] = deque()
+        self._begins: list[int] = []
+        self._length = 0
+
+    def push(self, ids: Sequence[int]) -> None:
+        """Adds tokens. They are decoded when somebody asks for them."""
+        self._unread.extend(ids)
+
+    def count(self, begin: int, end: int) -> int:
+        """Tokens that begin in the characters [begin, end)."""
+        while self._length < end and self._unread:
+            self._begins.append(self._length)
+            self._length += len(self._decoder.push([self._unread.popleft()]))
+        return bisect_left(self._begins, end) - bisect_left(self._begins, begin)
 
 
 class TextAssembler:

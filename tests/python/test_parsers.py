@@ -407,3 +407,18 @@ def test_without_tools_nothing_is_a_call() -> None:
     text = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
     parser = OutputFormat("hermes", None).parser()
     assert joined(parser.push(text) + parser.finish()) == [TextDelta(text)]
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if any(isinstance(e, ReasoningDelta) for e in case.events)]
+)
+def test_where_the_reasoning_stands(case: Case) -> None:
+    """Whatever the pieces, the spans are the reasoning with the white space around it."""
+    for pieces in ([case.text], list(case.text)):
+        parser = OutputFormat(case.format, case.reasoning).parser(TOOLS, case.prompt)
+        for piece in pieces:
+            parser.push(piece)
+            assert all(begin <= end <= len(case.text) for begin, end in parser.reasoning_spans)
+        parser.finish()
+        shown = [case.text[begin:end].strip() for begin, end in parser.reasoning_spans]
+        assert shown == [e.text for e in case.events if isinstance(e, ReasoningDelta)]

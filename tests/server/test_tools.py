@@ -227,6 +227,63 @@ def test_reasoning_in_chat_completions(chat: openai.OpenAI) -> None:
     assert "".join(delta.content or "" for delta in deltas) == "Tokyo."
 
 
+THOUGHT = "<think>I wonder about that.</think>\nTokyo."
+
+
+def tokens_of_thought(rows: list[Any]) -> int:
+    """Counted one by one, from the log probabilities of an answer that is THOUGHT."""
+    first, last = THOUGHT.index(">") + 1, THOUGHT.index("</")
+    begins = [sum(len(row.token) for row in rows[:i]) for i in range(len(rows))]
+    assert "".join(row.token for row in rows) == THOUGHT
+    return sum(first <= begin < last for begin in begins)
+
+
+def test_tokens_of_reasoning_are_counted(chat: openai.OpenAI) -> None:
+    common: dict[str, Any] = {"model": "m", "messages": QUESTION, "temperature": 0}
+    common["extra_body"] = {"response_format": writing(THOUGHT)}
+    spelt = chat.chat.completions.create(**common, logprobs=True)
+    expected = tokens_of_thought(spelt.choices[0].logprobs.content)
+    assert 3 < expected < spelt.usage.completion_tokens
+    usage = chat.chat.completions.create(**common).usage
+    assert usage.completion_tokens_details.reasoning_tokens == expected
+    two = chat.chat.completions.create(**common, n=2).usage
+    assert two.completion_tokens_details.reasoning_tokens == 2 * expected
+    options: Any = {"include_usage": True, "continuous_usage_stats": True}
+    chunks = list(chat.chat.completions.create(**common, stream=True, stream_options=options))
+    counts = [chunk.usage.completion_tokens_details.reasoning_tokens for chunk in chunks]
+    assert counts == sorted(counts)
+    assert counts[0] <= 1 < counts[-1] == expected
+    plain = {**common, "extra_body": {"response_format": writing("Tokyo.")}}
+    usage = chat.chat.completions.create(**plain).usage
+    assert usage.completion_tokens_details.reasoning_tokens == 0
+
+    asked: dict[str, Any] = {"model": "m", "input": QUESTION, "temperature": 0}
+    asked["extra_body"] = {"text": {"format": writing(THOUGHT)}}
+    usage = chat.responses.create(**asked).usage
+    assert usage.output_tokens_details.reasoning_tokens == expected
+    last: Any = list(chat.responses.create(**asked, stream=True))[-1]
+    assert last.response.usage.output_tokens_details.reasoning_tokens == expected
+
+
+def test_tokens_of_reasoning_in_messages() -> None:
+    answer = Delta(Response("", 9, 3), [], False, 4)
+    usage = MessageWording("m").whole([answer])["usage"]
+    assert usage["output_tokens_details"] == {"thinking_tokens": 4}
+    assert b'"thinking_tokens": 0' in MessageWording("m").step([answer])
+
+
+def test_reasoning_that_was_cut_counts_to_its_end(chat: openai.OpenAI) -> None:
+    """Of a prompt that has opened the reasoning, every token until then is one of it."""
+    opened = {"role": "assistant", "content": "<think>"}
+    usage = chat.chat.completions.create(
+        model="m",
+        messages=[*QUESTION, opened],
+        max_tokens=7,
+        extra_body={"continue_final_message": True, "ignore_eos": True},
+    ).usage
+    assert usage.completion_tokens_details.reasoning_tokens == usage.completion_tokens == 7
+
+
 def test_a_conversation_with_calls_reaches_the_template(calling: RunningServer) -> None:
     function = {"name": "weather", "arguments": json.dumps(ARGUMENTS)}
     messages = [

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from manymind.parsers.events import (
@@ -47,6 +47,7 @@ class OutputParser:
         self.num_calls = 0
         self._types = _argument_types(tools)
         self._thinking = thinking
+        self._thoughts: list[tuple[int, int | None]] = []
         self._in_reasoning = in_reasoning
         self._events: list[Event] = []
         self._held_space = ""
@@ -64,6 +65,14 @@ class OutputParser:
         if self.num_calls == 0 and self._held_space:
             events.append(TextDelta(self._held_space))
         return events
+
+    @property
+    def reasoning_spans(self) -> list[tuple[int, int]]:
+        """Where the reasoning stands in the text: from which character to which, the marks around
+        it left out. One that is still open ends with what has been read.
+        """
+        open_end = self.reader.place
+        return [(begin, open_end if end is None else end) for begin, end in self._thoughts]
 
     def _advance(self) -> list[Event]:
         next(self._reading, None)
@@ -116,6 +125,17 @@ class OutputParser:
         if text:
             self._events.append(ReasoningDelta(text))
 
+    def copy_reasoning(
+        self, begin: int, ends: Sequence[str], emit: Callable[[str], None]
+    ) -> Reading[str]:
+        """Hands on reasoning, which began at character ``begin``, until a mark that ends it, see
+        Reader.copy_until.
+        """
+        self._thoughts.append((begin, None))
+        mark = yield from self.reader.copy_until(ends, emit)
+        self._thoughts[-1] = (begin, self.reader.place - len(mark))
+        return mark
+
     def start_call(self, name: str) -> int:
         """A call begins; returns its index."""
         self._held_space = ""
@@ -146,10 +166,13 @@ class OutputParser:
             return text
 
     def _read_reasoning(self, begin: str, end: str) -> Reading[None]:
+        begin_of_thought = self.reader.place
         self.reader.mark()
         yield from self.reader.skip_space()
         # A model may open the reasoning once more than its prompt did.
-        if not (yield from self.reader.accept(begin)) and not self._in_reasoning:
+        if (yield from self.reader.accept(begin)):
+            begin_of_thought = self.reader.place
+        elif not self._in_reasoning:
             self.reader.rewind()
             return
         self.reader.release()
@@ -163,7 +186,7 @@ class OutputParser:
             trailing = text[len(shown) :]
             self.emit_reasoning(shown)
 
-        if (yield from self.reader.copy_until((end,), emit)):
+        if (yield from self.copy_reasoning(begin_of_thought, (end,), emit)):
             yield from self.reader.skip_space()
 
 

@@ -43,8 +43,10 @@ class HarmonyParser(OutputParser):
         if recipient is not None:
             return (yield from self._read_tool_call(recipient[1]))
         channel = header.rpartition("<|channel|>")[2].strip()
-        emit = self.emit_reasoning if channel.startswith("analysis") else self.emit_text
-        return (yield from self.reader.copy_until(_BODY_ENDS, emit))
+        if channel.startswith("analysis"):
+            begin = self.reader.place
+            return (yield from self.copy_reasoning(begin, _BODY_ENDS, self.emit_reasoning))
+        return (yield from self.reader.copy_until(_BODY_ENDS, self.emit_text))
 
     def _read_tool_call(self, name: str) -> Reading[str]:
         index = self.start_call(name)

@@ -31,14 +31,21 @@ class Reader:
     def __init__(self) -> None:
         self._text = ""
         self._at = 0
+        self._forgotten = 0
         self._mark: int | None = None
         self._closed = False
+
+    @property
+    def place(self) -> int:
+        """Characters of the whole text that have been read."""
+        return self._forgotten + self._at
 
     def push(self, text: str) -> None:
         """Adds text at the end."""
         keep = self._at if self._mark is None else self._mark
         self._text = self._text[keep:] + text
         self._at -= keep
+        self._forgotten += keep
         if self._mark is not None:
             self._mark = 0
 

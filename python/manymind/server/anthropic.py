@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from manymind.config import GenerationConfig, Response
+from manymind.config import GenerationConfig
 from manymind.parsers import Event, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
 from manymind.server.dialogue import (
     Delta,
@@ -357,7 +357,7 @@ class MessageWording:
             content.append({"type": "text", "text": answer.text})
         for name, arguments in calls:
             content.append({**_tool_use(name), "input": _parsed(arguments)})
-        return {**self._head, "content": content, **_stop(answer), "usage": _usage(answer.piece)}
+        return {**self._head, "content": content, **_stop(answer), "usage": _usage(answer)}
 
     def step(self, deltas: Sequence[Delta]) -> bytes:
         """Events of one wake-up."""
@@ -365,14 +365,14 @@ class MessageWording:
         for delta in deltas:
             if not self._started:
                 self._started = True
-                events.append(self._opening(delta.piece))
+                events.append(self._opening(delta))
             for event in delta.events:
                 events += self._said(event)
             if delta.piece.finish_reason is not None:
                 if self._num_blocks == 0:
                     events += self._begin("text", {"type": "text", "text": ""})
                 events += self._close()
-                usage = _usage(delta.piece)
+                usage = _usage(delta)
                 events.append({"type": "message_delta", "delta": _stop(delta), "usage": usage})
         return b"".join(map(_event, events))
 
@@ -384,9 +384,10 @@ class MessageWording:
         """An event that holds the error."""
         return _event(error_body("/v1/messages", error))
 
-    def _opening(self, piece: Response) -> dict[str, Any]:
+    def _opening(self, first: Delta) -> dict[str, Any]:
         unfinished: dict[str, Any] = {"content": [], "stop_reason": None, "stop_sequence": None}
-        usage = {**_usage(piece), "output_tokens": 0}
+        nothing_yet = {"output_tokens": 0, "output_tokens_details": {"thinking_tokens": 0}}
+        usage = {**_usage(first), **nothing_yet}
         return {"type": "message_start", "message": {**self._head, **unfinished, "usage": usage}}
 
     def _said(self, event: Event) -> list[dict[str, Any]]:
@@ -447,11 +448,13 @@ def _stop(answer: Delta) -> dict[str, str | None]:
     return {"stop_reason": reason, "stop_sequence": answer.piece.stop_word}
 
 
-def _usage(answer: Response) -> dict[str, int]:
+def _usage(answer: Delta) -> dict[str, Any]:
     """Anthropic counts cached tokens apart from the others."""
+    piece = answer.piece
     return {
-        "input_tokens": answer.input_token_len - answer.cached_tokens,
+        "input_tokens": piece.input_token_len - piece.cached_tokens,
         "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": answer.cached_tokens,
-        "output_tokens": answer.generate_token_len,
+        "cache_read_input_tokens": piece.cached_tokens,
+        "output_tokens": piece.generate_token_len,
+        "output_tokens_details": {"thinking_tokens": answer.reasoning_tokens},
     }

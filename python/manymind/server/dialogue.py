@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from manymind.config import GenerationConfig, Response
 from manymind.guided import is_constrained
+from manymind.output_text import PieceDecoder, TokenPlaces
 from manymind.parsers import (
     Event,
     OutputParser,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response as HttpResponse
 
 _LAST_TOKENS = 32
+_MANY_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,15 @@ class Dialogue:
 class Delta:
     """A piece of an answer, and what its text means: text, reasoning, calls.
 
-    ``called``: the answer, so far, has called a tool.
+    Attributes:
+        called: the answer, so far, has called a tool.
+        reasoning_tokens: of the answer's tokens, so far, those of reasoning.
     """
 
     piece: Response
     events: Sequence[Event]
     called: bool
+    reasoning_tokens: int = 0
 
     @property
     def text(self) -> str:
@@ -112,15 +117,21 @@ class Wording(Protocol):
 class AnswerReader:
     """Finds out what the text of answers means; a parser per answer, or none.
 
-    single_call: leave out all but an answer's first call.
+    single_call: leave out all but an answer's first call. make_decoder: what makes the text that
+    parsers read of tokens.
     """
 
     def __init__(
-        self, make_parser: Callable[[], OutputParser] | None, single_call: bool = False
+        self,
+        make_parser: Callable[[], OutputParser] | None = None,
+        single_call: bool = False,
+        make_decoder: Callable[[], PieceDecoder] | None = None,
     ) -> None:
         self._make_parser = make_parser
         self._single_call = single_call
+        self._make_decoder = make_decoder
         self._parsers: dict[int, OutputParser] = {}
+        self._places: dict[int, TokenPlaces] = {}
 
     def read(self, piece: Response) -> Delta:
         """The next piece of one of the answers."""
@@ -129,12 +140,18 @@ class AnswerReader:
         parser = self._parsers.get(piece.choice)
         if parser is None:
             parser = self._parsers[piece.choice] = self._make_parser()
+            if self._make_decoder is not None:
+                self._places[piece.choice] = TokenPlaces(self._make_decoder())
         events = parser.push(piece.text) if piece.text else []
         if piece.finish_reason is not None:
             events += parser.finish()
         if self._single_call:
             events = [event for event in events if getattr(event, "index", 0) == 0]
-        return Delta(piece, joined(events), parser.num_calls > 0)
+        thoughts = 0
+        if places := self._places.get(piece.choice):
+            places.push(piece.token_ids)
+            thoughts = sum(places.count(*span) for span in parser.reasoning_spans)
+        return Delta(piece, joined(events), parser.num_calls > 0, thoughts)
 
 
 async def encode_dialogue(service: Service, record: RequestRecord, dialogue: Dialogue) -> list[int]:
@@ -181,7 +198,8 @@ async def converse(
     if tools.definitions or form.reasoning is not None or form.tools == "gpt-oss":
         config = replace(config, skip_special_tokens=False)
         make_parser = partial(form.parser, tools.definitions, end)
-    reader = AnswerReader(make_parser, tools.single)
+    make_decoder = partial(service.runtime.tokenizer.incremental_decoder, False)
+    reader = AnswerReader(make_parser, tools.single, make_decoder)
     return await respond(service, record, ids, config, wording, stream, reader)
 
 
@@ -200,11 +218,16 @@ async def respond(
         return EventStream(chunks, wording.failure, wording.media_type)
     async with service.generate(record, [prompt], config) as generation:
         answers = (await generation.answers())[0]
-    deltas = [reader.read(answer) for answer in answers]
-    if config.logprobs is None and config.prompt_logprobs is None:
-        return json_response(wording.whole(deltas))
-    # A row of alternatives for every token takes longer than the event loop should wait.
-    return await service.beside(lambda: json_response(wording.whole(deltas)))
+
+    def worded() -> HttpResponse:
+        return json_response(wording.whole([reader.read(answer) for answer in answers]))
+
+    has_rows = config.logprobs is not None or config.prompt_logprobs is not None
+    if has_rows or sum(answer.generate_token_len for answer in answers) > _MANY_TOKENS:
+        # Reading thousands, or a row of alternatives for each, takes longer than the event loop
+        # should wait.
+        return await service.beside(worded)
+    return worded()
 
 
 async def _stream(

@@ -332,8 +332,7 @@ async def generate(request: Request, service: Service) -> HttpResponse:
 
     ids = (await service.encode(record, encode))[0]
     config = body.generation_config(service, ids)
-    reader = AnswerReader(None)
-    return await respond(service, record, ids, config, wording, body.stream, reader)
+    return await respond(service, record, ids, config, wording, body.stream, AnswerReader())
 
 
 async def chat(request: Request, service: Service) -> HttpResponse:

@@ -270,9 +270,11 @@ class ChatWording:
         self._chunk_head = json.dumps({**self._head, "object": "chat.completion.chunk"})[:-1]
         self._chunk_tail = ',"usage":null}' if body.include_usage else "}"
         self._opened: set[int] = set()
+        self._reasoning_tokens: dict[int, int] = {}  # by choice
 
     def whole(self, answers: Sequence[Delta]) -> dict[str, Any]:
         """A chat completion of n choices."""
+        self._count_reasoning(answers)
         completion: dict[str, Any] = {
             **self._head,
             "object": "chat.completion",
@@ -287,6 +289,7 @@ class ChatWording:
 
     def step(self, deltas: Sequence[Delta]) -> bytes:
         """Chunks: of each choice the role first, then what it says, then why it ended."""
+        self._count_reasoning(deltas)
         head, chunks = self._chunk_head, ""
         for delta in deltas:
             piece, choices = delta.piece, []
@@ -298,7 +301,7 @@ class ChatWording:
                 choices.append(_chunk_choice(piece, "{}", reason=_reason(delta)))
             tail = self._chunk_tail
             if self._body.usage_everywhere:
-                tail = f',"usage":{json.dumps(usage_of(piece))}}}'
+                tail = f',"usage":{json.dumps(usage_of(piece, delta.reasoning_tokens))}}}'
             chunks += "".join(f'data: {head},"choices":[{choice}]{tail}\n\n' for choice in choices)
         return chunks.encode()
 
@@ -361,9 +364,14 @@ class ChatWording:
         rows = piece.logprobs or []
         return {"content": chat_logprobs(self._tokenizer, rows, self._top or 0), "refusal": None}
 
+    def _count_reasoning(self, deltas: Sequence[Delta]) -> None:
+        for delta in deltas:
+            self._reasoning_tokens[delta.piece.choice] = delta.reasoning_tokens
+
     def _usage(self) -> dict[str, object]:
         record = self._record
-        return usage(record.prompt_tokens, record.cached_tokens, record.generated_tokens)
+        counts = (record.prompt_tokens, record.cached_tokens, record.generated_tokens)
+        return usage(*counts, sum(self._reasoning_tokens.values()))
 
 
 def _call(name: str, arguments: str) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from manymind.config import Response
 from manymind.parsers import (
     Event,
     ReasoningDelta,
@@ -52,7 +51,7 @@ class ResponseWording:
             if not item.closed:
                 # Only the last can have been left unfinished.
                 item.close(cut=cut and item is self._items[-1])
-        return self._response(answers[0].piece)
+        return self._response(answers[0])
 
     def step(self, deltas: Sequence[Delta]) -> bytes:
         """Events of one wake-up."""
@@ -66,7 +65,7 @@ class ResponseWording:
                 events += self._said(event)
             if delta.piece.finish_reason is not None:
                 events += self._close_last(cut=delta.piece.finish_reason == "length")
-                response = self._response(delta.piece)
+                response = self._response(delta)
                 events += self._event(f"response.{response['status']}", response=response)
         return events
 
@@ -142,10 +141,10 @@ class ResponseWording:
         self._sequence += 1
         return f"event: {kind}\ndata: {json.dumps(event, ensure_ascii=False)}\n\n".encode()
 
-    def _response(self, answer: Response | None) -> dict[str, Any]:
+    def _response(self, answer: Delta | None) -> dict[str, Any]:
         """The response so far; ``answer`` is its last piece, or None while there is none."""
         body = self._body
-        cut = answer is not None and answer.finish_reason == "length"
+        cut = answer is not None and answer.piece.finish_reason == "length"
         status = "in_progress" if answer is None else "incomplete" if cut else "completed"
         choice = body.tool_choice or "auto"
         return {
@@ -232,11 +231,12 @@ _KINDS: dict[type, str] = {
 }
 
 
-def _usage(answer: Response) -> dict[str, Any]:
+def _usage(answer: Delta) -> dict[str, Any]:
+    piece = answer.piece
     return {
-        "input_tokens": answer.input_token_len,
-        "input_tokens_details": {"cached_tokens": answer.cached_tokens},
-        "output_tokens": answer.generate_token_len,
-        "output_tokens_details": {"reasoning_tokens": 0},
-        "total_tokens": answer.input_token_len + answer.generate_token_len,
+        "input_tokens": piece.input_token_len,
+        "input_tokens_details": {"cached_tokens": piece.cached_tokens},
+        "output_tokens": piece.generate_token_len,
+        "output_tokens_details": {"reasoning_tokens": answer.reasoning_tokens},
+        "total_tokens": piece.input_token_len + piece.generate_token_len,
     }

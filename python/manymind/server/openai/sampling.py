@@ -204,16 +204,28 @@ class SamplingModel(RequestModel):
         return {int(key): value for key, value in self.logit_bias.items()}
 
 
-def usage_of(piece: Response) -> dict[str, object]:
+def usage_of(piece: Response, reasoning_tokens: int | None = None) -> dict[str, object]:
     """The account of one answer so far."""
-    return usage(piece.input_token_len, piece.cached_tokens, piece.generate_token_len)
+    counts = (piece.input_token_len, piece.cached_tokens, piece.generate_token_len)
+    return usage(*counts, reasoning_tokens)
 
 
-def usage(prompt_tokens: int, cached_tokens: int, generated_tokens: int) -> dict[str, object]:
-    """OpenAI's account of tokens."""
-    return {
+def usage(
+    prompt_tokens: int,
+    cached_tokens: int,
+    generated_tokens: int,
+    reasoning_tokens: int | None = None,
+) -> dict[str, object]:
+    """OpenAI's account of tokens.
+
+    reasoning_tokens: of the generated ones; None where nothing tells reasoning from text.
+    """
+    account: dict[str, object] = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": generated_tokens,
         "total_tokens": prompt_tokens + generated_tokens,
         "prompt_tokens_details": {"cached_tokens": cached_tokens},
     }
+    if reasoning_tokens is not None:
+        account["completion_tokens_details"] = {"reasoning_tokens": reasoning_tokens}
+    return account
