@@ -118,7 +118,8 @@ class GenerationConfig:
     Attributes:
         n: answers per prompt.
         max_new_tokens: most tokens of an answer; 0 computes the prompt only.
-        min_new_tokens: no end-of-sequence or stop token before so many; None = 0.
+        min_new_tokens: no end-of-sequence or stop token before so many, and no stop word that they
+            complete; None = 0.
         do_sample: False is greedy and leaves temperature, top_k, top_p and min_p unused; penalties
             and biases apply in both cases.
         temperature: divides the logits.

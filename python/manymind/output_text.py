@@ -19,22 +19,26 @@ class StopMatcher:
     """Finds the stop string that is completed first; holds back what may yet become one.
 
     feed() returns the text that is safe to show. After ``matched`` is set nothing more comes. The
-    cost of a feed is proportional to the text fed plus the longest stop string.
+    cost of a feed is proportional to the text fed plus the longest stop string. Text that is fed as
+    ``exempt`` completes no stop string, though one that is completed later may begin in it.
     """
 
     def __init__(self, stop_words: Sequence[str], include: bool) -> None:
         self._stop_words = tuple(stop_words)
         self._include = include
         self._held = ""
+        self._exempt = 0  # leading characters of _held
         self.matched: str | None = None
 
-    def feed(self, text: str) -> str:
+    def feed(self, text: str, exempt: bool = False) -> str:
         """Adds text; returns what can be shown now."""
         if self.matched is not None:
             return ""
         if not self._stop_words:
             return text
         self._held += text
+        if exempt:
+            self._exempt = len(self._held)
         at, word = self._first_match()
         if word is not None:
             self.matched = word
@@ -44,6 +48,7 @@ class StopMatcher:
         keep = self._longest_open_suffix()
         shown = self._held[: len(self._held) - keep]
         self._held = self._held[len(self._held) - keep :]
+        self._exempt = max(0, self._exempt - len(shown))
         return shown
 
     def finish(self) -> str:
@@ -54,7 +59,11 @@ class StopMatcher:
         return rest
 
     def _first_match(self) -> tuple[int, str | None]:
-        found = [(self._held.find(word), word) for word in self._stop_words]
+        # Where a word may begin, so that it ends behind the exempt text.
+        first = self._exempt + 1
+        found = [
+            (self._held.find(word, max(0, first - len(word))), word) for word in self._stop_words
+        ]
         # The one completed first, whatever the pieces the text came in.
         hits = [(at + len(word), at, word) for at, word in found if at >= 0]
         if not hits:
@@ -93,12 +102,19 @@ class TokenPlaces:
 
 
 class TextAssembler:
-    """Decoder and stop matcher of one answer."""
+    """Decoder and stop matcher of one answer, whose first ``min_tokens`` tokens complete no stop
+    string.
+    """
 
     def __init__(
-        self, decoder: PieceDecoder, stop_words: Sequence[str], include_stop: bool
+        self,
+        decoder: PieceDecoder,
+        stop_words: Sequence[str],
+        include_stop: bool,
+        min_tokens: int = 0,
     ) -> None:
         self._decoder = decoder
+        self._exempt_tokens = min_tokens if stop_words else 0
         self._stops = StopMatcher(stop_words, include_stop)
 
     @property
@@ -117,7 +133,12 @@ class TextAssembler:
         Bytes of a character that the last id leaves incomplete (an answer cut by length) are not
         shown: half a character is not text. The ids keep them.
         """
-        text = self._stops.feed(self._decoder.push(ids))
+        text = ""
+        if self._exempt_tokens:
+            exempt, ids = ids[: self._exempt_tokens], ids[self._exempt_tokens :]
+            self._exempt_tokens -= len(exempt)
+            text = self._stops.feed(self._decoder.push(exempt), exempt=True)
+        text += self._stops.feed(self._decoder.push(ids))
         if last:
             text += self._stops.finish()
         return text

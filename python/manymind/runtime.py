@@ -173,7 +173,8 @@ class Runtime:
         """An empty answer, the ``choice``-th to prompt number ``index``."""
         decoder = self.tokenizer.incremental_decoder(config.skip_special_tokens)
         stop_words = tuple(listed(config.stop_words))
-        text = TextAssembler(decoder, stop_words, config.include_stop_str_in_output)
+        include, least = config.include_stop_str_in_output, config.min_new_tokens or 0
+        text = TextAssembler(decoder, stop_words, include, least)
         return Answer(text, index, choice)
 
     def close(self) -> None:

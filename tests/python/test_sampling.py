@@ -74,6 +74,20 @@ def test_stop_words_end_the_text_wherever_tokens_are_cut(smollm2: Pipeline) -> N
         assert "".join(piece.text for piece in pieces) == stopped.text
 
 
+@covers("stop_words", "min_new_tokens")
+def test_a_stop_word_within_the_minimum_ends_nothing(smollm2: Pipeline, greedy: list[int]) -> None:
+    decode = smollm2.runtime.tokenizer.decode
+    word = decode(greedy[2:4])
+    assert word not in decode(greedy[4:])
+    stopped = ask(smollm2, stop_words=[word])
+    assert stopped.text == decode(greedy).partition(word)[0]
+    for least in (4, 8):
+        whole = ask(smollm2, stop_words=[word], min_new_tokens=least)
+        assert (whole.token_ids, whole.text) == (greedy, decode(greedy))
+    # Completed by the first token behind the minimum.
+    assert ask(smollm2, stop_words=[word], min_new_tokens=3).text == stopped.text
+
+
 @covers("do_sample", "temperature", "top_k", "top_p", "min_p")
 def test_sampling_narrows_down_to_greedy(smollm2: Pipeline, greedy: list[int]) -> None:
     wide = {"do_sample": True, "temperature": 1.5, "top_k": 0, "random_seed": 3}

@@ -13,9 +13,13 @@ from manymind.output_text import StopMatcher, TextAssembler
 from manymind.prompts import as_messages, is_messages, split_prompts
 
 
-def reference(text: str, words: list[str], include: bool) -> tuple[str, str | None]:
-    """Reading character by character: the stop word completed first, the longest of several."""
-    for end in range(1, len(text) + 1):
+def reference(
+    text: str, words: list[str], include: bool, exempt: int = 0
+) -> tuple[str, str | None]:
+    """Reading character by character: the stop word completed first, the longest of several, behind
+    so many characters.
+    """
+    for end in range(exempt + 1, len(text) + 1):
         completed = [word for word in words if text[:end].endswith(word)]
         if completed:
             word = max(completed, key=len)
@@ -39,6 +43,23 @@ def test_stop_words_do_not_depend_on_how_the_text_is_cut(include: bool) -> None:
             shown += matcher.finish()
         expected, word = reference(text, words, include)
         assert (shown, matcher.matched) == (expected, word), (text, words)
+
+
+@pytest.mark.parametrize("include", [False, True])
+def test_the_first_tokens_complete_no_stop_word(include: bool) -> None:
+    draw = random.Random(1)
+    for _ in range(2000):
+        text = "".join(draw.choice("abc") for _ in range(draw.randrange(1, 30)))
+        words = ["".join(draw.choice("abc") for _ in range(draw.randrange(1, 5))) for _ in range(2)]
+        exempt = draw.randrange(len(text) + 1)
+        assembler = TextAssembler(Utf8Decoder(), words, include, exempt)
+        shown, at = "", 0
+        while at < len(text) and not assembler.stopped:
+            size = draw.randrange(1, 6)
+            shown += assembler.push(list(text[at : at + size].encode()), at + size >= len(text))
+            at += size
+        expected = reference(text, words, include, exempt)
+        assert (shown, assembler.stop_word) == expected, (text, words, exempt)
 
 
 def test_nothing_is_held_back_without_need() -> None:
