@@ -58,7 +58,8 @@ class Answer:
                 self.error = output.error
                 piece.error_message = str(output.error)
         self.finished = piece.finish_reason is not None
-        if self.finished:
+        first = bool(output.token_ids) and self.response.generate_token_len == 0
+        if self.finished or first:
             piece.times = _times(output.times)
 
     def _accumulate(self, output: _turbomind.Output, piece: Response) -> None:

@@ -303,7 +303,7 @@ class Response:
         preemptions: how often the answer had to give its KV cache to another, to go on later.
         stop_word: the one that ended the answer, if one did.
         error_message: set with finish_reason "error".
-        times: set with finish_reason.
+        times: set with finish_reason, and in the piece that has the first token.
     """
 
     text: str

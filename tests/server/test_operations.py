@@ -120,6 +120,56 @@ def test_metrics_count(server: RunningServer) -> None:
     )
 
 
+def test_latencies_are_seen_while_a_stream_runs(server: RunningServer) -> None:
+    """And not once more when its client leaves it."""
+    shared = ("time_to_first_token", "request_queue_time", "request_prefill_time")
+    names = [
+        f"{prefix}{name}_seconds_count" for prefix in ("manymind_", "vllm:") for name in shared
+    ]
+    names += [f"manymind_request_{name}_time_seconds_count" for name in ("receive", "preprocess")]
+    gaps, whole = "vllm:inter_token_latency_seconds_count", "vllm:e2e_request_latency_seconds_count"
+    before = server.metrics()
+    with reading(server, LONG):
+        wait_until(lambda: server.metrics()[gaps] >= before[gaps] + 3, 10)
+        running = server.metrics()
+        assert {running[name] - before[name] for name in names} == {1}
+        assert running[whole] == before[whole]
+    wait_until(lambda: server.service.active == 0, 5)
+    after = server.metrics()
+    assert {after[name] - before[name] for name in names} == {1}
+    assert after[whole] == before[whole] + 1
+
+
+def test_the_start_of_several_answers_is_that_of_the_slowest(server: RunningServer) -> None:
+    before = server.metrics()
+    body = {"model": "smollm2", "prompt": ["One", "Two", "Three"], "max_tokens": 3, "n": 2}
+    assert server.post("/v1/completions", body).status_code == 200
+    wait_until(lambda: server.service.active == 0, 5)
+    after = server.metrics()
+    for name in ("time_to_first_token", "request_queue_time", "request_prefill_time"):
+        count = f"vllm:{name}_seconds_count"
+        assert after[count] - before[count] == 1
+
+
+def test_a_request_that_never_began_has_no_first_token(smollm2_path: Path) -> None:
+    """It waited for a place until its time was over, which is part of the time in the queue."""
+    config = EngineConfig(session_len=1024, max_batch_size=1)
+    with (
+        pipeline(smollm2_path, config) as pipe,
+        running_server(pipe, ServerConfig("smollm2", port=0)) as server,
+        reading(server, {**LONG, "max_tokens": 900}),
+    ):
+        before = server.metrics()
+        late = server.post("/v1/chat/completions", {**LONG, "max_tokens": 9, "timeout": 0.2})
+        assert late.status_code == 504
+        wait_until(lambda: server.service.active == 1, 5)
+        after = server.metrics()
+        first, queue = "vllm:time_to_first_token_seconds", "vllm:request_queue_time_seconds"
+        assert after[first + "_count"] == before[first + "_count"]
+        assert after[queue + "_count"] == before[queue + "_count"] + 1
+        assert after[queue + "_sum"] - before[queue + "_sum"] >= 0.2
+
+
 def test_preemptions_are_counted(smollm2_path: Path) -> None:
     """Two answers of 100 tokens in a cache for 128: one has to give way to the other."""
     config = EngineConfig(num_kv_blocks=8, block_size=16, max_batch_size=2)

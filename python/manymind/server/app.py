@@ -49,6 +49,7 @@ def create_app(service: Service, config: ServerConfig, tracing: Tracing | None =
         redirect_slashes=False,
     )
     metrics = Metrics(service)
+    service.tell_latency = metrics.observe_latency
     journal = Journal()
     _add_error_handlers(app)
     _add_operations(app, service, metrics)

@@ -151,16 +151,18 @@ class Metrics:
             self._by_key[(record.key.name, "generation")] += record.generated_tokens
         reasons = record.reasons or (["abort"] if record.gone or record.aborted else [])
         self._finished.update(reasons)
+        record.tell_rest()
         if record.times:
-            self._observe_times(record)
+            self._observe_end(record)
 
-    def _observe_times(self, record: RequestRecord) -> None:
+    def observe_latency(self, name: str, seconds: float, count: int = 1) -> None:
+        """What is known of a request before its end, as soon as it is."""
+        self._histograms[name].observe(seconds, count)
+
+    def _observe_end(self, record: RequestRecord) -> None:
         spent = record.phases()
         values = {
-            "time_to_first_token_seconds": record.time_to_first_token,
             "e2e_request_latency_seconds": record.seconds,
-            "request_queue_time_seconds": spent["queue"],
-            "request_prefill_time_seconds": spent["prefill"],
             "request_decode_time_seconds": spent["decode"],
             "request_inference_time_seconds": spent["prefill"] + spent["decode"],
             "request_prompt_tokens": record.prompt_tokens,
@@ -170,20 +172,12 @@ class Metrics:
             "request_num_preemptions": record.preemptions,
             "request_params_n": record.choices,
             "request_params_max_tokens": record.max_tokens,
-            "request_receive_time_seconds": record.receive,
-            "request_preprocess_time_seconds": record.preprocess,
-            "request_grammar_time_seconds": record.grammar,
             "request_network_time_seconds": record.network,
         }
+        if record.gap_tokens:
+            values["request_time_per_output_token_seconds"] = record.gap_seconds / record.gap_tokens
         for name, value in values.items():
-            if value is not None:
-                self._histograms[name].observe(value)
-        tokens = sum(count for _, count in record.gaps)
-        if tokens:
-            mean = sum(gap for gap, _ in record.gaps) / tokens
-            self._histograms["request_time_per_output_token_seconds"].observe(mean)
-        for gap, count in record.gaps:
-            self._histograms["inter_token_latency_seconds"].observe(gap / count, count)
+            self._histograms[name].observe(value)
 
     def collect(self) -> Iterator[Metric]:
         """For prometheus_client."""

@@ -4,14 +4,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from manymind.config import RequestTimes, Response
 from manymind.server.keys import ApiKey
 
 PHASES = ("receive", "preprocess", "grammar", "queue", "prefill", "decode", "network")
 REFUSED = "refused"  # beside the phases, what bounds a request that was not let in
+
+
+class LatencySink(Protocol):
+    """Takes observations of a histogram of ``Metrics`` by its name."""
+
+    def __call__(self, name: str, seconds: float, count: int = 1, /) -> None: ...
 
 
 @dataclass
@@ -27,8 +34,10 @@ class RequestRecord:
         stages: (phase, start, end) of work outside the engine, in order.
         settle: waits until the engine has let go of the request.
         network: seconds spent waiting for the client to take the answer.
-        first_piece: when the first text was there.
-        gaps: seconds between pieces of the same answer, with the tokens each brought.
+        first_piece: when the first token was there.
+        gap_seconds, gap_tokens: between pieces of the same answer, and the tokens each brought, all
+            added up.
+        tell: gets each latency when it is known.
     """
 
     request_id: str
@@ -62,30 +71,61 @@ class RequestRecord:
     reasons: list[str] = field(default_factory=list)
     first_piece: float = 0.0
     times: list[RequestTimes] = field(default_factory=list)
-    gaps: list[tuple[float, int]] = field(default_factory=list)
+    gap_seconds: float = 0.0
+    gap_tokens: int = 0
+    tell: LatencySink = lambda *_: None
     trace_headers: dict[str, str] = field(default_factory=dict)
     trace_id: str | None = None
     stages: list[tuple[str, float, float]] = field(default_factory=list)
     _last_pieces: dict[tuple[int, int], float] = field(default_factory=dict)
+    _begun: dict[tuple[int, int], RequestTimes] = field(default_factory=dict)
+    _start_told: bool = False
 
     def observe(self, pieces: Sequence[Response]) -> None:
         """Takes note of what one wake-up brought."""
         now = time.monotonic()
-        if not self.first_piece:
-            self.first_piece = now
         for piece in pieces:
-            tokens = len(piece.token_ids)
-            answer = (piece.index, piece.choice)
-            last = self._last_pieces.get(answer)
-            if tokens:
-                self._last_pieces[answer] = now
-                self.generated_tokens += tokens
-                if last is not None:
-                    self.gaps.append((now - last, tokens))
-            elif last is None:
-                self._last_pieces[answer] = now
+            self._observe_tokens(piece, now)
             if piece.finish_reason is not None:
                 self._finish(piece, piece.finish_reason)
+
+    def _observe_tokens(self, piece: Response, now: float) -> None:
+        tokens = len(piece.token_ids)
+        answer = (piece.index, piece.choice)
+        # A token that ends an answer is none of its tokens, but was waited for all the same.
+        if not self.first_piece and (tokens or piece.finish_reason in ("stop", "length")):
+            self.first_piece = now
+            self.tell("time_to_first_token_seconds", now - self.received)
+        if piece.times is not None and piece.times.first_token and not self._start_told:
+            self._begun.setdefault(answer, piece.times)
+            if len(self._begun) == self.choices:
+                self._tell_start(self._begun.values())
+        if not tokens:
+            return
+        last = self._last_pieces.get(answer)
+        self._last_pieces[answer] = now
+        self.generated_tokens += tokens
+        if last is not None:
+            self.gap_seconds += now - last
+            self.gap_tokens += tokens
+            self.tell("inter_token_latency_seconds", (now - last) / tokens, tokens)
+
+    def tell_rest(self) -> None:
+        """Tells, of a request that has ended, what could not be told before."""
+        if self.times and not self._start_told:
+            self._tell_start(self.times)
+
+    def _tell_start(self, times: Iterable[RequestTimes]) -> None:
+        """Once all answers have begun; queue and prefill are of the slowest."""
+        self._start_told = True
+        spent = dict.fromkeys(("queue", "prefill"), 0.0)
+        for name, start, end in _phases_in_engine(times):
+            if name in spent:
+                spent[name] = max(spent[name], end - start)
+        for name in ("receive", "preprocess", "grammar"):
+            spent[name] = getattr(self, name)
+        for name, seconds in spent.items():
+            self.tell(f"request_{name}_time_seconds", seconds)
 
     def observe_end(self, pieces: Sequence[Response]) -> None:
         """Takes note of what the engine said when nobody waited any more."""
@@ -119,7 +159,7 @@ class RequestRecord:
         spent = dict.fromkeys(PHASES, 0.0)
         for name in ("receive", "preprocess", "grammar", "network"):
             spent[name] = getattr(self, name)
-        for name, start, end in self._in_engine():
+        for name, start, end in _phases_in_engine(self.times):
             spent[name] = max(spent[name], end - start)
         return spent
 
@@ -129,20 +169,7 @@ class RequestRecord:
         """
         found = [("receive", self.received, self.received + self.receive)] if self.receive else []
         found += self.stages
-        return found + list(self._in_engine())
-
-    def _in_engine(self) -> Iterator[tuple[str, float, float]]:
-        """(phase, start, end) of each answer. The phase in which an answer failed or was given up
-        ends with it; those behind were never begun.
-        """
-        for times in self.times:
-            starts = (times.arrival, times.first_scheduled, times.first_token)
-            begun = [
-                item for item in zip(("queue", "prefill", "decode"), starts, strict=True) if item[1]
-            ]
-            ends = [start for _, start in begun[1:]] + [times.finish]
-            for (name, start), end in zip(begun, ends, strict=True):
-                yield name, start, end
+        return found + list(_phases_in_engine(self.times))
 
     @property
     def refused(self) -> bool:
@@ -159,3 +186,17 @@ class RequestRecord:
             return None
         spent = self.phases()
         return max(spent, key=lambda name: spent[name])
+
+
+def _phases_in_engine(answers: Iterable[RequestTimes]) -> Iterator[tuple[str, float, float]]:
+    """(phase, start, end) of each answer. The phase in which an answer failed or was given up ends
+    with it; those behind were never begun.
+    """
+    for times in answers:
+        starts = (times.arrival, times.first_scheduled, times.first_token)
+        begun = [
+            item for item in zip(("queue", "prefill", "decode"), starts, strict=True) if item[1]
+        ]
+        ends = [start for _, start in begun[1:]] + [times.finish]
+        for (name, start), end in zip(begun, ends, strict=True):
+            yield name, start, end

@@ -28,7 +28,7 @@ from manymind.runtime import Runtime
 from manymind.server.config import ServerConfig
 from manymind.server.errors import ApiError, retry_later
 from manymind.server.keys import ApiKey, Quotas
-from manymind.server.record import RequestRecord
+from manymind.server.record import LatencySink, RequestRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +65,7 @@ class Service:
         self._pictured = ThreadPoolExecutor(_PICTURED_AT_ONCE, "manymind-pictured")
         self._fetchers = ThreadPoolExecutor(_FETCHES_AT_ONCE, "manymind-fetching")
         self._rate = _Rate()
+        self.tell_latency: LatencySink = lambda *_: None
         self._admitted: dict[int, RequestRecord] = {}
 
     @property
@@ -104,6 +105,7 @@ class Service:
         self.active += 1
         self._admitted[id(record)] = record
         record.generates = True
+        record.tell = self.tell_latency
 
     def release(self, record: RequestRecord) -> None:
         """The request's answer is sent, or never will be."""
