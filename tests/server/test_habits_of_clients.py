@@ -103,6 +103,52 @@ def test_thoughts_are_sent_back() -> None:
     assert told[2]["tool_call_id"] == "7"
 
 
+TEXT = {"type": "text", "text": "a"}
+INPUT_TEXT = {"type": "input_text", "text": "a"}
+
+
+@pytest.mark.parametrize(
+    ("path", "part", "name"),
+    [
+        ("/v1/chat/completions", {**TEXT, "image_url": {"url": "data:,"}}, "image_url"),
+        ("/v1/chat/completions", {**TEXT, "refusal": "no"}, "refusal"),
+        ("/v1/chat/completions", {"type": "image_url", "image_url": "x", "text": "a"}, "text"),
+        ("/tokenize", {**TEXT, "video_url": "x"}, "video_url"),
+        ("/v1/responses", {**INPUT_TEXT, "image_url": "x"}, "image_url"),
+        ("/v1/responses", {**INPUT_TEXT, "annotations": []}, "annotations"),
+        ("/v1/responses", {"type": "input_image", "image_url": "x", "file_id": "f"}, "file_id"),
+        ("/v1/messages", {**TEXT, "source": {"type": "url", "url": "x"}}, "source"),
+        ("/v1/messages", {**TEXT, "is_error": True}, "is_error"),
+        ("/v1/messages", {"type": "image", "source": {}, "text": "a"}, "text"),
+        ("/v1/messages/count_tokens", {**TEXT, "thinking": "a"}, "thinking"),
+    ],
+)
+def test_what_does_not_go_with_a_parts_type_is_named(
+    server: RunningServer, path: str, part: dict[str, Any], name: str
+) -> None:
+    field = "input" if path == "/v1/responses" else "messages"
+    limit = {"max_tokens": 1} if path in ("/v1/chat/completions", "/v1/messages") else {}
+    message = {"role": "user", "content": [part]}
+    answer = server.post(path, {"model": "smollm2", field: [message], **limit})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith(f"{field}[0].content[0].{name}: ")
+    # Null says nothing.
+    known = {**(INPUT_TEXT if path == "/v1/responses" else TEXT), name: None}
+    body = {"model": "smollm2", field: [{**message, "content": [known]}], **limit}
+    if name != "text":
+        assert server.post(path, body).status_code == 200
+
+
+def test_what_does_not_go_with_an_items_type_is_named(server: RunningServer) -> None:
+    said = {"role": "user", "content": "a"}
+    for item, name in (
+        ({**said, "output": "b"}, "output"),
+        ({"type": "function_call_output", "call_id": "1", "output": "b", "name": "f"}, "name"),
+    ):
+        answer = server.post("/v1/responses", {"model": "smollm2", "input": [said, item]})
+        assert answer.json()["error"]["param"] == f"input[1].{name}"
+
+
 def test_hints_about_caching_and_users_are_taken(server: RunningServer) -> None:
     hints = {"prompt_cache_key": "k", "safety_identifier": "u"}
     for path, body in (

@@ -130,7 +130,16 @@ def test_ollamas_options_are_understood_or_named(server: RunningServer) -> None:
 # What only the size of a body bounds: what a model reads, and what is checked where it is used.
 BOUNDED_BY_BODY = {
     *("arguments", "content", "grammar", "images[*]", "input", "input[*]", "instructions", "json"),
-    *("output", "prompt", "prompt[*]", "reasoning", "reasoning_content", "refusal", "regex"),
+    *(
+        "data",
+        "output",
+        "prompt",
+        "prompt[*]",
+        "reasoning",
+        "reasoning_content",
+        "refusal",
+        "regex",
+    ),
     *("signature", "structural_tag", "system", "text", "thinking", "choice[*]", "cache_control{}"),
     *("chat_template_kwargs{}", "format{}", "input_schema{}", "input{}", "json{}"),
     *("parameters{}", "response_format{}", "schema{}", "tool_calls[*]{}"),

@@ -204,6 +204,67 @@ def test_messages(claude: anthropic.Anthropic, pipe: Pipeline, pictures_url: str
         assert count.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
 
 
+def called_for(result: Any) -> list[dict[str, Any]]:
+    """A conversation in which a tool was called, in OpenAI's form."""
+    function = {"name": "look", "arguments": {}}
+    call = {"id": "1", "type": "function", "function": function}
+    return [
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": "I look.", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": result},
+    ]
+
+
+def test_pictures_that_a_tool_returns(
+    client: openai.OpenAI, claude: anthropic.Anthropic, pipe: Pipeline
+) -> None:
+    """The answer is that to the same conversation with the picture in the tool's message."""
+    config = GenerationConfig(max_new_tokens=TOKENS)
+    result = [text("Here: "), {"type": "image", "image": PICTURE}, text("Seen.")]
+    wanted: Any = pipe(called_for(result), config)
+    assert wanted.input_token_len > pipe(called_for([text("Here: Seen.")]), config).input_token_len  # type: ignore[union-attr]
+
+    source = {"media_type": "image/png", "data": base64.b64encode(PICTURE).decode()}
+    shown = {"type": "image", "source": {"type": "base64", **source}}
+    call = {"type": "tool_use", "id": "1", "name": "look", "input": {}}
+    found = {"type": "tool_result", "tool_use_id": "1"}
+    found |= {"content": [text("Here: "), shown, text("Seen.")]}
+    turns: Any = [
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": [text("I look."), call]},
+        {"role": "user", "content": [found]},
+    ]
+    asked: dict[str, Any] = {"model": "tiny", "messages": turns}
+    message = claude.messages.create(**asked, max_tokens=TOKENS, extra_body={"temperature": 0})
+    assert message.content[0].text == wanted.text
+    assert claude.messages.count_tokens(**asked).input_tokens == wanted.input_token_len
+
+    items: Any = [
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": "I look."},
+        {"type": "function_call", "call_id": "1", "name": "look", "arguments": "{}"},
+        {
+            "type": "function_call_output",
+            "call_id": "1",
+            "output": [
+                {"type": "input_text", "text": "Here: "},
+                {"type": "input_image", "image_url": data_url(PICTURE)},
+                {"type": "input_text", "text": "Seen."},
+            ],
+        },
+    ]
+    answer = client.responses.create(
+        model="tiny", input=items, max_output_tokens=TOKENS, temperature=0
+    )
+    assert answer.output_text == wanted.text
+
+    shown["source"] = {"type": "file", "file_id": "f"}
+    with pytest.raises(
+        anthropic.BadRequestError, match=r"messages\[2\].content\[0\].content\[1\].source"
+    ):
+        claude.messages.create(**asked, max_tokens=TOKENS)
+
+
 def test_ollama(server: RunningServer, pipe: Pipeline) -> None:
     wanted = expected(pipe, PICTURE, QUESTION)
     options = {"temperature": 0, "num_predict": TOKENS}

@@ -50,9 +50,18 @@ class Block(RequestModel):
     is_error: bool | None = None
     thinking: str | None = None
     signature: str | None = None
+    data: str | None = None
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {
         "citations": ([], {"enabled": False}),
+    }
+    fields_of_type: ClassVar[dict[str, frozenset[str]]] = {
+        "text": frozenset(("text",)),
+        "image": frozenset(("source",)),
+        "tool_use": frozenset(("id", "name", "input")),
+        "tool_result": frozenset(("tool_use_id", "content", "is_error")),
+        "thinking": frozenset(("thinking", "signature")),
+        "redacted_thinking": frozenset(("data",)),
     }
 
 
@@ -237,6 +246,7 @@ def _check_blocks(content: str | list[Block] | None, where: str) -> None:
     """Raises ApiError 400 for what no block may ask for."""
     for place, block in enumerate(content if isinstance(content, list) else ()):
         block.refuse_unsupported(f"{where}[{place}].")
+        block.refuse_foreign(f"{where}[{place}]")
         _check_blocks(block.content, f"{where}[{place}].content")
 
 
@@ -261,9 +271,7 @@ def _append(messages: list[dict[str, Any]], where: str, message: Message) -> Non
             function = {"name": block.name, "arguments": block.input or {}}
             calls.append({"id": block.id, "type": "function", "function": function})
         elif block.type == "tool_result" and message.role == "user":
-            result = texts_of(block.content, where, ("text",))
-            # Templates know no results that failed; the model has to be told in words.
-            result = f"Error: {result}" if block.is_error else result
+            result = _result(block, f"{where}[{place}].content")
             messages.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": result})
         elif block.type == "image" and message.role == "user":
             parts.append(_picture(block.source, f"{where}[{place}].source"))
@@ -287,6 +295,21 @@ def _append(messages: list[dict[str, Any]], where: str, message: Message) -> Non
     if calls:
         turn["tool_calls"] = calls
     messages.append(turn)
+
+
+def _result(block: Block, where: str) -> str | list[dict[str, Any]]:
+    """What a tool has found: texts and pictures."""
+    # Templates know no results that failed; the model has to be told in words.
+    parts: list[str | dict[str, Any]] = ["Error: "] if block.is_error else []
+    if isinstance(block.content, list):
+        for place, inner in enumerate(block.content):
+            if inner.type == "image":
+                parts.append(_picture(inner.source, f"{where}[{place}].source"))
+            else:
+                parts.append(texts_of([inner], f"{where}[{place}]", ("text", "image")))
+    elif block.content:
+        parts.append(block.content)
+    return merged_content(parts)
 
 
 def _as_part(item: dict[str, Any]) -> str | dict[str, Any]:

@@ -49,6 +49,10 @@ class RequestModel(BaseModel):
 
     unsupported: ClassVar[dict[str, tuple[object, ...]]] = {}
 
+    # Of pieces of content: what their ``type`` decides about, by type. Fields not named here go
+    # with any.
+    fields_of_type: ClassVar[dict[str, frozenset[str]]] = {}
+
     @model_validator(mode="before")
     @classmethod
     def _leave_out_nulls(cls, value: Any) -> Any:
@@ -91,6 +95,19 @@ class RequestModel(BaseModel):
                 allowed = f"; only {', '.join(map(json.dumps, harmless))}" if harmless else ""
                 message = f"{where}{name}: not supported by this server{allowed}"
                 raise ApiError(400, message, "unsupported_parameter", f"{where}{name}")
+
+    def refuse_foreign(self, where: str) -> None:
+        """Raises ApiError 400 naming the first field that does not go with the ``type``; one that
+        is not known at all is for others to refuse.
+        """
+        kind = getattr(self, "type", None)
+        own = self.fields_of_type.get(str(kind))
+        if own is None:
+            return
+        foreign = frozenset().union(*self.fields_of_type.values()) - own
+        for name in sorted(self.model_fields_set & foreign)[:1]:
+            message = f"{where}.{name}: expected none beside the type {kind!r}"
+            raise ApiError(400, message, "invalid_value", f"{where}.{name}")
 
 
 def _or_null(schema: JsonSchemaValue) -> JsonSchemaValue:

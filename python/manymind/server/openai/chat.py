@@ -63,6 +63,11 @@ class ContentPart(RequestModel):
     file: Any = None
     refusal: str | None = None
 
+    fields_of_type: ClassVar[dict[str, frozenset[str]]] = {
+        name: frozenset((name,))
+        for name in ("text", "image_url", "video_url", "input_audio", "file", "refusal")
+    }
+
 
 class ChatMessage(RequestModel):
     """One message; which fields the model sees is its template's choice."""
@@ -101,6 +106,7 @@ class ChatMessage(RequestModel):
         if self.reasoning is not None:
             message.setdefault("reasoning_content", self.reasoning)
         for place, part in enumerate(self.content if isinstance(self.content, list) else ()):
+            part.refuse_foreign(f"{where}.content[{place}]")
             if part.type == "text" and part.text is None:
                 missing = f"{where}.content[{place}].text"
                 raise ApiError(

@@ -39,6 +39,15 @@ class Part(RequestModel):
     image_url: Any = None
     file_id: Any = None
 
+    unsupported: ClassVar[dict[str, tuple[object, ...]]] = {"file_id": ()}
+    fields_of_type: ClassVar[dict[str, frozenset[str]]] = {
+        "text": frozenset(("text",)),
+        "input_text": frozenset(("text",)),
+        "output_text": frozenset(("text", "annotations", "logprobs")),
+        "reasoning_text": frozenset(("text",)),
+        "input_image": frozenset(("image_url", "detail", "file_id")),
+    }
+
 
 class Item(RequestModel):
     """A message, a call of a tool or its result; items of other types are refused."""
@@ -61,10 +70,22 @@ class Item(RequestModel):
         "encrypted_content": ("",),
         "summary": ([],),
     }
+    fields_of_type: ClassVar[dict[str, frozenset[str]]] = {
+        "message": frozenset(("role", "content", "phase")),
+        "reasoning": frozenset(("content", "summary", "encrypted_content")),
+        "function_call": frozenset(("call_id", "name", "arguments")),
+        "function_call_output": frozenset(("call_id", "output")),
+    }
 
     def as_mapping(self, where: str) -> dict[str, Any]:
         """For the template, which knows "developer" as "system"."""
         self.refuse_unsupported(f"{where}.")
+        self.refuse_foreign(where)
+        for field in ("content", "output"):
+            parts = getattr(self, field)
+            for place, part in enumerate(parts if isinstance(parts, list) else ()):
+                part.refuse_unsupported(f"{where}.{field}[{place}].")
+                part.refuse_foreign(f"{where}.{field}[{place}]")
         if self.type == "reasoning":
             thought = texts_of(self.content, f"{where}.content", ("reasoning_text",))
             return {"role": "assistant", "reasoning_content": thought}
@@ -82,7 +103,7 @@ class Item(RequestModel):
             call = {"id": self.call_id, "type": "function", "function": function}
             return {"role": "assistant", "tool_calls": [call]}
         if self.type == "function_call_output":
-            result = texts_of(self.output, f"{where}.output", _TEXT_PARTS)
+            result = _content(self.output, f"{where}.output")
             return {"role": "tool", "tool_call_id": self.call_id, "content": result}
         if self.type != "message" or self.role is None:
             known = "messages with a role, reasoning, function_call and function_call_output"
