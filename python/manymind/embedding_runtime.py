@@ -82,21 +82,22 @@ class EmbeddingRuntime:
         self,
         checkpoint: Checkpoint,
         embedder: _turbomind.Embedder,
-        memory: dict[str, int],
+        sizes: dict[str, int],
         tokenizer: Tokenizer,
     ) -> None:
         self.tokenizer = tokenizer
         self.template = None
         self.media = None
         self.description = describe(checkpoint)
+        self.hidden_size = sizes["hidden_size"]
         self.engine = EmbeddingEngine(embedder)
         lines = [
-            {"name": "weights", "bytes": memory["weight_bytes"], "detail": ""},
-            {"name": "activations", "bytes": memory["activation_bytes"], "detail": ""},
+            {"name": "weights", "bytes": sizes["weight_bytes"], "detail": ""},
+            {"name": "activations", "bytes": sizes["activation_bytes"], "detail": ""},
         ]
         self.memory_plan: dict[str, Any] = {
             "lines": lines,
-            "on_host": bool(memory["on_host"]),
+            "on_host": bool(sizes["on_host"]),
             "max_sequence_len": embedder.max_text_len,
         }
         self._checkpoint = checkpoint
@@ -113,8 +114,8 @@ class EmbeddingRuntime:
         with contextlib.ExitStack() as on_failure:
             checkpoint = on_failure.enter_context(open_checkpoint(resolve_model(model)))
             tokenizer = load_tokenizer(checkpoint)
-            embedder, memory = start_embedder(checkpoint, config, log_level)
-            runtime = cls(checkpoint, embedder, memory, tokenizer)
+            embedder, sizes = start_embedder(checkpoint, config, log_level)
+            runtime = cls(checkpoint, embedder, sizes, tokenizer)
             on_failure.pop_all()
         return runtime
 

@@ -61,8 +61,9 @@ def start_engine(
 def start_embedder(
     checkpoint: Checkpoint, config: EngineConfig, log_level: str | None = None
 ) -> tuple[_turbomind.Embedder, dict[str, int]]:
-    """The same for an encoder; also returns the bytes of weights and of activations. Settings of
-    what it has not (KV cache, queue, batches of sequences) are refused."""
+    """The same for an encoder; also returns the bytes of weights and of activations, and the width
+    of its vectors. Settings of what it has not (KV cache, queue, batches of sequences) are refused.
+    """
     from manymind import _turbomind
     from manymind.models.text_encoder import load_text_encoder
 
@@ -78,7 +79,7 @@ def start_embedder(
     options.session_len = options.session_len or source.max_text_len
     embedder = _turbomind.Embedder(source.config, options)
     _load_weights(embedder, source.weights.values(), checkpoint)
-    return embedder, embedder.start()
+    return embedder, {**embedder.start(), "hidden_size": source.config.hidden_size}
 
 
 def _load_weights(

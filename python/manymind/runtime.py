@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -105,7 +106,7 @@ class Runtime:
             on_failure.pop_all()
         return runtime
 
-    @property
+    @functools.cached_property
     def hidden_size(self) -> int:
         """Width of the hidden states."""
         from manymind.models import load_model

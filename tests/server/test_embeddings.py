@@ -61,6 +61,10 @@ def test_ollamas_client(encoder: RunningServer) -> None:
     with ollama.Client(host=encoder.url) as client:
         answer = client.embed(model="bert", input=TEXTS[:3])
         assert np.abs(np.array(answer.embeddings) - ROWS[:3]).max() < 1e-4
+        encode = runtime_of(encoder).tokenizer.encode
+        assert answer.prompt_eval_count == sum(len(encode(text)) for text in TEXTS[:3])
+        assert 0 < answer.total_duration < 60e9
+        assert answer.load_duration == 0
         assert client.show("bert").capabilities == ["embedding"]
         assert client.list().models[0].details.family == "bert"
 
@@ -100,7 +104,9 @@ def test_wrong_inputs(encoder: RunningServer) -> None:
 
     assert code({"input": "the " * 500}) == (400, "context_length_exceeded")
     assert code({"input": [320]}) == (400, "invalid_value")
+    computed = runtime_of(encoder).engine.stats()["prompt_tokens"]
     assert code({"input": "a", "dimensions": 7}) == (400, "unsupported_parameter")
+    assert runtime_of(encoder).engine.stats()["prompt_tokens"] == computed
     assert code({"input": []}) == (400, "invalid_value")
     assert code({"input": ["a"] * 257}) == (400, "invalid_value")
     # Whoever shared a step with a wrong one is served.

@@ -369,7 +369,10 @@ def test_embedding_forms(
     assert np.frombuffer(base64.b64decode(packed), "<f4") == pytest.approx(expected)
     assert llama.embed("smollm2", "Hello there").embeddings[0] == pytest.approx(expected)
     assert post(input=ids, dimensions=len(expected)).status_code == 200
+    stats = server.service.runtime.engine.stats
+    before = stats()["prompt_tokens"]
     assert post(input=ids, dimensions=12).json()["error"]["param"] == "dimensions"
+    assert stats()["prompt_tokens"] == before
     for wrong in ([], [[]], ["x"] * 300, 5, [10**6]):
         assert post(input=wrong).status_code == 400
 

@@ -6,6 +6,7 @@ hidden state of the last token; scaled to length 1.
 from __future__ import annotations
 
 import base64
+import time
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from pydantic import Field
 from manymind.pooling import POOLING_CONFIG, last_token_rows
 from manymind.server.errors import ApiError
 from manymind.server.messages import RequestModel, json_response, read_model, record_of
-from manymind.server.ollama import EmbeddingsRequest, EmbedRequest, read_ollama
+from manymind.server.ollama import EmbeddingsRequest, EmbedRequest, nanoseconds, read_ollama
 from manymind.server.openai.sampling import TokenId
 from manymind.server.record import RequestRecord
 from manymind.server.service import Service
@@ -66,6 +67,8 @@ async def create_for_ollama(request: Request, service: Service) -> HttpResponse:
     answer = {
         "model": body.model,
         "embeddings": rows.tolist(),
+        "total_duration": nanoseconds(time.monotonic() - record.received),
+        "load_duration": 0,  # it is loaded as long as the server runs
         "prompt_eval_count": record.prompt_tokens,
     }
     return json_response(answer)
@@ -84,6 +87,10 @@ async def _embed(
     """Rows of length 1, [texts, hidden_size]."""
     single = isinstance(texts, str) or (texts and isinstance(texts[0], int))
     prompts = [texts] if single else texts
+    size = service.runtime.hidden_size
+    if dimensions not in (None, size):
+        message = f"dimensions: this model has {size}, found {dimensions}"
+        raise ApiError(400, message, "unsupported_parameter", "dimensions")
     limit = service.config.limits.max_prompts
     if not 0 < len(prompts) <= limit:
         message = f"input: expected 1 to {limit} texts, found {len(prompts)}"
@@ -100,9 +107,6 @@ async def _embed(
         async with service.generate(record, ids, POOLING_CONFIG) as generation:
             groups = await generation.answers()
         rows = await service.beside(lambda: last_token_rows([group[0] for group in groups]))
-    if dimensions not in (None, rows.shape[1]):
-        message = f"dimensions: this model has {rows.shape[1]}, found {dimensions}"
-        raise ApiError(400, message, "unsupported_parameter", "dimensions")
     return rows
 
 

@@ -423,12 +423,12 @@ class OllamaWording:
         return {
             "done": True,
             "done_reason": last.finish_reason,
-            "total_duration": _nanoseconds(time.monotonic() - self._record.received),
+            "total_duration": nanoseconds(time.monotonic() - self._record.received),
             "load_duration": 0,
             "prompt_eval_count": last.input_token_len,
-            "prompt_eval_duration": _nanoseconds(spent["prefill"]),
+            "prompt_eval_duration": nanoseconds(spent["prefill"]),
             "eval_count": last.generate_token_len,
-            "eval_duration": _nanoseconds(spent["decode"]),
+            "eval_duration": nanoseconds(spent["decode"]),
         }
 
 
@@ -444,7 +444,8 @@ def _encoded(line: dict[str, Any]) -> bytes:
     return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def _nanoseconds(seconds: float) -> int:
+def nanoseconds(seconds: float) -> int:
+    """Ollama's unit of time."""
     return int(seconds * 1e9)
 
 
