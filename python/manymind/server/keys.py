@@ -8,6 +8,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -161,14 +162,50 @@ class Allowance:
         """Seconds until ``amount`` (or all that the bucket can hold) is there; 0 = now."""
         if self._rate == 0:
             return 0.0
+        missing = min(amount, self._capacity) - self.left()
+        # Less than that is rounding.
+        return missing / self._rate if missing > 1e-6 else 0.0
+
+    def left(self) -> float:
+        """What is there now; less than 0 while it is overdrawn."""
+        if self._rate == 0:
+            return math.inf
         now = time.monotonic()
         self._level = min(self._capacity, self._level + (now - self._updated) * self._rate)
         self._updated = now
-        return max(0.0, (min(amount, self._capacity) - self._level) / self._rate)
+        return self._level
 
     def take(self, amount: float) -> None:
-        """Uses up ``amount``."""
+        """Uses up ``amount``; less than 0 is given back."""
         self._level -= amount if self._rate else 0.0
+
+
+class Reservation:
+    """What a request has set aside of an allowance. What it uses beyond that is taken at once; what
+    it leaves unused is given back when it is settled.
+    """
+
+    def __init__(self, allowance: Allowance, amount: float) -> None:
+        self._allowance = allowance
+        self._reserved = amount
+        self._used = 0
+        self._taken = 0.0
+        self._take()
+
+    def use(self, tokens: int) -> None:
+        """Tokens have been computed; less than 0: had been counted, but are not."""
+        self._used += tokens
+        self._take()
+
+    def settle(self) -> None:
+        """The request needs no more, though it may yet ``use`` some. Idempotent."""
+        self._reserved = 0.0
+        self._take()
+
+    def _take(self) -> None:
+        due = max(self._reserved, self._used)
+        self._allowance.take(due - self._taken)
+        self._taken = due
 
 
 class Quotas:
@@ -189,10 +226,7 @@ class Quotas:
             expected = f"at most {key.max_concurrent_requests} requests of this key at once"
             raise retry_later(429, f"expected {expected}", "concurrency_quota_exceeded", 1)
         for kind, allowances in (("requests", self._requests), ("tokens", self._tokens)):
-            wait = allowances[key.name].wait_seconds(1)
-            if wait > 0:
-                message = f"the quota of {kind} per minute of this key is used up"
-                raise retry_later(429, message, f"{kind}_quota_exceeded", wait)
+            _require(allowances[key.name], kind, 1)
         self._requests[key.name].take(1)
         self._active[key.name] += 1
 
@@ -201,9 +235,23 @@ class Quotas:
         if key is not None:
             self._active[key.name] -= 1
 
-    def charge(self, key: ApiKey | None, tokens: int) -> None:
-        """Takes tokens off the key's quota, as they are computed: the next request meets what is
-        left by then.
+    def reserve(self, key: ApiKey | None, prompt: int, most: int) -> Reservation:
+        """Sets aside the tokens of a request: as many as it can come to, ``most``, or a minute's
+        worth if that is less. The key is in debt if there are not so many.
+
+        Raises ApiError 429 unless its prompt's are there; a prompt of more than a minute's worth
+        waits for a full minute. So requests at the same time cannot use the same tokens.
         """
-        if key is not None:
-            self._tokens[key.name].take(tokens)
+        if key is None:
+            return Reservation(Allowance(0), 0)
+        allowance = self._tokens[key.name]
+        _require(allowance, "tokens", prompt)
+        return Reservation(allowance, max(prompt, min(most, key.tokens_per_minute)))
+
+
+def _require(allowance: Allowance, kind: str, amount: int) -> None:
+    wait = allowance.wait_seconds(amount)
+    if wait > 0:
+        left = max(0, int(allowance.left()))
+        message = f"the quota of {kind} per minute of this key is used up: expected {amount} left"
+        raise retry_later(429, f"{message}, found {left}", f"{kind}_quota_exceeded", wait)

@@ -130,6 +130,7 @@ class RequestRecord:
     def observe_end(self, pieces: Sequence[Response]) -> None:
         """Takes note of what the engine said when nobody waited any more."""
         for piece in pieces:
+            self.generated_tokens += len(piece.token_ids)
             if piece.finish_reason is not None:
                 self._finish(piece, "abort")
 

@@ -27,7 +27,7 @@ from manymind.prompts import has_media, has_web_media
 from manymind.runtime import Runtime
 from manymind.server.config import ServerConfig
 from manymind.server.errors import ApiError, retry_later
-from manymind.server.keys import ApiKey, Quotas
+from manymind.server.keys import ApiKey, Quotas, Reservation
 from manymind.server.record import LatencySink, RequestRecord
 
 if TYPE_CHECKING:
@@ -169,7 +169,13 @@ class Service:
             raise ApiError(400, f"n: expected {expected}, found {record.choices}", "too_many", "n")
         configs = [config] * len(prompts)
         params = await self._sampling_params(record, runtime, configs)
+        prompt_tokens = sum(map(len, prompts))
+        answers = sum(min(self.room_after(ids), config.max_new_tokens) for ids in prompts)
         with ExitStack() as running:
+            reservation = self._quotas.reserve(
+                record.key, prompt_tokens, prompt_tokens + config.n * answers
+            )
+            running.callback(reservation.settle)
             try:
                 stream = running.enter_context(AnswerStream(runtime, prompts, configs, params))
             except QueueFullError as error:
@@ -178,12 +184,11 @@ class Service:
                 # The engine takes nothing any more: opening its device again has failed.
                 self.device_lost = True
                 raise
-            generation = Generation(self, stream, record)
+            generation = Generation(stream, record, reservation)
             record.settle = generation.settle
             if record.aborted:
                 raise _aborted()
             record.abort = stream.abort
-            self.charge(record, sum(len(prompt) for prompt in prompts))
             yield generation
 
     async def _sampling_params(
@@ -250,10 +255,6 @@ class Service:
             record.grammar += end - start
             record.stages.append(("grammar", start, end))
 
-    def charge(self, record: RequestRecord, tokens: int) -> None:
-        """Takes tokens off the quota of the request's key; fewer than 0 are given back."""
-        self._quotas.charge(record.key, tokens)
-
     async def embed(self, record: RequestRecord, ids: list[list[int]]) -> npt.NDArray[np.float32]:
         """Vectors of texts from an encoder; a client that leaves before its turn takes none.
 
@@ -263,8 +264,9 @@ class Service:
         record.choices = len(ids)
         tokens = sum(map(len, ids))
         limit = self.config.request_timeout
+        reservation = self._quotas.reserve(record.key, tokens, tokens)
         submitted = self.embedding_engine.submit(ids)
-        self.charge(record, tokens)
+        reservation.use(tokens)
         try:
             embedded = await asyncio.wait_for(asyncio.wrap_future(submitted), limit or None)
         except asyncio.TimeoutError:
@@ -276,7 +278,8 @@ class Service:
         finally:
             # What left before its turn, or failed, costs nothing.
             if submitted.cancel() or (submitted.done() and submitted.exception() is not None):
-                self.charge(record, -tokens)
+                reservation.use(-tokens)
+            reservation.settle()
             if submitted.cancelled() or not submitted.done() or submitted.exception() is not None:
                 end = time.monotonic()
                 times = RequestTimes(submitted.arrival, submitted.started, 0.0, end)
@@ -330,18 +333,21 @@ def _aborted() -> ApiError:
 
 
 class Generation:
-    """A stream whose progress is put on record."""
+    """A stream whose progress is put on record and on account."""
 
-    def __init__(self, service: Service, stream: AnswerStream, record: RequestRecord) -> None:
-        self._service = service
+    def __init__(
+        self, stream: AnswerStream, record: RequestRecord, reservation: Reservation
+    ) -> None:
         self._stream = stream
         self._record = record
+        self._reservation = reservation
+        self._begun: set[int] = set()
 
     async def next(self) -> list[Response]:
         """The next pieces; empty at the end. Raises the error of a request that failed."""
         pieces = await self._stream.next()
         self._record.observe(pieces)
-        self._service.charge(self._record, sum(len(piece.token_ids) for piece in pieces))
+        self._account(pieces)
         for piece in pieces:
             if piece.finish_reason == "error":
                 self._stream.raise_error()
@@ -358,7 +364,18 @@ class Generation:
 
     async def settle(self) -> None:
         """Waits until the engine has let go of every answer; puts on record how far they came."""
-        self._record.observe_end(await self._stream.remaining())
+        pieces = await self._stream.remaining()
+        self._account(pieces)
+        self._record.observe_end(pieces)
+
+    def _account(self, pieces: Sequence[Response]) -> None:
+        for piece in pieces:
+            self._reservation.use(len(piece.token_ids))
+            # A prompt whose turn did not come costs nothing.
+            begun = piece.times is not None and piece.times.first_scheduled > 0
+            if begun and piece.index not in self._begun:
+                self._begun.add(piece.index)
+                self._reservation.use(piece.input_token_len)
 
 
 class _Rate:
