@@ -12,16 +12,19 @@ import threading
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx
 import ollama
 import openai
 import pytest
 from pictures import encoded, rgb
 from serving import RunningServer, running_server
+from support import wait_until
 from vlm_cases import GOLDEN_VLMS
 
 from manymind import (
@@ -35,7 +38,9 @@ from manymind import (
 )
 from manymind.media import LoadedImage
 from manymind.server.config import ServerConfig
+from manymind.server.fair_threads import client_of
 from manymind.server.keys import ApiKey
+from manymind.server.record import RequestRecord
 
 PICTURE = encoded(rgb(20, 45, 1), "PNG")
 OTHER = encoded(rgb(50, 31, 2), "JPEG")
@@ -393,33 +398,95 @@ def ask(server: RunningServer, content: Any) -> int:
     return server.post("/v1/chat/completions", body).status_code
 
 
+class SlowServer:
+    """Answers nothing until it is ``free``; ``begun`` counts what it was asked."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.begun, self.free = threading.Semaphore(0), threading.Event()
+
+    @contextmanager
+    def running(self) -> Iterator[SlowServer]:
+        begun, free = self.begun, self.free
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                begun.release()
+                free.wait(20)
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web:
+            threading.Thread(target=web.serve_forever, daemon=True).start()
+            self.url = f"http://127.0.0.1:{web.server_address[1]}/"
+            try:
+                yield self
+            finally:
+                free.set()
+                web.shutdown()
+
+
 def test_nobody_waits_for_pictures_of_others_to_be_fetched(server: RunningServer) -> None:
     """Which takes as long as another server likes."""
-    begun, free = threading.Semaphore(0), threading.Event()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            begun.release()
-            free.wait(20)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with (
-        ThreadingHTTPServer(("127.0.0.1", 0), Handler) as web,
-        ThreadPoolExecutor(12) as clients,
-    ):
-        threading.Thread(target=web.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{web.server_address[1]}/"
-        waiting = [clients.submit(ask, server, [picture(url)]) for _ in range(8)]
+    with SlowServer().running() as slow, ThreadPoolExecutor(12) as clients:
+        waiting = [clients.submit(ask, server, [picture(slow.url)]) for _ in range(8)]
         for _ in waiting:
-            assert begun.acquire(timeout=20)
+            assert slow.begun.acquire(timeout=20)
         assert ask(server, "hello") == 200
         # A picture that is there needs nobody else's server.
         assert ask(server, [picture(data_url(PICTURE))]) == 200
-        free.set()
+        slow.free.set()
         assert {each.result() for each in waiting} == {400}
-        web.shutdown()
+
+
+def test_slow_pictures_of_one_key_leave_room_for_those_of_others(
+    pipe: Pipeline, pictures_url: str
+) -> None:
+    """Also where it has asked for more than are fetched at once, and left."""
+    keys = [ApiKey(name, hashlib.sha256(name.encode()).digest()) for name in ("many", "few")]
+    config = ServerConfig("tiny", port=0, keys=keys)
+
+    def told(name: str, url: str, seconds: float = 60) -> int:
+        message = {"role": "user", "content": [picture(url)]}
+        body = {"model": "tiny", "messages": [message], "max_tokens": 1}
+        headers = {"x-api-key": name}
+        options: dict[str, Any] = {"headers": headers, "timeout": seconds}
+        return server.post("/v1/chat/completions", body, **options).status_code
+
+    with (
+        running_server(pipe, config) as server,
+        SlowServer().running() as slow,
+        ThreadPoolExecutor(40) as clients,
+    ):
+        gone = [clients.submit(told, "many", slow.url, 1) for _ in range(8)]
+        for _ in gone:
+            assert slow.begun.acquire(timeout=20)
+        assert all(isinstance(each.exception(), httpx.TimeoutException) for each in gone)
+        waiting = [clients.submit(told, "many", slow.url) for _ in range(32)]
+        wait_until(lambda: server.service.active == 32)
+        assert told("few", f"{pictures_url}/picture.png", 10) == 200
+        # Those that left keep their places, as the work goes on.
+        assert not slow.begun.acquire(blocking=False)
+        slow.free.set()
+        assert {each.result() for each in waiting} == {400}
+
+
+@pytest.mark.parametrize(
+    ("address", "client"),
+    [
+        ("10.0.0.7", "address 10.0.0.7"),
+        ("2001:db8:1:2:3::4", "address 2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::1", "address 2001:db8:1:2::/64"),
+        ("somewhere", "address unknown"),
+        (None, "address unknown"),
+    ],
+)
+def test_who_counts_as_one_client(address: str | None, client: str) -> None:
+    record = RequestRecord("id", "POST", "/", client=address)
+    assert client_of(record) == client
+    record.key = ApiKey("mine", b"")
+    assert client_of(record) == "key mine"
 
 
 def test_text_does_not_wait_for_pictures_to_be_prepared(

@@ -27,6 +27,7 @@ from manymind.prompts import has_media, has_web_media
 from manymind.runtime import Runtime
 from manymind.server.config import ServerConfig
 from manymind.server.errors import ApiError, retry_later
+from manymind.server.fair_threads import FairThreads, client_of
 from manymind.server.keys import ApiKey, Quotas, Reservation
 from manymind.server.record import LatencySink, RequestRecord
 
@@ -41,6 +42,7 @@ _RATE_WINDOW = 60.0  # seconds over which the rate of answers is averaged
 _GRAMMARS_AT_ONCE = 2  # that are compiled
 _PICTURED_AT_ONCE = 4  # prompts whose pictures are prepared
 _FETCHES_AT_ONCE = 32  # prompts whose pictures are fetched
+_FETCHES_OF_A_CLIENT = 8  # of these
 
 
 class Service:
@@ -63,7 +65,7 @@ class Service:
         self._compilers = ThreadPoolExecutor(_GRAMMARS_AT_ONCE, thread_name_prefix="manymind-guide")
         # So can pictures, and what is fetched as long as its server likes.
         self._pictured = ThreadPoolExecutor(_PICTURED_AT_ONCE, "manymind-pictured")
-        self._fetchers = ThreadPoolExecutor(_FETCHES_AT_ONCE, "manymind-fetching")
+        self._fetchers = FairThreads(_FETCHES_AT_ONCE, _FETCHES_OF_A_CLIENT, "manymind-fetching")
         self._rate = _Rate()
         self.tell_latency: LatencySink = lambda *_: None
         self._admitted: dict[int, RequestRecord] = {}
@@ -144,11 +146,12 @@ class Service:
         """Renders and tokenises prompts beside the loop; ``messages`` may bring pictures, for which
         prompts without any do not wait.
         """
-        threads = self._workers
-        if self.runtime.media is not None and has_media(messages):
-            threads = self._fetchers if has_web_media(messages) else self._pictured
+        pictured = self.runtime.media is not None and has_media(messages)
         start = time.monotonic()
         try:
+            if pictured and has_web_media(messages):
+                return await self._fetchers.run(client_of(record), work)
+            threads = self._pictured if pictured else self._workers
             return await asyncio.get_running_loop().run_in_executor(threads, work)
         finally:
             end = time.monotonic()
@@ -305,7 +308,8 @@ class Service:
 
     def close(self) -> None:
         """Ends the threads."""
-        for threads in (self._workers, self._compilers, self._pictured, self._fetchers):
+        self._fetchers.close()
+        for threads in (self._workers, self._compilers, self._pictured):
             threads.shutdown(wait=False, cancel_futures=True)
 
     def _tenant_config(self, record: RequestRecord, config: GenerationConfig) -> GenerationConfig:
