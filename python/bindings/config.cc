@@ -125,6 +125,7 @@ void bind_sampling_params(py::module_& module) {
       .def_readwrite("frequency_penalty", &SamplingParams::frequency_penalty)
       .def_readwrite("logit_bias", &SamplingParams::logit_bias)
       .def_readwrite("bad_token_ids", &SamplingParams::bad_token_ids)
+      .def_readwrite("bad_token_sequences", &SamplingParams::bad_token_sequences)
       .def_readwrite("allowed_token_ids", &SamplingParams::allowed_token_ids)
       .def_readwrite("stop_token_ids", &SamplingParams::stop_token_ids)
       .def_readwrite("ignore_eos", &SamplingParams::ignore_eos)

@@ -108,6 +108,7 @@ class SamplingParams:
     frequency_penalty: float
     logit_bias: dict[int, float]
     bad_token_ids: list[int]
+    bad_token_sequences: list[list[int]]
     allowed_token_ids: list[int]
     stop_token_ids: list[int]
     ignore_eos: bool

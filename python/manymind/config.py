@@ -134,7 +134,9 @@ class GenerationConfig:
         ignore_eos: go on after end-of-sequence tokens.
         stop_words: strings of any length, matched on the text, that end the answer.
         stop_token_ids: token ids that end it.
-        bad_words: words of one token that are never generated.
+        bad_words: words that are never generated, with or without a space before them: where all
+            tokens of one but the last are there, the last is not drawn. Other tokens may still
+            spell the same.
         bad_token_ids: token ids that are never generated.
         allowed_token_ids: if given, nothing else is generated.
         skip_special_tokens: leave control tokens out of the text.

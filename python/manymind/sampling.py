@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from manymind.config import GenerationConfig
 from manymind.errors import InvalidParameterError
 from manymind.guided import GuideCompiler, is_constrained
+from manymind.validation import require
 
 if TYPE_CHECKING:
     from manymind import _turbomind
@@ -20,7 +21,7 @@ Item = TypeVar("Item")
 class TextRules(NamedTuple):
     """What a configuration asks of the text, in the engine's words."""
 
-    bad_word_ids: list[int]
+    bad_words: list[list[int]]  # token ids of each
     guide: _turbomind.TokenGuide | None
 
 
@@ -29,13 +30,13 @@ def text_rules(
 ) -> TextRules:
     """The rules of a configuration whose settings are valid; requests can share them.
 
-    encode_word turns a bad word into its token ids; a word of several tokens cannot be forbidden
-    token by token and raises InvalidParameterError. A response format that ``guides`` has not
-    compiled before takes from milliseconds to seconds here.
+    encode_word turns a bad word into its token ids. A response format that ``guides`` has not
+    compiled before takes from milliseconds to seconds here. Raises InvalidParameterError.
     """
-    words = _bad_word_ids(config, encode_word)
+    words = _bad_words(config, encode_word)
     if config.response_format is None or not is_constrained(config.response_format):
         return TextRules(words, None)
+    require(not words, "bad_words", "none beside a response_format", config.bad_words)
     return TextRules(words, guides.compile(config.response_format))
 
 
@@ -54,7 +55,9 @@ def sampling_params(
     params.presence_penalty = config.presence_penalty
     params.frequency_penalty = config.frequency_penalty
     params.logit_bias = dict(config.logit_bias or {})
-    params.bad_token_ids = [*listed(config.bad_token_ids), *rules.bad_word_ids]
+    single = [ids[0] for ids in rules.bad_words if len(ids) == 1]
+    params.bad_token_ids = [*listed(config.bad_token_ids), *single]
+    params.bad_token_sequences = [ids for ids in rules.bad_words if len(ids) > 1]
     params.allowed_token_ids = listed(config.allowed_token_ids)
     params.stop_token_ids = listed(config.stop_token_ids)
     params.eos_token_ids = list(eos_token_ids)
@@ -86,13 +89,22 @@ def _set_randomness(params: _turbomind.SamplingParams, config: GenerationConfig)
     params.seed = secrets.randbits(63) if seed is None else seed
 
 
-def _bad_word_ids(config: GenerationConfig, encode_word: Callable[[str], list[int]]) -> list[int]:
-    ids: list[int] = []
+def _bad_words(
+    config: GenerationConfig, encode_word: Callable[[str], list[int]]
+) -> list[list[int]]:
+    """Of each word its tokens with a space before it and without: vocabularies write a word within
+    a text otherwise than at its beginning.
+    """
+    words: list[list[int]] = []
     for word in listed(config.bad_words):
-        tokens = encode_word(word)
-        if len(tokens) != 1:
-            raise InvalidParameterError(
-                f"bad_words: expected words of one token each, found {word!r} with {len(tokens)}"
-            )
-        ids += tokens
-    return ids
+        bare = word.lstrip(" ")
+        forms = [encode_word(form) for form in ([bare, f" {bare}"] if bare else [word])]
+        if not all(forms):
+            raise InvalidParameterError(f"bad_words: expected words with a token, found {word!r}")
+        # Where one ends with another, the latter's rule is the former's, too.
+        words += [
+            ids
+            for ids in forms
+            if not any(len(end) < len(ids) and ids[-len(end) :] == end for end in forms)
+        ]
+    return words

@@ -66,6 +66,12 @@ inline Row processed(Row logits, const SamplingParams& params, const std::vector
   for (const auto& [token, bias] : params.logit_bias) logits[static_cast<size_t>(token)] += bias;
   constexpr double kForbidden = -std::numeric_limits<double>::infinity();
   for (const int32_t token : params.bad_token_ids) logits[static_cast<size_t>(token)] = kForbidden;
+  for (const std::vector<int32_t>& bad : params.bad_token_sequences) {
+    const std::vector<int32_t> begun(bad.begin(), bad.end() - 1);
+    const auto tail =
+        generated.size() < begun.size() ? generated.end() : generated.end() - static_cast<std::ptrdiff_t>(begun.size());
+    if (std::vector<int32_t>(tail, generated.end()) == begun) logits[static_cast<size_t>(bad.back())] = kForbidden;
+  }
   if (static_cast<int64_t>(generated.size()) < params.min_new_tokens) {
     for (const int32_t token : params.stop_token_ids) logits[static_cast<size_t>(token)] = kForbidden;
   }

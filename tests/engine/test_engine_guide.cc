@@ -238,6 +238,55 @@ TEST(a_guide_that_throws_ends_its_sequence_alone) {
   }
 }
 
+using Sequences = std::vector<std::vector<int32_t>>;
+
+// Whether `token` would end one of the sequences behind the tokens.
+bool ends_one(const Sequences& sequences, std::vector<int32_t> tokens, int32_t token) {
+  tokens.push_back(token);
+  return std::any_of(sequences.begin(), sequences.end(), [&](const std::vector<int32_t>& bad) {
+    return tokens.size() >= bad.size() && std::equal(bad.rbegin(), bad.rend(), tokens.rbegin());
+  });
+}
+
+std::vector<int32_t> predict_without(const std::vector<int32_t>& prompt, int64_t count, const Sequences& bad) {
+  Prediction prediction(prompt);
+  std::vector<int32_t> tokens;
+  while (static_cast<int64_t>(tokens.size()) < count) {
+    int32_t token = prediction.next();
+    while (token == 0 || ends_one(bad, tokens, token)) token = (token + 1) % kVocab;
+    tokens.push_back(token);
+    prediction.append(token);
+  }
+  return tokens;
+}
+
+// Which needs the token before, though steps are issued ahead of it; in two of three requests, that give way to others.
+TEST(bad_sequences_of_tokens_are_kept_under_look_ahead_and_preemption) {
+  for (const char* asynchronous : {"0", "1"}) {
+    EngineOptions options = with(asynchronous, "1");
+    options.num_kv_blocks = 24;
+    EngineFixture fixture(options);
+    std::map<uint64_t, std::vector<int32_t>> expected;
+    for (uint32_t i = 0; i < 12; ++i) {
+      const std::vector<int32_t> prompt = make_prompt(10 + i * 3, i);
+      SamplingParams params = greedy(40);
+      const std::vector<int32_t> plain = predict(prompt, 40);
+      Sequences& bad = params.bad_token_sequences;
+      for (size_t at = i % 3 == 0 ? plain.size() : 0; at + 3 < plain.size(); at += 4) {
+        bad.push_back({plain.begin() + static_cast<std::ptrdiff_t>(at),
+                       plain.begin() + static_cast<std::ptrdiff_t>(at) + 2 + at % 8 / 4});
+        const std::vector<int32_t> now = predict_without(prompt, 40, bad);
+        bad.push_back(
+            {now.begin() + static_cast<std::ptrdiff_t>(at), now.begin() + static_cast<std::ptrdiff_t>(at) + 2});
+      }
+      expected[fixture.engine.submit(prompt, params)] = bad.empty() ? plain : predict_without(prompt, 40, bad);
+    }
+    fixture.wait_finished(12);
+    for (const auto& [id, tokens] : expected) EXPECT_TOKENS(fixture.result(id).token_ids, tokens);
+    EXPECT(fixture.engine.stats().preemptions > 0);
+  }
+}
+
 TEST(a_guide_needs_room_for_its_end_and_no_rule_beside_it) {
   EngineFixture fixture(with("0", "0"));
   const auto refusal = [&](const SamplingParams& params) {
@@ -262,6 +311,7 @@ TEST(a_guide_needs_room_for_its_end_and_no_rule_beside_it) {
   starts(refusal(changed([](auto& p) { p.ignore_eos = true; })), "ignore_eos: expected false");
   starts(refusal(changed([](auto& p) { p.eos_token_ids.clear(); })), "eos_token_ids: expected at least one");
   starts(refusal(changed([](auto& p) { p.bad_token_ids = {1}; })), "bad_token_ids: expected nothing");
+  starts(refusal(changed([](auto& p) { p.bad_token_sequences = {{1, 2}}; })), "bad_token_sequences: expected nothing");
   starts(refusal(changed([](auto& p) { p.allowed_token_ids = {1}; })), "allowed_token_ids: expected nothing");
   starts(refusal(changed([](auto& p) { p.logit_bias = {{3, -INFINITY}}; })), "logit_bias: expected finite");
 }

@@ -93,6 +93,36 @@ TEST(every_sampling_parameter_changes_the_logits_as_defined) {
   expect_processed(model, fixture, params);
 }
 
+// The likeliest answer's own pairs and triples are forbidden, again and again, beside other rules.
+TEST(bad_sequences_of_tokens_are_not_drawn_to_their_end) {
+  const TinyModel model = tiny_llama();
+  Fixture fixture(model);
+  SamplingParams params = greedy(24);
+  const std::vector<int32_t> prompt = random_tokens(model.config, 40, 3);
+  for (size_t length = 2; length < 5; ++length) {
+    for (size_t i = 0; i < 6; ++i) {
+      const std::vector<int32_t> tokens = fixture.generate(prompt, params).token_ids;
+      const auto begin = tokens.begin() + static_cast<std::ptrdiff_t>(3 * i);
+      const std::vector<int32_t> bad(begin, begin + static_cast<std::ptrdiff_t>(length));
+      params.bad_token_sequences.push_back(bad);
+      expect_processed(model, fixture, params);
+      const std::vector<int32_t> changed = fixture.generate(prompt, params).token_ids;
+      EXPECT(std::search(changed.begin(), changed.end(), bad.begin(), bad.end()) == changed.end());
+    }
+  }
+  params.logprobs = 2;
+  params.repetition_penalty = 1.3F;
+  params.allowed_token_ids = {4, 5, 6, 7, 8, 9, 33, 34, 35, 64, 65, 95};
+  params.bad_token_sequences.push_back({4, 5});
+  params.bad_token_sequences.push_back({5, 4});
+  expect_processed(model, fixture, params);
+  // What the prompt holds does not count.
+  params = greedy(2);
+  const int32_t first = fixture.generate(prompt, params).token_ids[0];
+  params.bad_token_sequences = {{prompt.back(), first}};
+  EXPECT_EQ(fixture.generate(prompt, params).token_ids[0], first);
+}
+
 SamplingParams sampled(uint64_t seed) {
   SamplingParams params = greedy(40);
   params.temperature = 1.1F;

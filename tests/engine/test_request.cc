@@ -40,6 +40,8 @@ TEST(bad_parameters_are_named) {
   expect_rejected("logit_bias", [](auto& p) { p.logit_bias = {{kVocab, 1.0F}}; });
   expect_rejected("logit_bias", [&](auto& p) { p.logit_bias = {{1, infinity}}; });
   expect_rejected("bad_token_ids", [](auto& p) { p.bad_token_ids = {-1}; });
+  expect_rejected("bad_token_sequences", [](auto& p) { p.bad_token_sequences = {{1, 2}, {3}}; });
+  expect_rejected("bad_token_sequences", [](auto& p) { p.bad_token_sequences = {{1, -1}}; });
   expect_rejected("allowed_token_ids", [](auto& p) { p.allowed_token_ids = {kVocab}; });
   expect_rejected("allowed_token_ids", [](auto& p) {
     p.allowed_token_ids = {3};
@@ -54,6 +56,11 @@ TEST(bad_parameters_are_named) {
     p.bad_token_ids = {3};
     p.eos_token_ids = {4};
     p.min_new_tokens = 1;
+  });
+  // Both could be about to end at once.
+  expect_rejected("allowed_token_ids: expected a token left", [](auto& p) {
+    p.allowed_token_ids = {3, 4};
+    p.bad_token_sequences = {{3, 3}, {1, 3, 4}};
   });
   expect_rejected("stop_token_ids", [](auto& p) { p.stop_token_ids = {kVocab}; });
   expect_rejected("eos_token_ids", [](auto& p) { p.eos_token_ids = {-2}; });
@@ -72,6 +79,9 @@ TEST(every_draw_has_a_token_to_take) {
   std::vector<int32_t> all(kVocab);
   std::iota(all.begin(), all.end(), 0);
   expect_rejected("bad_token_ids: expected a token left", [&](auto& p) { p.bad_token_ids = all; });
+  expect_rejected("bad_token_sequences: expected a token left", [&](auto& p) {
+    for (const int32_t token : all) p.bad_token_sequences.push_back({7, token});
+  });
   expect_rejected("logit_bias: expected a token left", [&](auto& p) {
     for (const int32_t token : all) p.logit_bias[token] = -std::numeric_limits<float>::infinity();
   });

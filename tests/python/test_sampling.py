@@ -13,6 +13,7 @@ from support import FieldCoverage, wait_until
 
 from manymind import EngineConfig, GenerationConfig, Pipeline, Response, pipeline
 from manymind.errors import InvalidParameterError, RequestTimeoutError
+from manymind.sampling import text_rules
 
 STORY = "Write a story about a lighthouse."
 CAPITAL = "What is the capital of Japan?"
@@ -194,8 +195,40 @@ def test_biases_and_bans(smollm2: Pipeline, greedy: list[int]) -> None:
     assert banned not in ask(smollm2, bad_words=[word]).token_ids
     allowed = [200, 300, 400]
     assert set(ask(smollm2, allowed_token_ids=allowed).token_ids) <= set(allowed)
-    with pytest.raises(InvalidParameterError, match="bad_words: expected words of one token"):
-        ask(smollm2, bad_words=["antidisestablishmentarianism"])
+
+
+@covers("bad_words")
+def test_words_of_several_tokens_are_not_written(smollm2: Pipeline, greedy: list[int]) -> None:
+    tokenizer = smollm2.runtime.tokenizer
+    for begin, length in ((0, 3), (1, 2), (4, 4)):
+        ids = greedy[begin : begin + length]
+        word = tokenizer.decode(ids)
+        assert tokenizer.encode(word, add_special_tokens=False) == ids
+        # Its first tokens may still be drawn.
+        answer = ask(smollm2, bad_words=[word.lstrip(" ")])
+        assert answer.token_ids[: begin + length - 1] == greedy[: begin + length - 1]
+        assert answer.token_ids[begin + length - 1] != ids[-1]
+        assert word not in answer.text
+
+
+def test_bad_words_with_a_space_before_them_and_without(smollm2: Pipeline) -> None:
+    def encode(word: str) -> list[int]:
+        return smollm2.runtime.tokenizer.encode(word, add_special_tokens=False)
+
+    several, one = "antidisestablishment", "house"
+    assert len(encode(several)) > 2 < len(encode(f" {several}"))
+    assert len(encode(one)) == len(encode(f" {one}")) == 1
+    for space in ("", " ", "  "):
+        config = GenerationConfig(bad_words=[space + several, space + one, " "])
+        (params,) = smollm2.runtime.sampling_params([config])
+        sequences = [encode(several), encode(f" {several}")]
+        assert params.bad_token_sequences == sequences
+        assert params.bad_token_ids == [*encode(one), *encode(f" {one}"), *encode(" ")]
+    # Of words one of which ends as the other does, as the vocabularies of SentencePiece have them.
+    rules = text_rules(config, lambda word: [7] * word.count(" ") + [8, 9], smollm2.runtime.guides)
+    assert rules.bad_words == [[8, 9], [8, 9], [7, 8, 9]]
+    with pytest.raises(InvalidParameterError, match="bad_words: expected words with a token"):
+        text_rules(config, lambda _: [], smollm2.runtime.guides)
 
 
 @covers("skip_special_tokens")

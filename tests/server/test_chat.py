@@ -128,6 +128,7 @@ CHANGES: list[dict[str, Any]] = [
     {"temperature": 2.0, "seed": 3},
     {"extra_body": {"repetition_penalty": 5.0}},
     {"extra_body": {"bad_words": [" capital"]}},
+    {"extra_body": {"bad_words": ["The capital of"]}},
     {"extra_body": {"allowed_token_ids": [100, 200, 300]}},
     {"extra_body": {"stop_token_ids": [282]}},
     {"extra_body": {"min_tokens": 12}},
@@ -277,7 +278,7 @@ WRONG: list[tuple[str, dict[str, Any]]] = [
             ]
         },
     ),
-    ("bad_words", {"bad_words": ["several tokens long"]}),
+    ("bad_words", {"bad_words": ["a"], "response_format": {"type": "json_object"}}),
     ("continue_final_message", {"continue_final_message": True}),
     ("reasoning_effort", {"reasoning_effort": "low"}),
     ("structured_outputs", {"structured_outputs": {}}),

@@ -63,6 +63,8 @@ _STATUS: tuple[tuple[type[Exception], int, str], ...] = (
 
 # The engine's own names for parameters that the interfaces call otherwise.
 _CLIENT_NAMES = {
+    "bad_token_ids": "bad_words",
+    "bad_token_sequences": "bad_words",
     "max_new_tokens": "max_tokens",
     "min_new_tokens": "min_tokens",
     "random_seed": "seed",

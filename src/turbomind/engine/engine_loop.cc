@@ -208,13 +208,14 @@ void EngineLoop::issue(Flight& flight) {
     count_admissions(flight.plan);
     batch = &builder_.build(flight.plan);
   }
-  for (const int32_t row : batch->sampling.guided) {
-    Sequence& sequence =
-        *flight.plan.sequences[static_cast<size_t>(batch->sampling.entries[static_cast<size_t>(row)])].sequence;
-    if (!sequence.guide) sequence.guide = sequence.params().guide->clone();
-  }
   flight.entries = batch->sampling.entries;
-  flight.guided = batch->sampling.guided;
+  for (const int32_t row : batch->sampling.masked) {
+    const auto entry = static_cast<size_t>(flight.entries[static_cast<size_t>(row)]);
+    Sequence& sequence = *flight.plan.sequences[entry].sequence;
+    if (!sequence.params().guide) continue;
+    if (!sequence.guide) sequence.guide = sequence.params().guide->clone();
+    flight.guided.push_back(row);
+  }
   flight.logprobs_begin = batch->sampling.logprobs_begin;
   flight.logprobs_end = batch->sampling.logprobs_end;
   for (const RowGroup& group : batch->row_groups) flight.groups.emplace_back(group.entry, group.generation);
@@ -223,7 +224,7 @@ void EngineLoop::issue(Flight& flight) {
   // forward pass, which on a synchronous device is the time in which it runs.
   if (flights_.size() == 1) masks.start();
   issue_forward(*batch, flight);
-  if (!batch->sampling.guided.empty()) guide_draws(flight, masks);
+  if (!batch->sampling.masked.empty()) guide_draws(flight, masks);
   const Stopwatch watch(counters_.execute_seconds);
   ranks_.run([&](Rank& rank, int32_t) { rank.runner->issue_sampling(batch->sampling); });
 }

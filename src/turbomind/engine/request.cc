@@ -31,12 +31,17 @@ void validate_token_lists(const SamplingParams& params, int32_t vocab_size) {
             "finite values or -inf", bias);
   }
   require_tokens("bad_token_ids", params.bad_token_ids, vocab_size);
+  for (const std::vector<int32_t>& sequence : params.bad_token_sequences) {
+    require(sequence.size() >= 2, "bad_token_sequences", "two tokens or more each", sequence.size());
+    require_tokens("bad_token_sequences", sequence, vocab_size);
+  }
   require_tokens("allowed_token_ids", params.allowed_token_ids, vocab_size);
   require_tokens("stop_token_ids", params.stop_token_ids, vocab_size);
   require_tokens("eos_token_ids", params.eos_token_ids, vocab_size);
 }
 
-// Every draw must have a token to take. Stop tokens are held back at first, so the first draw has the fewest.
+// Every draw must have a token to take. Stop tokens are held back at first, so the first draw has the fewest; all bad
+// sequences could be about to end at once.
 void validate_choice(const SamplingParams& params, int32_t vocab_size) {
   std::vector<bool> open(static_cast<size_t>(vocab_size), params.allowed_token_ids.empty());
   const auto set = [&](const std::vector<int32_t>& tokens, bool value) {
@@ -44,6 +49,7 @@ void validate_choice(const SamplingParams& params, int32_t vocab_size) {
   };
   set(params.allowed_token_ids, true);
   set(params.bad_token_ids, false);
+  for (const std::vector<int32_t>& sequence : params.bad_token_sequences) set({sequence.back()}, false);
   for (const auto& [token, bias] : params.logit_bias) {
     if (std::isinf(bias)) open[static_cast<size_t>(token)] = false;
   }
@@ -52,13 +58,14 @@ void validate_choice(const SamplingParams& params, int32_t vocab_size) {
     if (!params.ignore_eos) set(params.eos_token_ids, false);
   }
   if (params.max_new_tokens == 0 || std::find(open.begin(), open.end(), true) != open.end()) return;
-  const char* name = !params.allowed_token_ids.empty() ? "allowed_token_ids"
-                     : !params.bad_token_ids.empty()   ? "bad_token_ids"
-                     : !params.logit_bias.empty()      ? "logit_bias"
-                                                       : "min_new_tokens";
+  const char* name = !params.allowed_token_ids.empty()     ? "allowed_token_ids"
+                     : !params.bad_token_ids.empty()       ? "bad_token_ids"
+                     : !params.bad_token_sequences.empty() ? "bad_token_sequences"
+                     : !params.logit_bias.empty()          ? "logit_bias"
+                                                           : "min_new_tokens";
   require(false, name,
           "a token left to generate that neither bad_token_ids nor a logit_bias of -inf forbids, nor min_new_tokens "
-          "as one that stops",
+          "as one that stops, and with which none of bad_token_sequences ends",
           "none");
 }
 
@@ -70,6 +77,7 @@ void validate_guide(const SamplingParams& params) {
   require(!params.ignore_eos, "ignore_eos", "false beside a guide", "true");
   require(!params.eos_token_ids.empty(), "eos_token_ids", "at least one token beside a guide", "none");
   require(params.bad_token_ids.empty(), "bad_token_ids", kNothing, params.bad_token_ids.size());
+  require(params.bad_token_sequences.empty(), "bad_token_sequences", kNothing, params.bad_token_sequences.size());
   require(params.allowed_token_ids.empty(), "allowed_token_ids", kNothing, params.allowed_token_ids.size());
   for (const auto& [token, bias] : params.logit_bias) {
     require(std::isfinite(bias), "logit_bias", "finite values beside a guide", bias);

@@ -48,10 +48,12 @@ struct SamplingParams {
   float min_p = 0.0F;
   float repetition_penalty =
       1.0F;  // of tokens in the prompt or generated; 1 = none (Keskar et al. 2019, arXiv:1909.05858)
-  float presence_penalty = 0.0F;           // of generated tokens, once
-  float frequency_penalty = 0.0F;          // of generated tokens, times their count
-  std::map<int32_t, float> logit_bias;     // added to the logit; -inf forbids the token
-  std::vector<int32_t> bad_token_ids;      // never drawn
+  float presence_penalty = 0.0F;        // of generated tokens, once
+  float frequency_penalty = 0.0F;       // of generated tokens, times their count
+  std::map<int32_t, float> logit_bias;  // added to the logit; -inf forbids the token
+  std::vector<int32_t> bad_token_ids;   // never drawn
+  // Of two tokens or more each: the last is not drawn where the ones before it were, right before.
+  std::vector<std::vector<int32_t>> bad_token_sequences;
   std::vector<int32_t> allowed_token_ids;  // if not empty, nothing else is drawn
   std::vector<int32_t> stop_token_ids;
   bool ignore_eos = false;

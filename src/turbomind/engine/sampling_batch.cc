@@ -85,6 +85,20 @@ void add_allowed(const SamplingParams& params, int32_t vocab_size, LogitsProcess
   }
 }
 
+// Whether what may be drawn depends on the tokens drawn before.
+bool needs_tokens_before(const SamplingParams& params) { return params.guide || !params.bad_token_sequences.empty(); }
+
+// Takes out of the mask what would end one of the sequence's bad sequences of tokens. Those of the prompt do not count.
+void forbid_ends(const Sequence& sequence, std::span<uint32_t> mask) {
+  const std::span generated = std::span(sequence.tokens).subspan(static_cast<size_t>(sequence.prompt_len()));
+  for (const std::vector<int32_t>& bad : sequence.params().bad_token_sequences) {
+    const size_t before = bad.size() - 1;
+    if (before > generated.size() || !std::equal(bad.begin(), bad.end() - 1, generated.end() - before)) continue;
+    const auto last = static_cast<size_t>(bad.back());
+    mask[last / 32] &= ~(uint32_t{1} << last % 32);
+  }
+}
+
 void build_process(const StepPlan& plan, int32_t vocab_size, SamplingBatch& batch) {
   LogitsProcessBatch& process = batch.process;
   process.clear();
@@ -98,15 +112,16 @@ void build_process(const StepPlan& plan, int32_t vocab_size, SamplingBatch& batc
     return false;
   };
   const bool penalties = any([](const Sequence& drawing) { return drawing.facts.has_penalties; });
-  const bool allowed = any(
-      [](const Sequence& drawing) { return drawing.params().guide || !drawing.params().allowed_token_ids.empty(); });
+  const bool allowed = any([](const Sequence& drawing) {
+    return needs_tokens_before(drawing.params()) || !drawing.params().allowed_token_ids.empty();
+  });
   process.bias_offsets.push_back(0);
   if (penalties) process.history_offsets.push_back(0);
   for (int64_t row = 0; row < batch.num_processed; ++row) {
     add_bias(sequence(row), process);
     if (penalties) add_history(sequence(row), process);
     if (allowed) add_allowed(sequence(row).params(), vocab_size, process);
-    if (sequence(row).params().guide) batch.guided.push_back(static_cast<int32_t>(row));
+    if (needs_tokens_before(sequence(row).params())) batch.masked.push_back(static_cast<int32_t>(row));
   }
   if (process.bias_ids.empty()) process.bias_offsets.clear();
 }
@@ -130,7 +145,7 @@ void LogitsProcessBatch::clear() {
 void build_sampling_batch(const StepPlan& plan, const std::vector<int32_t>& last_rows, int32_t vocab_size,
                           SamplingBatch& batch) {
   batch.num_top = 0;
-  batch.guided.clear();
+  batch.masked.clear();
   batch.groups.clear();
   std::array<size_t, kNumGroups + 1> ends{};  // of the groups' rows; of their numbers at first
   for (const ScheduledSequence& scheduled : plan.sequences) {
@@ -157,7 +172,7 @@ void build_sampling_batch(const StepPlan& plan, const std::vector<int32_t>& last
 }
 
 MaskFill::MaskFill(const StepPlan& plan, SamplingBatch& batch, WorkerPool& workers)
-    : plan_(plan), batch_(batch), workers_(workers), failures_(batch.guided.size()) {}
+    : plan_(plan), batch_(batch), workers_(workers), failures_(batch.masked.size()) {}
 
 MaskFill::~MaskFill() {
   if (!started_) return;
@@ -169,8 +184,8 @@ MaskFill::~MaskFill() {
 }
 
 void MaskFill::start() {
-  if (batch_.guided.empty()) return;
-  workers_.start(batch_.guided.size(), [this](size_t index) { fill(index); });
+  if (batch_.masked.empty()) return;
+  workers_.start(batch_.masked.size(), [this](size_t index) { fill(index); });
   started_ = true;
 }
 
@@ -179,18 +194,19 @@ std::vector<std::pair<int32_t, Error>> MaskFill::finish() {
   if (std::exchange(started_, false)) workers_.finish();
   std::vector<std::pair<int32_t, Error>> errors;
   for (size_t i = 0; i < failures_.size(); ++i) {
-    if (failures_[i]) errors.emplace_back(batch_.guided[i], *failures_[i]);
+    if (failures_[i]) errors.emplace_back(batch_.masked[i], *failures_[i]);
   }
   return errors;
 }
 
 void MaskFill::fill(size_t index) {
-  const auto row = static_cast<size_t>(batch_.guided[index]);
+  const auto row = static_cast<size_t>(batch_.masked[index]);
   const Sequence& sequence = *plan_.sequences[static_cast<size_t>(batch_.entries[row])].sequence;
   // Nobody reads what such a row draws.
   if (sequence.state == SequenceState::kFinished || plan_.id <= sequence.void_through) return;
   const size_t words = batch_.process.bitmask.size() / static_cast<size_t>(batch_.num_processed);
   const std::span mask = std::span(batch_.process.bitmask).subspan(row * words, words);
+  if (!sequence.guide) return forbid_ends(sequence, mask);
   std::fill(mask.begin(), mask.end(), 0);
   try {
     sequence.guide->fill_mask(mask);

@@ -45,7 +45,7 @@ struct SamplingBatch {
   int64_t logprobs_end = 0;
   int32_t num_top = 0;  // alternatives per row, the most any row asks for
   LogitsProcessBatch process;
-  std::vector<int32_t> guided;  // rows whose words of process.bitmask their guide fills in
+  std::vector<int32_t> masked;  // rows whose words of process.bitmask depend on the tokens before them
   std::vector<uint8_t> groups;  // while it is built: by entry, which of the four groups its row belongs to
 
   int64_t rows() const { return static_cast<int64_t>(entries.size()); }
@@ -56,7 +56,8 @@ struct SamplingBatch {
 void build_sampling_batch(const StepPlan& plan, const std::vector<int32_t>& last_rows, int32_t vocab_size,
                           SamplingBatch& batch);
 
-// Fills in the masks of a batch's guided rows, which are shared out among workers.
+// Fills in the masks of a batch's masked rows, as their guides or their bad sequences of tokens want it. Workers share
+// the rows.
 class MaskFill {
  public:
   // plan: the batch's. Both live longer.
@@ -77,7 +78,7 @@ class MaskFill {
   const StepPlan& plan_;
   SamplingBatch& batch_;
   WorkerPool& workers_;
-  std::vector<std::optional<Error>> failures_;  // by guided row
+  std::vector<std::optional<Error>> failures_;  // by masked row
   bool started_ = false;
 };
 

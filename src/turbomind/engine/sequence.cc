@@ -36,7 +36,7 @@ StepFacts::StepFacts(const Request& request, int32_t index)
       logprobs(request.params.logprobs),
       processes_logits(penalises(request.params) || !request.params.logit_bias.empty() ||
                        !request.params.bad_token_ids.empty() || !request.params.allowed_token_ids.empty() ||
-                       request.params.guide),
+                       request.params.guide || !request.params.bad_token_sequences.empty()),
       has_penalties(penalises(request.params)),
       returns_rows(request.params.output_logits != OutputRows::kNone ||
                    request.params.output_last_hidden_state != OutputRows::kNone || request.params.prompt_logprobs >= 0),
