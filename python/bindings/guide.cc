@@ -27,8 +27,8 @@ std::shared_ptr<GuideVocabulary> make_vocabulary(const std::string& library, con
 
 std::shared_ptr<GrammarGuide> make_guide(const std::shared_ptr<GuideVocabulary>& vocabulary, const std::string& kind,
                                          const std::string& grammar, const std::vector<std::string>& hints,
-                                         const std::vector<std::string>& exits) {
-  return std::make_shared<GrammarGuide>(vocabulary, kind, grammar, hints, exits);
+                                         const std::vector<std::string>& exits, bool free_strings) {
+  return std::make_shared<GrammarGuide>(vocabulary, kind, grammar, hints, exits, free_strings);
 }
 
 // Token ids of the mask's set bits.
@@ -55,7 +55,8 @@ void bind_guide(py::module_& module) {
       .def("allowed_tokens", &allowed_tokens, "vocab_size"_a, ReleaseGil())
       .def("accept", &TokenGuide::accept, "token"_a, "draws_left"_a, ReleaseGil());
   py::class_<GrammarGuide, TokenGuide, std::shared_ptr<GrammarGuide>>(module, "GrammarGuide")
-      .def(py::init(&make_guide), "vocabulary"_a, "kind"_a, "grammar"_a, "hints"_a, "exits"_a, ReleaseGil());
+      .def(py::init(&make_guide), "vocabulary"_a, "kind"_a, "grammar"_a, "hints"_a, "exits"_a, "free_strings"_a,
+           ReleaseGil());
 }
 
 }  // namespace turbomind::bindings

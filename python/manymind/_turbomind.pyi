@@ -94,6 +94,7 @@ class GrammarGuide(TokenGuide):
         grammar: str,
         hints: Sequence[str],
         exits: Sequence[str],
+        free_strings: bool,
     ) -> None: ...
 
 class SamplingParams:

@@ -112,7 +112,12 @@ class GuideCompiler:
 
         vocabulary = self._load_vocabulary()
         return _turbomind.GrammarGuide(
-            vocabulary, grammar.kind, grammar.text, grammar.hints, grammar.exits
+            vocabulary,
+            grammar.kind,
+            grammar.text,
+            grammar.hints,
+            grammar.exits,
+            grammar.free_strings,
         )
 
     def _compiles(self, schema: str) -> bool:

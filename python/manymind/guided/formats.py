@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 from manymind.errors import InvalidParameterError
 from manymind.guided.examples import example_of, pattern_examples
+from manymind.guided.free_strings import has_free_strings
 from manymind.guided.json_schema import schema_text
 from manymind.guided.structural_tags import structural_tag_grammar
 from manymind.validation import require
@@ -46,13 +47,15 @@ _LARK_SIGN = re.compile(r"(?m)^[^\S\n]*(%llguidance\b|start\s*:)")
 class Grammar(NamedTuple):
     """A grammar in one of llguidance's notations: "json_schema" or "lark".
 
-    ``hints`` are examples of the regular expressions in it, ``exits`` what ends its free texts.
+    ``hints`` are examples of the regular expressions in it, ``exits`` what ends its free texts,
+    ``free_strings`` is ``has_free_strings`` of a schema.
     """
 
     kind: str
     text: str
     hints: tuple[str, ...] = ()
     exits: tuple[str, ...] = ()
+    free_strings: bool = False
 
 
 def is_constrained(response_format: Mapping[str, Any] | None) -> bool:
@@ -103,7 +106,9 @@ def grammar_of(
 
 
 def _json_object(_: Mapping[str, Any]) -> Grammar:
-    return Grammar("json_schema", schema_text({"type": "object"}, "response_format"))
+    schema = {"type": "object"}
+    text = schema_text(schema, "response_format")
+    return Grammar("json_schema", text, free_strings=has_free_strings(schema))
 
 
 def _json_schema(response_format: Mapping[str, Any]) -> Grammar:
@@ -114,8 +119,10 @@ def _json_schema(response_format: Mapping[str, Any]) -> Grammar:
     for field in wrapper:
         if field not in ("name", "description", "schema", "strict"):
             raise InvalidParameterError(f"{name}.{field}: this field is not supported")
-    text = schema_text(wrapper["schema"], f"{name}.schema")
-    return Grammar("json_schema", text, pattern_examples(wrapper["schema"]))
+    schema = wrapper["schema"]
+    text = schema_text(schema, f"{name}.schema")
+    hints = pattern_examples(schema)
+    return Grammar("json_schema", text, hints, free_strings=has_free_strings(schema))
 
 
 def _regex(response_format: Mapping[str, Any]) -> Grammar:

@@ -2,9 +2,11 @@
 #include "turbomind/guided/grammar_guide.h"
 
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "turbomind/core/error.h"
+#include "turbomind/guided/json_path.h"
 
 namespace turbomind {
 namespace {
@@ -26,10 +28,14 @@ void set_bit(std::span<uint32_t> mask, int32_t token) {
 
 GrammarGuide::GrammarGuide(std::shared_ptr<const GuideVocabulary> vocabulary, const std::string& kind,
                            const std::string& grammar, const std::vector<std::string>& hints,
-                           const std::vector<std::string>& exits)
+                           const std::vector<std::string>& exits, bool free_strings)
     : matcher_(std::move(vocabulary), kind, grammar),
       hints_(std::make_shared<const ClosingHints>(
-          ClosingHints{spell(matcher_.vocabulary(), hints), spell(matcher_.vocabulary(), exits)})) {
+          ClosingHints{spell(matcher_.vocabulary(), hints), spell(matcher_.vocabulary(), exits)})),
+      is_json_(kind == "json_schema"),
+      free_strings_(free_strings) {
+  check(is_json_ || !free_strings, ErrorCode::kInvalidArgument,
+        "free_strings: expected a grammar of the kind json_schema, found ", kind);
   std::optional<std::vector<int32_t>> path = find_closing_path(matcher_, {}, *hints_, kLongestMinimum);
   check(path.has_value(), ErrorCode::kInvalidArgument, "expected a grammar with a text of at most ", kLongestMinimum,
         " tokens, found none");
@@ -44,10 +50,13 @@ void GrammarGuide::fill_mask(std::span<uint32_t> mask) {
 
 bool GrammarGuide::accept(int32_t token, int64_t draws_left) {
   matcher_.consume(token);
-  if (update_path(token, draws_left)) return true;
-  matcher_.roll_back(1);
-  closing_ = true;
-  return false;
+  if (!update_path(token, draws_left)) {
+    matcher_.roll_back(1);
+    closing_ = true;
+    return false;
+  }
+  if (is_json_) text_.append(matcher_.vocabulary().text(token));
+  return true;
 }
 
 bool GrammarGuide::update_path(int32_t token, int64_t draws_left) {
@@ -56,15 +65,27 @@ bool GrammarGuide::update_path(int32_t token, int64_t draws_left) {
     ++next_;
     return true;
   }
-  // Models write what is forced, such as names of properties, in other tokens than the path: the text is the same.
-  const std::optional<std::vector<int32_t>> rest = matcher_.vocabulary().rest_after(token, before);
-  const bool fits = rest && static_cast<int64_t>(rest->size()) < draws_left;
-  std::optional<std::vector<int32_t>> path =
-      find_closing_path(matcher_, fits ? std::span<const int32_t>(*rest) : before, *hints_, draws_left - 1);
+  std::optional<std::vector<int32_t>> path = find_path(token, before, draws_left - 1);
   if (!path) return false;
   path_ = std::move(*path);
   next_ = 0;
   return true;
+}
+
+std::optional<std::vector<int32_t>> GrammarGuide::find_path(int32_t token, std::span<const int32_t> before,
+                                                            int64_t max_tokens) {
+  const GuideVocabulary& vocabulary = matcher_.vocabulary();
+  if (is_json_) {
+    std::optional<std::vector<int32_t>> path =
+        rest_of_json_path(matcher_, text_, token, before, free_strings_, max_tokens);
+    if (path) return path;
+  }
+  // Models write what is forced, such as names of properties, in other tokens than the path: the text is the same.
+  const std::string_view text = vocabulary.text(token);
+  std::optional<std::vector<int32_t>> rest;
+  if (!text.empty()) rest = vocabulary.rest_after(text, before);
+  const bool fits = rest && static_cast<int64_t>(rest->size()) <= max_tokens;
+  return find_closing_path(matcher_, fits ? std::span<const int32_t>(*rest) : before, *hints_, max_tokens);
 }
 
 }  // namespace turbomind

@@ -138,23 +138,26 @@ std::vector<int32_t> GuideVocabulary::spell(const std::string& text) const {
   return tokens;
 }
 
-std::optional<std::vector<int32_t>> GuideVocabulary::rest_after(int32_t token, std::span<const int32_t> path) const {
-  std::string_view left = tokens_[static_cast<size_t>(token)];
-  if (left.empty() || is_control(left)) return std::nullopt;
-  while (!path.empty()) {
-    const std::string_view next = tokens_[static_cast<size_t>(path.front())];
-    if (next.empty() || is_control(next)) return std::nullopt;
-    const size_t common = std::min(left.size(), next.size());
-    if (left.substr(0, common) != next.substr(0, common)) return std::nullopt;
+std::string_view GuideVocabulary::text(int32_t token) const {
+  const std::string& bytes = tokens_[static_cast<size_t>(token)];
+  return bytes.empty() || is_control(bytes) ? std::string_view() : bytes;
+}
+
+std::optional<std::vector<int32_t>> GuideVocabulary::rest_after(std::string_view text,
+                                                                std::span<const int32_t> path) const {
+  std::vector<int32_t> rest;
+  while (!text.empty()) {
+    if (path.empty()) return std::nullopt;
+    const std::string_view next = this->text(path.front());
+    const size_t common = std::min(text.size(), next.size());
+    if (next.empty() || text.substr(0, common) != next.substr(0, common)) return std::nullopt;
     path = path.subspan(1);
-    left.remove_prefix(common);
-    if (!left.empty()) continue;
-    std::vector<int32_t> rest = spell(std::string(next.substr(common)));
+    text.remove_prefix(common);
+    rest = spell(std::string(next.substr(common)));
     if (rest.size() + common < next.size()) return std::nullopt;  // some byte has no token
-    rest.insert(rest.end(), path.begin(), path.end());
-    return rest;
   }
-  return std::nullopt;
+  rest.insert(rest.end(), path.begin(), path.end());
+  return rest;
 }
 
 bool GuideVocabulary::is_open(std::span<const uint32_t> mask) const {

@@ -32,9 +32,11 @@ class GuideVocabulary {
   int32_t byte_token(char byte) const { return byte_tokens_[static_cast<unsigned char>(byte)]; }
   // The text byte by byte; empty if a byte has no token.
   std::vector<int32_t> spell(const std::string& text) const;
-  // The path less a token that its text begins with; where the token ends within one of the path's, what is left of
-  // that is spelled byte by byte. nullopt where the path's text does not begin so.
-  std::optional<std::vector<int32_t>> rest_after(int32_t token, std::span<const int32_t> path) const;
+  // The token's bytes; empty for a control token.
+  std::string_view text(int32_t token) const;
+  // The path less a text that it begins with; where that ends within one of its tokens, what is left of the token is
+  // spelled byte by byte. nullopt where the path's text does not begin so.
+  std::optional<std::vector<int32_t>> rest_after(std::string_view text, std::span<const int32_t> path) const;
   // True where nearly anything may follow, but no quotation mark and no end.
   bool is_open(std::span<const uint32_t> mask) const;
 
