@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "turbomind/guided/grammar_guide.h"
 
+#include <chrono>
 #include <optional>
 #include <string_view>
 #include <utility>
@@ -13,6 +14,15 @@ namespace {
 
 // A grammar whose shortest text is longer is of no use to any model.
 constexpr int64_t kLongestMinimum = 16'384;
+
+// About as much as is there to be learnt of a schema of ten properties; what is learnt makes copies take longer.
+constexpr std::chrono::milliseconds kWarmUpTime(5);
+
+std::string text_of(const GuideVocabulary& vocabulary, std::span<const int32_t> path) {
+  std::string text;
+  for (const int32_t token : path) text += vocabulary.text(token);
+  return text;
+}
 
 std::vector<std::vector<int32_t>> spell(const GuideVocabulary& vocabulary, const std::vector<std::string>& texts) {
   std::vector<std::vector<int32_t>> spelled;
@@ -40,6 +50,8 @@ GrammarGuide::GrammarGuide(std::shared_ptr<const GuideVocabulary> vocabulary, co
   check(path.has_value(), ErrorCode::kInvalidArgument, "expected a grammar with a text of at most ", kLongestMinimum,
         " tokens, found none");
   path_ = std::move(*path);
+  // Byte by byte, as strings drawn may be of any length. Not what may count its tokens.
+  if (is_json_) matcher_.warm_up(matcher_.vocabulary().spell(text_of(matcher_.vocabulary(), path_)), kWarmUpTime);
 }
 
 void GrammarGuide::fill_mask(std::span<uint32_t> mask) {

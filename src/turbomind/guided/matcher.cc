@@ -39,6 +39,26 @@ GrammarMatcher::GrammarMatcher(std::shared_ptr<const GuideVocabulary> vocabulary
 GrammarMatcher::GrammarMatcher(const GrammarMatcher& other)
     : vocabulary_(other.vocabulary_), matcher_(api().clone_matcher(other.matcher_.get()), Free{vocabulary_}) {}
 
+void GrammarMatcher::warm_up(std::span<const int32_t> tokens, std::chrono::microseconds most) {
+  const auto end = std::chrono::steady_clock::now() + most;
+  GrammarMatcher warm(*this);
+  std::vector<uint32_t> mask(vocabulary_->mask_words());
+  size_t num_consumed = 0;
+  try {
+    warm.fill_mask(mask);
+    while (num_consumed + 1 < tokens.size() && std::chrono::steady_clock::now() < end) {
+      warm.consume(tokens[num_consumed++]);
+      warm.fill_mask(mask);
+    }
+    warm.roll_back(num_consumed);
+    // In place of the last mask, which the library keeps through a rollback (see find_closing_path).
+    warm.fill_mask(mask);
+  } catch (const Error&) {
+    return;  // the way led beyond a limit, which need not be where texts go
+  }
+  matcher_ = std::move(warm.matcher_);
+}
+
 void GrammarMatcher::fill_mask(std::span<uint32_t> mask) {
   check_done(api().matcher_compute_mask_into(matcher_.get(), mask.data(), mask.size_bytes()));
 }
