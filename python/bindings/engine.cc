@@ -43,12 +43,13 @@ py::dict to_dict(const MemoryPlan& plan) {
 }
 
 // Pairs of edge and count; the last edge is infinity.
-py::list to_list(const StepSizes& sizes) {
+template <class Histogram>
+py::list to_list(const Histogram& histogram) {
   py::list out;
-  for (size_t i = 0; i < sizes.counts().size(); ++i) {
-    const bool last = i == StepSizes::kEdges.size();
-    const double edge = last ? std::numeric_limits<double>::infinity() : static_cast<double>(StepSizes::kEdges[i]);
-    out.append(py::make_tuple(edge, sizes.counts()[i]));
+  for (size_t i = 0; i < histogram.counts().size(); ++i) {
+    const bool last = i == Histogram::kEdges.size();
+    const double edge = last ? std::numeric_limits<double>::infinity() : static_cast<double>(Histogram::kEdges[i]);
+    out.append(py::make_tuple(edge, histogram.counts()[i]));
   }
   return out;
 }
@@ -82,6 +83,10 @@ py::dict to_dict(const EngineStats& stats) {
   TM_STAT(guide_seconds);
 #undef TM_STAT
   out["step_sizes"] = to_list(stats.step_sizes);
+  const BlockAges& ages = stats.block_ages;
+  out["block_ages"] = py::dict("lifetime"_a = py::make_tuple(to_list(ages.lifetime), ages.lifetime.sum()),
+                               "idle"_a = py::make_tuple(to_list(ages.idle), ages.idle.sum()),
+                               "reuse"_a = py::make_tuple(to_list(ages.reuse), ages.reuse.sum()));
   return out;
 }
 

@@ -162,7 +162,7 @@ class EmbeddingEngine:
         known["computed_tokens"] = known["prompt_tokens"]
         known["waiting"] = self._waiting.qsize()
         known["device_recoveries"] = self._embedder.num_recoveries
-        return {**dict.fromkeys(_OF_SEQUENCES, 0), "step_sizes": [], **known}
+        return {**dict.fromkeys(_OF_SEQUENCES, 0), "step_sizes": [], "block_ages": {}, **known}
 
     def stop(self) -> None:
         """Finishes what has been submitted. Idempotent."""

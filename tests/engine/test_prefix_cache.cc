@@ -89,6 +89,36 @@ TEST(prefix_of_full_blocks_is_shared) {
   EXPECT(cache.take_copies().empty());
 }
 
+// The only time that was counted.
+void expect_only(const SecondsHistogram& times, double seconds) {
+  EXPECT_NEAR(times.sum(), seconds, 1e-9);
+  for (size_t i = 0; i < times.counts().size(); ++i) {
+    const bool above = i == 0 || seconds > SecondsHistogram::kEdges[i - 1];
+    const bool within = i == SecondsHistogram::kEdges.size() || seconds <= SecondsHistogram::kEdges[i];
+    EXPECT_EQ(times.counts()[i], above && within);
+  }
+}
+
+TEST(ages_of_blocks_are_told_when_they_are_used_again_or_evicted) {
+  KvCache cache(2, kBlockSize, true);
+  const BlockAges& ages = cache.prefix_cache().ages();
+  cache.set_time(100);
+  serve(cache, make_sequence(iota(4)), 1);
+  cache.set_time(103);
+  EXPECT_EQ(matched(cache, iota(5), 2), 4);
+  expect_only(ages.reuse, 3);
+  EXPECT_EQ(ages.lifetime.sum(), 0.0);
+  cache.set_time(5100);
+  serve(cache, make_sequence(iota(8, 50)), 3);  // takes both blocks
+  expect_only(ages.lifetime, 5000);
+  expect_only(ages.idle, 4997);
+  expect_only(ages.reuse, 3);
+  BlockAges twice = ages;
+  twice += ages;
+  EXPECT_NEAR(twice.lifetime.sum(), 10000, 1e-9);
+  EXPECT_EQ(twice.idle.counts().back(), 2);
+}
+
 TEST(last_token_is_always_computed) {
   KvCache cache(16, kBlockSize, true);
   serve(cache, make_sequence(iota(8)), 1);
@@ -177,7 +207,7 @@ TEST(least_recently_used_leaves_are_evicted_first) {
   serve(cache, make_sequence(iota(8, 100)), 2);
   EXPECT_EQ(matched(cache, iota(9, 0), 3), 8);  // takes the last block of the other
   EXPECT_EQ(matched(cache, iota(9, 100), 4), 4);
-  EXPECT(cache.prefix_cache().num_evictions() > 0);
+  EXPECT(cache.prefix_cache().ages().lifetime.counts()[0] > 0);
 }
 
 TEST(parent_outlives_its_children) {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -48,6 +49,7 @@ def test_health_ready_load(server: RunningServer) -> None:
     assert server.get("/ready").json() == {"status": "ready"}
     load = server.get("/load").json()
     assert load["server_load"] == load["running"] == 0
+    assert all(math.isfinite(value) for value in load.values())
     with reading(server, LONG):
         load = server.get("/load").json()
         assert load["server_load"] == load["running"] == 1
@@ -117,6 +119,7 @@ def test_metrics_count(server: RunningServer) -> None:
     assert (
         server.labelled(by_source, source="local_cache_hit")
         == after["vllm:prompt_tokens_cached_total"]
+        == server.labelled("vllm:prompt_tokens_cached_by_source_total", source="device")
     )
 
 
@@ -168,6 +171,26 @@ def test_a_request_that_never_began_has_no_first_token(smollm2_path: Path) -> No
         assert after[first + "_count"] == before[first + "_count"]
         assert after[queue + "_count"] == before[queue + "_count"] + 1
         assert after[queue + "_sum"] - before[queue + "_sum"] >= 0.2
+
+
+def test_ages_of_kv_blocks(smollm2_path: Path) -> None:
+    """A prompt of 3 blocks is used again, then driven out of a cache of 8 by two of 6 blocks."""
+    config = EngineConfig(num_kv_blocks=8, block_size=16, max_batch_size=1, session_len=112)
+    with (
+        pipeline(smollm2_path, config) as pipe,
+        running_server(pipe, ServerConfig("m", port=0)) as server,
+    ):
+        for first, length in ((100, 49), (100, 49), (200, 96), (300, 96)):
+            body = {"model": "m", "prompt": list(range(first, first + length)), "max_tokens": 1}
+            assert server.post("/v1/completions", body).status_code == 200
+        metrics = server.metrics()
+        for prefix in ("manymind_", "vllm:"):
+            assert metrics[prefix + "kv_block_reuse_gap_seconds_count"] == 3
+            evicted = metrics[prefix + "kv_block_lifetime_seconds_count"]
+            assert 6 <= evicted <= 12
+            assert metrics[prefix + "kv_block_idle_before_evict_seconds_count"] == evicted
+            lifetime = metrics[prefix + "kv_block_lifetime_seconds_sum"]
+            assert 0 < metrics[prefix + "kv_block_idle_before_evict_seconds_sum"] < lifetime < 600
 
 
 def test_preemptions_are_counted(smollm2_path: Path) -> None:

@@ -212,8 +212,10 @@ def _add_operations(app: FastAPI, service: Service, metrics: Metrics) -> None:
 
     @app.get("/load")
     async def load() -> Response:
-        stats = service.runtime.engine.stats()
-        return json_response({"server_load": service.active, **stats})
+        stats = service.runtime.engine.stats().items()
+        # Distributions, which /metrics has, are no numbers, and their edges no JSON.
+        counters = {name: value for name, value in stats if isinstance(value, (int, float))}
+        return json_response({"server_load": service.active, **counters})
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def prometheus() -> Response:

@@ -190,6 +190,7 @@ class Metrics:
         yield from self._engine_counters(stats, model)
         yield from self._media_counters(model)
         yield from self._step_sizes(stats, model)
+        yield from _block_ages(stats, model)
         yield from self._request_counters(model)
         for name, histogram in self._histograms.items():
             text = {**_HISTOGRAMS, **_OWN_HISTOGRAMS}[name][0]
@@ -240,7 +241,7 @@ class Metrics:
                 yield _own_counter(name, text, model, stats[key])
         text = "Prompt tokens looked up in the prefix cache."
         yield from _both_counters("prefix_cache_queries", text, model, stats["prompt_tokens"])
-        yield _by_source(stats, model)
+        yield from _by_source(stats, model)
         text = "Of these, tokens found."
         yield from _both_counters("prefix_cache_hits", text, model, stats["cached_tokens"])
         text = "Requests refused for want of room."
@@ -317,18 +318,44 @@ def _vllm_states(stats: dict[str, Any], model: str) -> Iterator[Metric]:
         yield family
 
 
-def _by_source(stats: dict[str, Any], model: str) -> Metric:
-    text = "Prompt tokens admitted, by where their KV comes from."
-    labels = ["model_name", "engine", "source"]
-    family = CounterMetricFamily("vllm:prompt_tokens_by_source", text, labels=labels)
-    computed = stats["prompt_tokens"] - stats["cached_tokens"]
-    for source, value in (
-        ("local_compute", computed),
-        ("local_cache_hit", stats["cached_tokens"]),
-        ("external_kv_transfer", 0),
+def _by_source(stats: dict[str, Any], model: str) -> Iterator[Metric]:
+    """There is one cache, in the device's memory."""
+    cached = stats["cached_tokens"]
+    computed = stats["prompt_tokens"] - cached
+    elsewhere = dict.fromkeys(("host", "disk", "p2p", "external_unspecified"), 0)
+    for name, text, values in (
+        (
+            "vllm:prompt_tokens_by_source",
+            "Prompt tokens admitted, by where their KV comes from.",
+            {"local_compute": computed, "local_cache_hit": cached, "external_kv_transfer": 0},
+        ),
+        (
+            "vllm:prompt_tokens_cached_by_source",
+            "Prompt tokens found in a cache, by where that is.",
+            {"device": cached, **elsewhere},
+        ),
     ):
-        family.add_metric([model, "0", source], value)
-    return family
+        family = CounterMetricFamily(name, text, labels=["model_name", "engine", "source"])
+        for source, value in values.items():
+            family.add_metric([model, "0", source], value)
+        yield family
+
+
+_BLOCK_AGES = {
+    "lifetime": ("kv_block_lifetime_seconds", "From a KV block's allocation to its eviction."),
+    "idle": ("kv_block_idle_before_evict_seconds", "Nobody using a KV block that is evicted."),
+    "reuse": ("kv_block_reuse_gap_seconds", "Nobody using a KV block that is used again."),
+}
+
+
+def _block_ages(stats: dict[str, Any], model: str) -> Iterator[Metric]:
+    """Of models with a KV cache."""
+    for key, (pairs, total) in stats["block_ages"].items():
+        edges, counts = zip(*pairs, strict=True)
+        name, text = _BLOCK_AGES[key]
+        values = Histogram(edges[:-1], counts, total)
+        yield _histogram(f"manymind_{name}", text, {"model_name": model}, values)
+        yield _histogram(f"vllm:{name}", text, {"model_name": model, "engine": "0"}, values)
 
 
 def _vllm_names(name: str) -> list[str]:

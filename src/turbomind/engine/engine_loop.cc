@@ -548,6 +548,7 @@ void EngineLoop::fail_unservable() {
 void EngineLoop::rebuild() {
   if (scheduler_) preemptions_before_ += scheduler_->num_preemptions();
   scheduler_.reset();
+  if (kv_cache_) ages_before_ += kv_cache_->prefix_cache().ages();
   kv_cache_ = std::make_unique<KvCache>(config_.num_blocks, config_.block_size, config_.enable_prefix_caching);
   if (encoder_stage_) encoded_before_ += encoder_stage_->num_encoded();
   encoder_stage_.reset();
@@ -567,6 +568,8 @@ void EngineLoop::publish() {
     counters_.media_encoded = encoded_before_ + encoder_stage_->num_encoded();
     counters_.media_tokens_cached = encoder_stage_->num_cached_rows();
   }
+  counters_.block_ages = ages_before_;
+  counters_.block_ages += kv_cache_->prefix_cache().ages();
   counters_.preemptions = preemptions_before_ + scheduler_->num_preemptions();
   if (ranks_.is_open() && ranks_.rank(0).runner)
     counters_.graph_replays = replays_before_ + ranks_.rank(0).runner->num_replays();

@@ -143,6 +143,7 @@ class EngineLoop {
   SubmitQueue::Closing closing_ = SubmitQueue::Closing::kOpen;
   EngineStats counters_;
   int64_t preemptions_before_ = 0;  // by schedulers that were replaced
+  BlockAges ages_before_;           // in caches that were replaced
   int64_t encoded_before_ = 0;      // by encoder stages that were replaced
   int64_t replays_before_ = 0;      // by runners that were replaced
   const Error out_of_memory_;       // made while there is memory for it

@@ -153,7 +153,9 @@ std::vector<BlockCopy> KvCache::take_copies() {
 
 int32_t KvCache::take_block() {
   if (blocks_.num_free() == 0) prefix_cache_.evict();
-  return blocks_.allocate();
+  const int32_t block = blocks_.allocate();
+  prefix_cache_.mark_allocated(block);
+  return block;
 }
 
 void KvCache::reference(int32_t block) {

@@ -27,6 +27,8 @@ class KvCache {
   int32_t block_size() const { return block_size_; }
   int64_t blocks_for(int64_t num_tokens) const { return (num_tokens + block_size_ - 1) / block_size_; }
 
+  // The time of what follows, in seconds: blocks have an age. Never goes back.
+  void set_time(double seconds) { prefix_cache_.set_time(seconds); }
   // Whether admit() would succeed.
   bool fits(const Sequence& sequence, int64_t spare, uint64_t step) const;
   // Blocks for all known tokens of a waiting sequence; num_computed becomes what the prefix cache already holds, at

@@ -131,10 +131,14 @@ void PrefixCache::remove_covered(Children& children, KeyedTokens tokens) {
   if (is_evictable(block) && common_length(tokens, tokens_of(block)) == length) remove(block);
 }
 
-void PrefixCache::mark_referenced(int32_t block) { make_unevictable(block); }
+void PrefixCache::mark_referenced(int32_t block) {
+  ages_.reuse.count(now_ - node(block).idle_since);
+  make_unevictable(block);
+}
 
 void PrefixCache::mark_idle(int32_t block) {
   node(block).last_used = ++clock_;
+  node(block).idle_since = now_;
   if (node(block).children.empty()) make_evictable(block);
 }
 
@@ -151,8 +155,10 @@ void PrefixCache::make_unevictable(int32_t block) {
 
 bool PrefixCache::evict() {
   if (evictable_.empty()) return false;
-  remove(evictable_.begin()->second);
-  ++num_evictions_;
+  const int32_t block = evictable_.begin()->second;
+  ages_.lifetime.count(now_ - node(block).born);
+  ages_.idle.count(now_ - node(block).idle_since);
+  remove(block);
   return true;
 }
 

@@ -11,6 +11,7 @@
 
 #include "turbomind/engine/block_manager.h"
 #include "turbomind/engine/request.h"
+#include "turbomind/engine/stats.h"
 
 namespace turbomind {
 
@@ -50,6 +51,10 @@ class PrefixCache {
   // only for a sequence's last block. Returns the block that stands for these tokens now, which is another one if they
   // were cached already; kNoBlock if a part of a block was not worth entering.
   int32_t insert(const std::string& scope, int32_t parent, KeyedTokens tokens, int32_t block, uint64_t step);
+  // On the clock of the ages; never goes back.
+  void set_time(double seconds) { now_ = seconds; }
+  // A block that the cache does not know begins its life.
+  void mark_allocated(int32_t block) { node(block).born = now_; }
   // A sequence took (or let go of) a cached block; BlockManager::reference (or release) said that it was (or became)
   // idle.
   void mark_referenced(int32_t block);
@@ -59,7 +64,7 @@ class PrefixCache {
   // Forgets what a step that failed was to write, with everything below it.
   void discard(uint64_t step);
 
-  int64_t num_evictions() const { return num_evictions_; }
+  const BlockAges& ages() const { return ages_; }
 
  private:
   struct TokenOrder {  // lexicographic, on the nodes' positions
@@ -80,6 +85,8 @@ class PrefixCache {
     const std::string* scope;  // key of roots_
     uint64_t step;             // that writes it
     uint64_t last_used = 0;
+    double born = 0.0;             // seconds, as idle_since
+    double idle_since = 0.0;       // while no sequence references it
     Evictable::node_type place{};  // its memory in evictable_ while it is not there: giving a block back cannot fail
   };
 
@@ -106,7 +113,8 @@ class PrefixCache {
   Evictable evictable_;                    // idle nodes without children
   std::vector<int32_t> recent_;            // entered by the last steps, which may still fail
   uint64_t clock_ = 0;
-  int64_t num_evictions_ = 0;
+  double now_ = 0.0;
+  BlockAges ages_;
 };
 
 }  // namespace turbomind

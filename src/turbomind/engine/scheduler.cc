@@ -19,6 +19,7 @@ StepPlan Scheduler::schedule(double now) {
   plan.id = step_ + 1;
   plan.sequences.reserve(running_.size());
   budget_ = limits_.max_num_batched_tokens;
+  kv_cache_.set_time(now);
   if (encoder_) encoder_->begin_step();
   make_room_for_urgent();
   const int64_t preemptions = num_preemptions_;

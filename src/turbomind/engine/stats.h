@@ -26,6 +26,45 @@ class StepSizes {
   std::array<int64_t, kEdges.size() + 1> counts_ = {};
 };
 
+// Times by their length: how many took at most so many seconds, and more than the edge before.
+class SecondsHistogram {
+ public:
+  static constexpr std::array<double, 21> kEdges = {.001, .002, .005, .01, .02, .05, .1,  .2,  .5,   1,   2,
+                                                    5,    10,   20,   30,  60,  120, 300, 600, 1200, 1800};
+
+  void count(double seconds) {
+    const auto edge = std::lower_bound(kEdges.begin(), kEdges.end(), seconds);
+    ++counts_[static_cast<size_t>(edge - kEdges.begin())];
+    sum_ += seconds;
+  }
+  SecondsHistogram& operator+=(const SecondsHistogram& other) {
+    for (size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
+    sum_ += other.sum_;
+    return *this;
+  }
+  // The last is of what is above all edges.
+  const std::array<int64_t, kEdges.size() + 1>& counts() const { return counts_; }
+  double sum() const { return sum_; }
+
+ private:
+  std::array<int64_t, kEdges.size() + 1> counts_ = {};
+  double sum_ = 0.0;
+};
+
+// How long the prefix cache keeps KV blocks, seen each time one is evicted or taken into use again.
+struct BlockAges {
+  SecondsHistogram lifetime;  // of a block that is evicted, since it was allocated
+  SecondsHistogram idle;      // of a block that is evicted, since nobody used it
+  SecondsHistogram reuse;     // of a block that is used again, since nobody did
+
+  BlockAges& operator+=(const BlockAges& other) {
+    lifetime += other.lifetime;
+    idle += other.idle;
+    reuse += other.reuse;
+    return *this;
+  }
+};
+
 // A consistent picture of the engine between two steps. Counters run since start().
 struct EngineStats {
   int64_t running = 0;  // sequences that hold KV blocks
@@ -45,6 +84,7 @@ struct EngineStats {
   int64_t media_tokens_cached = 0;  // embeddings of pictures on the device
   int64_t steps = 0;
   StepSizes step_sizes;
+  BlockAges block_ages;
   int64_t failed_steps = 0;
   int64_t graph_replays = 0;      // of steps
   int64_t device_recoveries = 0;  // lost devices opened again
