@@ -139,6 +139,38 @@ def test_what_does_not_go_with_a_parts_type_is_named(
         assert server.post(path, body).status_code == 200
 
 
+CALL = {"type": "tool_use", "id": "1", "name": "f", "input": {}}
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        ({"tool_choice": {"type": "auto", "name": "f"}}, "tool_choice.name: expected none"),
+        ({"tool_choice": {"type": "tool"}}, "tool_choice.name: expected a value"),
+        (
+            {"tool_choice": {"type": "none", "disable_parallel_tool_use": True}},
+            "tool_choice.disable_parallel_tool_use",
+        ),
+        ({"content": [{**CALL, "id": None}], "role": "assistant"}, "messages[0].content[0].id"),
+        ({"content": [{**CALL, "name": None}], "role": "assistant"}, "messages[0].content[0].name"),
+        ({"content": [{"type": "tool_result"}]}, "messages[0].content[0].tool_use_id"),
+        (
+            {"content": [{"type": "image", "source": {"type": "url", "url": "x", "data": "y"}}]},
+            "messages[0].content[0].source.data: expected none beside the type 'url'",
+        ),
+    ],
+)
+def test_what_messages_lack_or_ignore_is_named(
+    server: RunningServer, body: dict[str, Any], name: str
+) -> None:
+    message = {"role": body.pop("role", "user"), "content": body.pop("content", "a")}
+    body = {"tools": [{"name": "f", "input_schema": {}}], **body} if "tool_choice" in body else body
+    body = {"model": "smollm2", "max_tokens": 1, "messages": [message], **body}
+    answer = server.post("/v1/messages", body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith(name)
+
+
 def test_what_does_not_go_with_an_items_type_is_named(server: RunningServer) -> None:
     said = {"role": "user", "content": "a"}
     for item, name in (

@@ -108,8 +108,19 @@ class ToolChoice(RequestModel):
     name: str | None = Field(None, max_length=128)
     disable_parallel_tool_use: bool | None = None
 
+    fields_of_type: ClassVar[dict[str, frozenset[str]]] = {
+        "auto": frozenset(("disable_parallel_tool_use",)),
+        "any": frozenset(("disable_parallel_tool_use",)),
+        "tool": frozenset(("disable_parallel_tool_use", "name")),
+        "none": frozenset(),
+    }
+
     def as_choice(self) -> str:
-        """``Toolset.of``'s form."""
+        """``Toolset.of``'s form. Raises ApiError 400."""
+        self.refuse_foreign("tool_choice")
+        if self.type == "tool" and self.name is None:
+            message = "tool_choice.name: expected a value, found none"
+            raise ApiError(400, message, "missing_parameter", "tool_choice.name")
         words = {"any": "required", "tool": f"={self.name}"}
         return words.get(self.type, self.type)
 
@@ -242,11 +253,19 @@ class MessageRequest(CountRequest):
         )
 
 
+_NEEDED = {"tool_use": ("id", "name"), "tool_result": ("tool_use_id",), "thinking": ("thinking",)}
+
+
 def _check_blocks(content: str | list[Block] | None, where: str) -> None:
     """Raises ApiError 400 for what no block may ask for."""
     for place, block in enumerate(content if isinstance(content, list) else ()):
         block.refuse_unsupported(f"{where}[{place}].")
         block.refuse_foreign(f"{where}[{place}]")
+        for field in _NEEDED.get(block.type, ()):
+            if getattr(block, field) is None:
+                name = f"{where}[{place}].{field}"
+                message = f"{name}: expected a value, found none"
+                raise ApiError(400, message, "missing_parameter", name)
         _check_blocks(block.content, f"{where}[{place}].content")
 
 
@@ -316,9 +335,19 @@ def _as_part(item: dict[str, Any]) -> str | dict[str, Any]:
     return str(item["text"]) if item["type"] == "text" else item
 
 
+_SOURCES = {"base64": ("media_type", "data"), "url": ("url",)}
+
+
 def _picture(source: Any, where: str) -> dict[str, Any]:
     """A block's picture: {"type": "base64", "media_type", "data"} or {"type": "url", "url"}."""
     fields = source if isinstance(source, dict) else {}
+    kind = str(fields.get("type"))
+    own = _SOURCES.get(kind, tuple(fields))
+    for name in sorted(set(fields) - {"type", *own}):
+        if fields[name] is not None:
+            place = f"{where}.{name[:64]}"
+            message = f"{place}: expected none beside the type {kind!r}"
+            raise ApiError(400, message, "invalid_value", place)
     if fields.get("type") == "url" and isinstance(fields.get("url"), str):
         return picture_part(fields["url"], where)
     if fields.get("type") == "base64" and isinstance(fields.get("data"), str):
