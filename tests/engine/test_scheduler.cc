@@ -147,6 +147,44 @@ TEST(requests_with_one_prefix_share_it_in_the_same_step) {
   EXPECT_EQ(count_of(plan, second), 1);
 }
 
+TEST(rows_that_draw_are_picked_out_of_a_prefill) {
+  Bench bench(4, 30, 100);
+  bench.add(5);
+  BatchBuilder builder(100);
+  {
+    const StepBatch& first = builder.build(bench.scheduler.schedule(1.0));
+    EXPECT(first.picks_wanted);
+    EXPECT(first.wanted.rows == std::vector<int32_t>{4});
+    EXPECT(first.wanted.context_lens == std::vector<int32_t>{5});
+  }
+  bench.add(12, {.n = 2});
+  const SequencePtr last = bench.add(40);
+  const StepPlan plan = bench.scheduler.schedule(1.0);
+  const StepBatch& batch = builder.build(plan);
+  EXPECT(batch.picks_wanted);
+  EXPECT_EQ(batch.sampling.rows(), 3);
+  // One row for the two that part; none for the one whose prompt goes on in the next step.
+  EXPECT((batch.wanted.rows == std::vector<int32_t>{0, 12}));
+  EXPECT((batch.wanted.cu_seqlens_q == std::vector<int32_t>{0, 1, 2}));
+  EXPECT((batch.wanted.context_lens == std::vector<int32_t>{6, 12}));
+  const auto stride = static_cast<std::ptrdiff_t>(batch.block_table_stride);
+  EXPECT_EQ(static_cast<std::ptrdiff_t>(batch.wanted.block_table.size()), 2 * stride);
+  EXPECT(std::equal(batch.wanted.block_table.begin(), batch.wanted.block_table.end(), batch.block_table.begin()));
+  EXPECT(count_of(plan, last) < 40);
+}
+
+TEST(decode_steps_pick_nothing_out) {
+  Bench bench(4, 30, 100);
+  bench.add(5);
+  bench.add(5);
+  BatchBuilder builder(100);
+  EXPECT(builder.build(bench.scheduler.schedule(1.0)).picks_wanted);
+  const StepBatch& decode = builder.build(bench.scheduler.schedule(1.0));
+  EXPECT(decode.decode_only);
+  EXPECT(!decode.picks_wanted);
+  EXPECT(decode.wanted.rows.empty());
+}
+
 // Rows of the batch's block table against the sequences' own blocks, and zeros behind them.
 void expect_block_table(const StepBatch& batch, const StepPlan& plan, const std::vector<std::vector<int32_t>>& blocks) {
   size_t row = 0;

@@ -38,6 +38,7 @@ DecoderRunner::DecoderRunner(const Plugin& plugin, const TinyModel& model, const
   const int64_t num_blocks = std::max(kNumBlocks, kMaxSequences * blocks_for(kMaxContext, options.kv_block_size));
   decoder_->allocate_kv(num_blocks);
   plan_.emplace(decoder_->make_plan());
+  wanted_plan_.emplace(decoder_->make_wanted_plan());
   free_blocks_.resize(static_cast<size_t>(num_blocks));
   std::iota(free_blocks_.begin(), free_blocks_.end(), 0);
   std::shuffle(free_blocks_.begin(), free_blocks_.end(), std::mt19937(7));
@@ -106,6 +107,31 @@ DecoderRunner::StepArrays DecoderRunner::lay_out(const std::vector<Chunk>& chunk
   return step;
 }
 
+Tensor DecoderRunner::want(const StepArrays& step, const std::vector<int32_t>& rows) {
+  const auto count = static_cast<int64_t>(rows.size());
+  if (count == 0) return make_tensor(rows.data(), TM_I32, {0});
+  const auto stride = static_cast<std::ptrdiff_t>(step.block_table.size() / step.context_lens.size());
+  std::vector<int32_t> boundaries(rows.size() + 1);
+  std::iota(boundaries.begin(), boundaries.end(), 0);
+  std::vector<int32_t> context_lens;
+  std::vector<int32_t> table;
+  for (const int32_t row : rows) {
+    const auto end = std::upper_bound(step.boundaries.begin(), step.boundaries.end(), row);
+    const auto sequence = end - step.boundaries.begin() - 1;
+    context_lens.push_back(step.positions[static_cast<size_t>(row)] + 1);
+    const auto blocks = step.block_table.begin() + sequence * stride;
+    table.insert(table.end(), blocks, blocks + stride);
+  }
+  wanted_plan_->update(stream_, {.num_seqs = count,
+                                 .num_tokens = count,
+                                 .cu_seqlens_q = boundaries.data(),
+                                 .context_lens = context_lens.data(),
+                                 .block_table = table.data(),
+                                 .block_table_stride = stride,
+                                 .max_q_len = 1});
+  return upload(rows.data(), TM_I32, {count});
+}
+
 Rows DecoderRunner::step(const std::vector<Chunk>& chunks, const std::map<int64_t, Row>& embeddings,
                          const std::optional<std::vector<int32_t>>& wanted) {
   const StepArrays step = lay_out(chunks);
@@ -132,10 +158,7 @@ Rows DecoderRunner::step(const std::vector<Chunk>& chunks, const std::map<int64_
     input.embeddings = upload(values.data(), TM_F32, {num_rows, decoder_->config().hidden_size});
     input.embedding_rows = upload(places.data(), TM_I32, {num_rows});
   }
-  if (wanted) {
-    const auto count = static_cast<int64_t>(wanted->size());
-    input.wanted_rows = count > 0 ? upload(wanted->data(), TM_I32, {count}) : row_slice(input.token_ids, 0, 0);
-  }
+  if (wanted) input.wanted = {.rows = want(step, *wanted), .plan = &*wanted_plan_};
   const Tensor hidden = decoder_->forward(input);
   return download(decoder_->compute_logits(hidden, upload(step.rows.data(), TM_I32, {step.num_tokens()})));
 }

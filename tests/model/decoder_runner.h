@@ -32,7 +32,7 @@ class DecoderRunner {
   DecoderRunner(const Plugin& plugin, const TinyModel& model, const Ranks* ranks = nullptr);
 
   // Computes the chunks in one step; returns the logits of all their rows. embeddings: replace rows of the step.
-  // wanted: StepInput::wanted_rows.
+  // wanted: StepInput::wanted.
   Rows step(const std::vector<Chunk>& chunks, const std::map<int64_t, Row>& embeddings = {},
             const std::optional<std::vector<int32_t>>& wanted = std::nullopt);
   // Sequence `to` continues from a copy of the blocks of `from`.
@@ -48,6 +48,8 @@ class DecoderRunner {
 
   struct StepArrays;
   StepArrays lay_out(const std::vector<Chunk>& chunks);
+  // Updates wanted_plan_ for rows of the step; the rows on the device.
+  Tensor want(const StepArrays& step, const std::vector<int32_t>& rows);
   void grow(SequenceState& state, int64_t count);
   Tensor upload(const void* data, DType dtype, std::initializer_list<int64_t> shape);
   Rows download(const Tensor& tensor);
@@ -57,6 +59,7 @@ class DecoderRunner {
   std::unique_ptr<Comm> comm_;
   std::unique_ptr<Decoder> decoder_;
   std::optional<Plan> plan_;
+  std::optional<Plan> wanted_plan_;
   std::map<int32_t, SequenceState> sequences_;
   std::vector<int32_t> free_blocks_;
   std::vector<Buffer> inputs_;  // of the current step

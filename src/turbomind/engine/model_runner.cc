@@ -24,8 +24,8 @@ int64_t captured_size(int64_t seqs) {
 size_t input_bytes(const DecoderOptions& limits) {
   const auto tokens = static_cast<size_t>(limits.max_tokens);
   const auto seqs = static_cast<size_t>(limits.max_seqs);
-  // Token ids, positions on up to three axes, rows of pictures and their tokens.
-  return 6 * UploadBuffer::bytes_for<int32_t>(tokens) + UploadBuffer::bytes_for<int32_t>(seqs) +
+  // Token ids, positions on up to three axes, rows of pictures and their tokens; pending and wanted rows.
+  return 6 * UploadBuffer::bytes_for<int32_t>(tokens) + 2 * UploadBuffer::bytes_for<int32_t>(seqs) +
          Sampler::upload_bytes(limits.max_seqs);
 }
 
@@ -37,6 +37,7 @@ ModelRunner::ModelRunner(Decoder& decoder, EncoderRunner* encoder, const Device&
       stream_(stream),
       fetches_(fetches),
       plan_(decoder.make_plan()),
+      wanted_plan_(decoder.make_wanted_plan()),
       inputs_(device, stream),
       sampler_(decoder, device, stream, decoder.options().max_seqs),
       row_reader_(decoder, device, stream),
@@ -98,7 +99,9 @@ void ModelRunner::upload(const StepBatch& batch, int64_t padded) {
   const auto padded_tokens = static_cast<size_t>(num_tokens);
   inputs_.begin(input_bytes(decoder_.options()));
   sampler_.upload(inputs_, batch.sampling, std::max(batch.sampling.rows(), padded));
-  pending_rows_ = inputs_.add(batch.pending_rows, static_cast<size_t>(decoder_.options().max_seqs));
+  const auto max_seqs = static_cast<size_t>(decoder_.options().max_seqs);
+  pending_rows_ = inputs_.add(batch.pending_rows, max_seqs);
+  wanted_rows_ = inputs_.add(batch.wanted.rows, max_seqs);
   const auto capacity = 3 * static_cast<size_t>(decoder_.options().max_tokens);
   if (decoder_.config().has_axes()) {
     std::vector<int32_t> positions;
@@ -139,13 +142,28 @@ void ModelRunner::update_plan(const StepBatch& batch, int64_t padded) {
                          .num_spans = static_cast<int64_t>(batch.spans.size() / 3)});
 }
 
+void ModelRunner::update_wanted_plan(const StepBatch& batch) {
+  const WantedBatch& wanted = batch.wanted;
+  const auto count = static_cast<int64_t>(wanted.rows.size());
+  wanted_plan_.update(stream_, {.num_seqs = count,
+                                .num_tokens = count,
+                                .cu_seqlens_q = wanted.cu_seqlens_q.data(),
+                                .context_lens = wanted.context_lens.data(),
+                                .block_table = wanted.block_table.data(),
+                                .block_table_stride = batch.block_table_stride,
+                                .max_q_len = 1});
+}
+
 void ModelRunner::run_eager(const StepBatch& batch, std::vector<GroupRows>& rows) {
   StepInput input = step_input();
   if (!batch.media_rows.empty()) {
     input.embeddings = encoder_->gather(decoder_.ops(), stream_, media_rows_);
     input.embedding_rows = media_tokens_;
   }
-  if (batch.row_groups.empty()) input.wanted_rows = sampler_.hidden_rows();
+  if (batch.picks_wanted) {
+    if (!batch.wanted.rows.empty()) update_wanted_plan(batch);
+    input.wanted = {.rows = wanted_rows_, .plan = &wanted_plan_};
+  }
   hidden_ = decoder_.forward(input);
   if (!batch.row_groups.empty()) rows = row_reader_.read(hidden_, batch.row_groups, fetches_);
   if (batch.sampling.rows() > 0) logits_ = decoder_.compute_logits(hidden_, sampler_.hidden_rows());

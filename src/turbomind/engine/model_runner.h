@@ -64,6 +64,7 @@ class ModelRunner {
   int64_t padded_size(const StepBatch& batch) const;
   void upload(const StepBatch& batch, int64_t padded);
   void update_plan(const StepBatch& batch, int64_t padded);
+  void update_wanted_plan(const StepBatch& batch);
   void run_eager(const StepBatch& batch, std::vector<GroupRows>& rows);
   void run_captured(CapturedStep& step);
   // False where the backend could not; then steps run eagerly from here on.
@@ -79,6 +80,7 @@ class ModelRunner {
   Stream& stream_;
   bool fetches_;
   Plan plan_;
+  Plan wanted_plan_;
   UploadBuffer inputs_;
   Sampler sampler_;
   RowReader row_reader_;
@@ -90,6 +92,7 @@ class ModelRunner {
   Tensor media_rows_{};    // i32 [media rows of the step]
   Tensor media_tokens_{};  // likewise
   Tensor pending_rows_{};
+  Tensor wanted_rows_{};
   Tensor hidden_{};  // of the step being issued: activation dtype [rows, hidden_size]
   Tensor logits_{};  // f32 [rows, vocab]
   bool can_capture_;

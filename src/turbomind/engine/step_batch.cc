@@ -2,7 +2,10 @@
 #include "turbomind/engine/step_batch.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
+
+#include "turbomind/models/decoder.h"
 
 namespace turbomind {
 namespace {
@@ -29,6 +32,9 @@ const StepBatch& BatchBuilder::build(const StepPlan& plan) {
     plan.sequences[static_cast<size_t>(sampling.entries[row])].sequence->pending_row = static_cast<int32_t>(row);
   }
   num_sampled_before_ = sampling.rows();
+  batch_.wanted.rows.clear();
+  batch_.picks_wanted = false;
+  if (batch_.num_tokens > batch_.num_seqs && batch_.row_groups.empty()) pick_wanted();
   batch_.decode_only =
       batch_.num_tokens == batch_.num_seqs && sampling.rows() == batch_.num_tokens && batch_.row_groups.empty();
   return batch_;
@@ -137,6 +143,27 @@ void BatchBuilder::update_block_table(const StepPlan& plan) {
       table_versions_[row] = sequence.blocks_version;
     }
     ++row;
+  }
+}
+
+void BatchBuilder::pick_wanted() {
+  WantedBatch& wanted = batch_.wanted;
+  // Sequences that part in this step draw from one row.
+  wanted.rows = batch_.sampling.hidden_rows;
+  std::sort(wanted.rows.begin(), wanted.rows.end());
+  wanted.rows.erase(std::unique(wanted.rows.begin(), wanted.rows.end()), wanted.rows.end());
+  batch_.picks_wanted = static_cast<int64_t>(wanted.rows.size()) <= StepInput::most_wanted(batch_.num_tokens);
+  if (!batch_.picks_wanted) return wanted.rows.clear();
+  wanted.cu_seqlens_q.resize(wanted.rows.size() + 1);
+  std::iota(wanted.cu_seqlens_q.begin(), wanted.cu_seqlens_q.end(), 0);
+  wanted.context_lens.clear();
+  wanted.block_table.clear();
+  size_t seq = 0;
+  for (const int32_t row : wanted.rows) {
+    while (batch_.cu_seqlens_q[seq + 1] <= row) ++seq;
+    wanted.context_lens.push_back(batch_.context_lens[seq]);
+    const auto table = batch_.block_table.begin() + static_cast<std::ptrdiff_t>(seq) * batch_.block_table_stride;
+    wanted.block_table.insert(wanted.block_table.end(), table, table + batch_.block_table_stride);
   }
 }
 

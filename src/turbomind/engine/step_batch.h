@@ -24,6 +24,15 @@ struct RowGroup {
   bool generation = false;  // the row a token is drawn from
 };
 
+// The rows of a step that tokens are drawn from, each as the only row of a sequence: see tm_step_meta and
+// StepInput::wanted.
+struct WantedBatch {
+  std::vector<int32_t> rows;          // token rows of the step, in order
+  std::vector<int32_t> cu_seqlens_q;  // [rows + 1]
+  std::vector<int32_t> context_lens;  // [rows]
+  std::vector<int32_t> block_table;   // [rows, StepBatch::block_table_stride]
+};
+
 // Everything a step needs from the host, the same for every rank.
 struct StepBatch {
   int64_t num_tokens = 0;
@@ -43,6 +52,8 @@ struct StepBatch {
   std::vector<int32_t> spans;         // [n, 3]: sequence, begin, end of positions that see each other
   std::vector<RowGroup> row_groups;
   SamplingBatch sampling;
+  WantedBatch wanted;
+  bool picks_wanted = false;  // wanted is there: others are not asked for, and leaving them out pays
   bool has_pending = false;
   bool decode_only = false;  // one token row per sequence, each sampled, nothing else wanted: may be replayed
 };
@@ -69,6 +80,7 @@ class BatchBuilder {
   void add_spans(const ScheduledSequence& scheduled);
   // Rows whose sequence and blocks are those of the step before stay as they are.
   void update_block_table(const StepPlan& plan);
+  void pick_wanted();
   // The prompt's rows of this chunk, then the row a token is drawn from.
   void add_row_groups(const ScheduledSequence& scheduled, int32_t entry);
   void add_prompt_rows(const ScheduledSequence& scheduled, int32_t entry);

@@ -47,17 +47,19 @@ Attention::Attention(const LayerContext& context, const std::string& prefix, con
 
 void Attention::forward(const StepContext& step, const Tensor& x) const {
   const Arena::Scope scope(step.arena);
-  o_proj_.forward(step.ops, attend(step, write_kv(step, x)), x);
+  o_proj_.forward(step.ops, attend(step, step.plan, write_kv(step, x)), x);
 }
 
-void Attention::forward_rows(const StepContext& step, const Tensor& x, const Tensor& rows, const Tensor& out) const {
+void Attention::forward_rows(const StepContext& step, const Tensor& x, const WantedRows& wanted,
+                             const Tensor& out) const {
   const Arena::Scope scope(step.arena);
-  const Tensor queries = write_kv(step, x);
-  if (rows.shape[0] == 0) return;
-  const Tensor all = attend(step, queries);
-  const Tensor wanted = step.arena.allocate("attention_rows", all.dtype, {rows.shape[0], all.shape[1]});
-  step.ops.gather_rows({.in = all, .index = rows, .out = wanted});
-  o_proj_.forward(step.ops, wanted, out);
+  const Tensor all = write_kv(step, x);
+  if (wanted.count() == 0) return;
+  const int64_t width = heads_.count * config_.head_dim;
+  const Tensor queries = step.arena.allocate("wanted_queries", x.dtype, {wanted.count(), width});
+  step.ops.gather_rows({.in = reshape(all, {x.shape[0], width}), .index = wanted.rows, .out = queries});
+  const Tensor heads = reshape(queries, {wanted.count(), heads_.count, int64_t{config_.head_dim}});
+  o_proj_.forward(step.ops, attend(step, *wanted.plan, heads), out);
 }
 
 Tensor Attention::write_kv(const StepContext& step, const Tensor& x) const {
@@ -83,13 +85,13 @@ Tensor Attention::write_kv(const StepContext& step, const Tensor& x) const {
   return rope.q;
 }
 
-Tensor Attention::attend(const StepContext& step, const Tensor& queries) const {
+Tensor Attention::attend(const StepContext& step, const Plan& plan, const Tensor& queries) const {
   const int64_t num_tokens = queries.shape[0];
   const int64_t dim = config_.head_dim;
   const Tensor out = step.arena.allocate("attention", queries.dtype, {num_tokens, heads_.count, dim});
   step.ops.attention({.q = queries,
                       .kv = kv_pool_.view(),
-                      .plan = step.plan.handle(),
+                      .plan = plan.handle(),
                       .scale = config_.scale,
                       .window = config_.window,
                       .softcap = config_.softcap,

@@ -22,7 +22,9 @@ class Attention : public Block {
             float norm_eps, const RopeTable& rope);
 
   void forward(const StepContext& step, const Tensor& x) const override;
-  void forward_rows(const StepContext& step, const Tensor& x, const Tensor& rows, const Tensor& out) const override;
+  // The wanted rows' queries alone meet the cache.
+  void forward_rows(const StepContext& step, const Tensor& x, const WantedRows& wanted,
+                    const Tensor& out) const override;
   KvPool* kv_pool() override { return &kv_pool_; }
   std::optional<tm_attention_shape> attention_shape() const override {
     return tm_attention_shape{static_cast<int32_t>(heads_.count), config_.window, kv_pool_.view().spec};
@@ -31,8 +33,8 @@ class Attention : public Block {
  private:
   // Writes the keys and values of x, float [T, H], to the cache; returns the queries, [T, heads, head_dim].
   Tensor write_kv(const StepContext& step, const Tensor& x) const;
-  // Returns float [T, heads * head_dim].
-  Tensor attend(const StepContext& step, const Tensor& queries) const;
+  // plan: of the queries' tokens. Returns float [T, heads * head_dim].
+  Tensor attend(const StepContext& step, const Plan& plan, const Tensor& queries) const;
 
   AttentionConfig config_;  // of the whole model
   const RopeTable& rope_;

@@ -18,11 +18,12 @@ class Block {
 
   // Replaces x, float [T, H], by the block's output. With several ranks that is a partial sum; the caller adds it up.
   virtual void forward(const StepContext& step, const Tensor& x) const = 0;
-  // out, float [R, H], becomes those rows of the output that rows, i32 [R], names. x is scratch from then on. With R =
-  // 0 the block's state alone is written.
-  virtual void forward_rows(const StepContext& step, const Tensor& x, const Tensor& rows, const Tensor& out) const {
+  // out, float [R, H], becomes the wanted rows of the output. x is scratch from then on. With R = 0 the block's state
+  // alone is written.
+  virtual void forward_rows(const StepContext& step, const Tensor& x, const WantedRows& wanted,
+                            const Tensor& out) const {
     forward(step, x);
-    if (rows.shape[0] > 0) step.ops.gather_rows({.in = x, .index = rows, .out = out});
+    if (wanted.count() > 0) step.ops.gather_rows({.in = x, .index = wanted.rows, .out = out});
   }
   // The block's paged state, null if it keeps none.
   virtual KvPool* kv_pool() { return nullptr; }

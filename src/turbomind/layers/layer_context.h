@@ -49,4 +49,12 @@ struct StepContext {
   }
 };
 
+// Rows of a step that are wanted, where not all are.
+struct WantedRows {
+  Tensor rows;                 // i32 [R], distinct, in [0, T)
+  const Plan* plan = nullptr;  // has each of them as a sequence's only row, in their order; with R = 0 it is not read
+
+  int64_t count() const { return rows.shape[0]; }
+};
+
 }  // namespace turbomind

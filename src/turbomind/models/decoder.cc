@@ -60,12 +60,10 @@ struct Decoder::Impl {
   Tensor forward(Ops& ops, Arena& arena, const StepInput& input) const;
   Tensor compute_logits(Ops& ops, Arena& arena, const Tensor& hidden, const Tensor& rows) const;
   void measure(const Plan& plan, Ops& ops, Arena& step_arena, Arena& logits_arena) const;
-  // More wanted rows than this are not picked out of a step: it would hardly pay, and take memory.
-  int64_t most_picked_rows(int64_t num_tokens) const { return std::min(options.max_seqs, num_tokens / 2); }
   // Whether the last layer computes the wanted rows only.
   bool picks_rows(const StepInput& input) const;
   std::vector<tm_attention_shape> attention_shapes() const;
-  Plan make_plan() const;
+  Plan make_plan(int64_t max_tokens) const;
   // fn(Block&) for every block of every layer.
   template <class Fn>
   void for_blocks(Fn fn) const;
@@ -149,9 +147,9 @@ std::vector<tm_attention_shape> Decoder::Impl::attention_shapes() const {
   return shapes;
 }
 
-Plan Decoder::Impl::make_plan() const {
+Plan Decoder::Impl::make_plan(int64_t max_tokens) const {
   const std::vector<tm_attention_shape> shapes = attention_shapes();
-  return Plan(device, {.max_tokens = options.max_tokens,
+  return Plan(device, {.max_tokens = max_tokens,
                        .max_seqs = options.max_seqs,
                        .max_blocks_per_seq = (options.max_context + options.kv_block_size - 1) / options.kv_block_size,
                        .block_size = options.kv_block_size,
@@ -161,7 +159,7 @@ Plan Decoder::Impl::make_plan() const {
 
 void Decoder::Impl::finish_loading() {
   weights.check_complete();
-  const Plan plan = make_plan();
+  const Plan plan = make_plan(options.max_tokens);
   Ops measured_ops(device, stream, workspace, Ops::Mode::kMeasure);
   Arena measured_step;
   Arena measured_logits;
@@ -184,8 +182,9 @@ void Decoder::Impl::measure(const Plan& plan, Ops& measured_ops, Arena& step, Ar
   StepInput input{
       .token_ids = ids, .positions = positions, .plan = &plan, .embeddings = embeddings, .embedding_rows = ids};
   const Tensor hidden = forward(measured_ops, step, input);
-  // Rows picked out take memory beside all of attention's.
-  input.wanted_rows = row_slice(ids, 0, most_picked_rows(num_tokens));
+  // Rows picked out take memory beside those of all tokens.
+  const int64_t most_wanted = std::min(options.max_seqs, StepInput::most_wanted(num_tokens));
+  input.wanted = {.rows = row_slice(ids, 0, most_wanted), .plan = &plan};
   forward(measured_ops, step, input);
   compute_logits(measured_ops, logits, hidden, inputs.allocate("rows", TM_I32, {options.max_logits_rows}));
 }
@@ -209,7 +208,7 @@ Tensor Decoder::Impl::forward(Ops& step_ops, Arena& arena, const StepInput& inpu
     const RmsNorm& next_norm = i + 1 < layers.size() ? layers[i + 1]->input_norm() : final_norm;
     const auto place = static_cast<int64_t>(i) + 1;
     if (i + 1 == layers.size() && picks_rows(input)) {
-      layers[i]->forward_rows(step, x, residual, *input.wanted_rows, next_norm);
+      layers[i]->forward_rows(step, x, residual, *input.wanted, next_norm);
       break;
     }
     layers[i]->forward(step, x, residual, next_norm);
@@ -221,7 +220,7 @@ Tensor Decoder::Impl::forward(Ops& step_ops, Arena& arena, const StepInput& inpu
 }
 
 bool Decoder::Impl::picks_rows(const StepInput& input) const {
-  return input.wanted_rows && input.wanted_rows->shape[0] <= most_picked_rows(input.token_ids.shape[0]) &&
+  return input.wanted && input.wanted->count() <= StepInput::most_wanted(input.token_ids.shape[0]) &&
          config.num_deepstack < static_cast<int64_t>(layers.size());
 }
 
@@ -253,7 +252,9 @@ size_t Decoder::reserve_workspace(const std::function<void(Ops&)>& measure) {
   return impl_->workspace.bytes() - before;
 }
 
-Plan Decoder::make_plan() const { return impl_->make_plan(); }
+Plan Decoder::make_plan() const { return impl_->make_plan(impl_->options.max_tokens); }
+
+Plan Decoder::make_wanted_plan() const { return impl_->make_plan(impl_->options.max_seqs); }
 
 size_t Decoder::weight_bytes() const { return impl_->weights.device_bytes(); }
 

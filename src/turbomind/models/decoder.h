@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "turbomind/core/tensor.h"
+#include "turbomind/layers/layer_context.h"
 #include "turbomind/layers/weight_source.h"
 #include "turbomind/models/decoder_config.h"
 #include "turbomind/ops/ops.h"
@@ -38,9 +39,12 @@ struct StepInput {
   // them what is added to the outputs of the first layers.
   Tensor embeddings;
   Tensor embedding_rows;  // i32 [M]: their rows in [0, T), distinct
-  // i32 [R], distinct: the hidden states that are wanted, not given for all T. Behind the last layer's attention others
-  // are not computed.
-  std::optional<Tensor> wanted_rows;
+  // The hidden states that are wanted, not given for all T; the plan is from make_wanted_plan(). The last layer writes
+  // the keys and values of all T and computes nothing else of the others.
+  std::optional<WantedRows> wanted;
+
+  // With more wanted rows than this all are computed: picking them out would hardly pay.
+  static constexpr int64_t most_wanted(int64_t num_tokens) { return num_tokens / 2; }
 };
 
 // A decoder-only transformer on one device rank: weights, activations, KV pools and the walk over its layers. Used by
@@ -72,6 +76,8 @@ class Decoder {
 
   // A plan for steps of this decoder, within its options.
   Plan make_plan() const;
+  // One for the wanted rows of its steps, at most max_seqs.
+  Plan make_wanted_plan() const;
 
   // Device bytes of packed weights (without what they borrow from their sources) and rope tables.
   size_t weight_bytes() const;

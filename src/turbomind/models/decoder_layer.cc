@@ -42,19 +42,19 @@ void DecoderLayer::forward(const StepContext& step, const Tensor& x, const Tenso
   finish(step, x, residual, next_norm);
 }
 
-void DecoderLayer::forward_rows(const StepContext& step, const Tensor& x, const Tensor& residual, const Tensor& rows,
-                                const RmsNorm& next_norm) const {
-  if (rows.shape[0] == 0) return attention_->forward_rows(step, x, rows, {});
+void DecoderLayer::forward_rows(const StepContext& step, const Tensor& x, const Tensor& residual,
+                                const WantedRows& wanted, const RmsNorm& next_norm) const {
+  if (wanted.count() == 0) return attention_->forward_rows(step, x, wanted, {});
   const Arena::Scope scope(step.arena);
   const auto allocate = [&](const char* name) {
-    return step.arena.allocate(name, x.dtype, {rows.shape[0], x.shape[1]});
+    return step.arena.allocate(name, x.dtype, {wanted.count(), x.shape[1]});
   };
-  const Tensor wanted = allocate("wanted_rows");
+  const Tensor wanted_x = allocate("wanted_rows");
   const Tensor wanted_residual = allocate("wanted_residual");
-  attention_->forward_rows(step, x, rows, wanted);
-  step.ops.gather_rows({.in = residual, .index = rows, .out = wanted_residual});
-  finish(step, wanted, wanted_residual, next_norm);
-  step.ops.scatter_rows({.in = wanted, .index = rows, .out = x});
+  attention_->forward_rows(step, x, wanted, wanted_x);
+  step.ops.gather_rows({.in = residual, .index = wanted.rows, .out = wanted_residual});
+  finish(step, wanted_x, wanted_residual, next_norm);
+  step.ops.scatter_rows({.in = wanted_x, .index = wanted.rows, .out = x});
 }
 
 void DecoderLayer::finish(const StepContext& step, const Tensor& x, const Tensor& residual,

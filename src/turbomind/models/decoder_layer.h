@@ -22,9 +22,9 @@ class DecoderLayer {
 
   // x: float [T, H], the residual after input_norm(); becomes the residual after next_norm.
   void forward(const StepContext& step, const Tensor& x, const Tensor& residual, const RmsNorm& next_norm) const;
-  // The same for the rows of x alone that rows, i32 [R], names, distinct; the others and residual are undefined
-  // afterwards. The layer's state is written for all T.
-  void forward_rows(const StepContext& step, const Tensor& x, const Tensor& residual, const Tensor& rows,
+  // The same for the wanted rows of x alone; the others and residual are undefined afterwards. The layer's state is
+  // written for all T.
+  void forward_rows(const StepContext& step, const Tensor& x, const Tensor& residual, const WantedRows& wanted,
                     const RmsNorm& next_norm) const;
 
   const RmsNorm& input_norm() const { return attention_norm_; }
