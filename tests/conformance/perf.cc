@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <deque>
 #include <memory>
+#include <numeric>
 
 #include "paged.h"
 #include "roofline.h"
@@ -239,6 +240,69 @@ Timed time_rope(Case& c, DType dtype, int64_t rows) {
   return {issue, held + bytes_of(q) + bytes_of(k), 0, held, false};
 }
 
+Timed time_linear_gated_activation(Case& c, DType dtype, int64_t rows, int64_t cols, int64_t n) {
+  TestTensor& x = c.input("x", dtype, {rows, cols});
+  TestTensor& out = c.output("out", dtype, {rows, n});
+  x.fill_normal(c.random);
+  const tm_weight_format format = dtype == TM_F32 ? TM_WEIGHT_F32 : dtype == TM_F16 ? TM_WEIGHT_F16 : TM_WEIGHT_BF16;
+  auto weights = std::make_shared<std::deque<TestWeight>>();
+  const reference::RawWeight raw = reference::make_weight(format, n, cols, [&] { return c.random.next(); });
+  for (int i = 0; i < 2; ++i) weights->push_back(c.pack(raw, dtype));
+  const auto issue = [&c, &x, &out, weights] {
+    c.call(TM_OP_linear_gated_activation, c.op().linear_gated_activation,
+           tm_linear_gated_activation_args{.x = x.view(),
+                                           .gate = (*weights)[0].handle(),
+                                           .up = (*weights)[1].handle(),
+                                           .kind = TM_ACTIVATION_SILU,
+                                           .out = out.view()});
+  };
+  const double bytes = 2 * static_cast<double>(raw.codes.size()) + bytes_of(x) + bytes_of(out);
+  return {issue, bytes, 4.0 * static_cast<double>(rows * cols * n), bytes, dtype == TM_F32};
+}
+
+// Of a fused projection's rows, as layers have them.
+Timed time_rope_kv_write(Case& c, DType dtype, int64_t rows) {
+  constexpr int64_t kDim = 128;
+  constexpr int64_t kHeads = 32;
+  constexpr int64_t kKvHeads = 8;
+  const int32_t block_size = c.device().props().preferred_kv_block_size;
+  const tm_kv_spec spec{
+      .num_kv_heads = kKvHeads, .head_dim_k = kDim, .head_dim_v = kDim, .block_size = block_size, .dtype = dtype};
+  const int64_t num_blocks = (rows + block_size - 1) / block_size;
+  const tm_kv_pool pool = c.kv_pool(spec, num_blocks);
+  TestTensor& qkv = c.in_out("qkv", dtype, {rows, (kHeads + 2 * kKvHeads) * kDim});
+  TestTensor& positions = c.input("positions", TM_I32, {rows});
+  TestTensor& table = c.input("cos_sin", TM_F32, {rows, kDim});
+  qkv.fill_normal(c.random);
+  table.fill_uniform(c.random, -1, 1);
+  for (int64_t i = 0; i < rows; ++i) positions.set(i, static_cast<double>(i));
+  TestPlan& plan =
+      c.plan({.max_tokens = rows, .max_seqs = 1, .max_blocks_per_seq = num_blocks, .block_size = block_size});
+  std::vector<int64_t> blocks(static_cast<size_t>(num_blocks));
+  std::iota(blocks.begin(), blocks.end(), 0);
+  plan.set({rows}, {rows}, {blocks});
+  const auto issue = [&c, &qkv, &positions, &table, &plan, pool, rows] {
+    const auto heads = [&](int64_t first, int64_t count) {
+      return reshape(column_slice(qkv.view(), first * kDim, count * kDim), {rows, count, kDim});
+    };
+    c.call(TM_OP_qk_norm_rope_kv_write, c.op().qk_norm_rope_kv_write,
+           tm_qk_norm_rope_kv_write_args{.rope = {.struct_size = sizeof(tm_rope_args),
+                                                  .q = heads(0, kHeads),
+                                                  .k = heads(kHeads, kKvHeads),
+                                                  .positions = positions.view(),
+                                                  .cos_sin = table.view(),
+                                                  .rotary_dim = kDim},
+                                         .norm_eps = 1e-6f,
+                                         .kv_write = {.struct_size = sizeof(tm_kv_write_args),
+                                                      .k = heads(kHeads, kKvHeads),
+                                                      .v = heads(kHeads + kKvHeads, kKvHeads),
+                                                      .kv = pool,
+                                                      .plan = plan.plan.handle()}});
+  };
+  const double moved = 2 * bytes_of(qkv) + bytes_of(table);
+  return {issue, moved, 0, moved, false};
+}
+
 Timed time_sample(Case& c, int64_t rows, int64_t vocabulary, double temperature, int64_t top_k, double top_p) {
   TestTensor& logits = c.input("logits", TM_F32, {rows, vocabulary});
   TestTensor& temperatures = c.input("temperature", TM_F32, {rows});
@@ -315,6 +379,10 @@ int run_perf(const Session& session, const std::string& op) {
     bench.run("rms_norm", shape + " x 2048", [=](Case& c) { return time_rms_norm(c, dtype, rows, 2048); });
     bench.run("gated_activation", shape + " x 5632",
               [=](Case& c) { return time_gated_activation(c, dtype, rows, 5632); });
+    bench.run("linear_gated_activation", shape + " x 2048 to 5632",
+              [=](Case& c) { return time_linear_gated_activation(c, dtype, rows, 2048, 5632); });
+    bench.run("qk_norm_rope_kv_write", shape + " x (32 + 2 x 8) x 128",
+              [=](Case& c) { return time_rope_kv_write(c, dtype, rows); });
     bench.run("rope", shape + " x (16 + 4) x 128", [=](Case& c) { return time_rope(c, dtype, rows); });
   }
   for (const int64_t rows : {1, 32}) {

@@ -257,66 +257,112 @@ __device__ __forceinline__ void normalize(HeadVectors<T>& x, const float* weight
   }
 }
 
-template <class T, int kDim>
-__device__ __forceinline__ void rotate(HeadVectors<T>& x, const Rotation& r, int64_t row, int first) {
+// A lane's cosines and sines of one row.
+struct Angles {
   float c[8];
   float s[8];
+};
+
+template <int kDim>
+__device__ __forceinline__ void load_angles(const Rotation& r, int64_t row, int first, Angles& angles) {
   if (r.section[0] + r.section[1] + r.section[2] == 0) {
     const float* table = table_row(r, 0, row);
-    load_floats(table + first, c);
-    load_floats(table + kDim / 2 + first, s);
-  } else {
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const float* table = table_row(r, axis_of_pair(r, first + i), row);
-      c[i] = table[first + i];
-      s[i] = table[kDim / 2 + first + i];
-    }
+    load_floats(table + first, angles.c);
+    load_floats(table + kDim / 2 + first, angles.s);
+    return;
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    const float a = x.a[i];
-    x.a[i] = a * c[i] - x.b[i] * s[i];
-    x.b[i] = a * s[i] + x.b[i] * c[i];
+    const float* table = table_row(r, axis_of_pair(r, first + i), row);
+    angles.c[i] = table[first + i];
+    angles.s[i] = table[kDim / 2 + first + i];
   }
 }
 
-// kDim / 16 lanes per head of a token row, rows after rows.
-template <class T, int kDim>
-__global__ void __launch_bounds__(kWarpsPerBlock* kWarp) rope_vectors(const Args args) {
-  constexpr int kLanes = kDim / 16;
-  const int heads = args.q.heads + args.k.heads + args.v.heads;
-  const int64_t index = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kLanes;
-  const bool inside = index < args.rows * heads;  // every lane of a warp takes part in the sums
-  const int64_t row = inside ? index / heads : 0;
-  const int place_in_row = inside ? static_cast<int>(index % heads) : 0;
-  const bool is_q = place_in_row < args.q.heads;
-  const bool is_v = place_in_row >= args.q.heads + args.k.heads;
-  const int head = is_q ? place_in_row : place_in_row - args.q.heads - (is_v ? args.k.heads : 0);
-  const HeadRows& rows = is_q ? args.q : (is_v ? args.v : args.k);
-  const int first = static_cast<int>(threadIdx.x) % kLanes * 8;
-  T* data = static_cast<T*>(rows.data) + row * rows.stride + static_cast<int64_t>(head) * kDim + first;
-  HeadVectors<T> x;
-  unpack(*reinterpret_cast<const Pack<T, 8>*>(data), x.a);
-  unpack(*reinterpret_cast<const Pack<T, 8>*>(data + kDim / 2), x.b);
-  if (args.q_weight || args.k_weight) {
-    normalize<T, kDim>(x, is_q ? args.q_weight : (is_v ? nullptr : args.k_weight), args.eps, first);
+template <class T>
+__device__ __forceinline__ void rotate(HeadVectors<T>& x, const Angles& angles) {
+#pragma unroll
+  for (int i = 0; i < 8; ++i) {
+    const float a = x.a[i];
+    x.a[i] = a * angles.c[i] - x.b[i] * angles.s[i];
+    x.b[i] = a * angles.s[i] + x.b[i] * angles.c[i];
   }
-  if (!inside) return;
-  if (!is_v) rotate<T, kDim>(x, args.rotation, row, first);
-  if (is_q) {
+}
+
+// One of a row's heads: q's, k's, v's.
+struct HeadPlace {
+  bool is_q;
+  bool is_v;
+  int head;  // among those of its kind
+
+  __device__ HeadPlace(const Args& args, int index)
+      : is_q(index < args.q.heads),
+        is_v(index >= args.q.heads + args.k.heads),
+        head(is_q ? index : index - args.q.heads - (is_v ? args.k.heads : 0)) {}
+  __device__ const HeadRows& rows(const Args& args) const { return is_q ? args.q : (is_v ? args.v : args.k); }
+  __device__ const float* norm_weight(const Args& args) const {
+    return is_q ? args.q_weight : (is_v ? nullptr : args.k_weight);
+  }
+};
+
+// Queries go back to where they were, keys and values to their place in the pool.
+template <class T, int kDim>
+__device__ __forceinline__ void store_vectors(const Args& args, const HeadPlace& place, int32_t slot, int first,
+                                              const HeadVectors<T>& x, T* data) {
+  if (place.is_q) {
     *reinterpret_cast<Pack<T, 8>*>(data) = packed<T>(x.a);
     *reinterpret_cast<Pack<T, 8>*>(data + kDim / 2) = packed<T>(x.b);
     return;
   }
-  const int32_t slot = args.slots[row];
   if (slot < 0) return;
   const KvLayout& layout = args.layout;
-  const KvTile& tile = is_v ? layout.values : layout.keys;
-  const int place = slot % layout.block_size;
-  std::byte* stored = args.pool + layout.head(slot / layout.block_size, head) + (is_v ? layout.value_offset : 0);
-  *reinterpret_cast<Pack<T, 8>*>(stored + tile.offset(place, 2 * first)) = packed<T>(x.a);
-  *reinterpret_cast<Pack<T, 8>*>(stored + tile.offset(place, 2 * first + kDim)) = packed<T>(x.b);
+  const KvTile& tile = place.is_v ? layout.values : layout.keys;
+  const int row = slot % layout.block_size;
+  std::byte* stored =
+      args.pool + layout.head(slot / layout.block_size, place.head) + (place.is_v ? layout.value_offset : 0);
+  *reinterpret_cast<Pack<T, 8>*>(stored + tile.offset(row, 2 * first)) = packed<T>(x.a);
+  *reinterpret_cast<Pack<T, 8>*>(stored + tile.offset(row, 2 * first + kDim)) = packed<T>(x.b);
+}
+
+// kDim / 16 lanes per kHeads heads of a token row, rows after rows. Lanes of several heads send for all of them before
+// they wait, and look their angles up once; with few rows it is better to have more lanes.
+template <class T, int kDim, int kHeads>
+__global__ void __launch_bounds__(kWarpsPerBlock* kWarp) rope_vectors(const Args args) {
+  constexpr int kLanes = kDim / 16;
+  const int heads = args.q.heads + args.k.heads + args.v.heads;
+  const int groups = (heads + kHeads - 1) / kHeads;
+  const int64_t index = (static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x) / kLanes;
+  const bool inside = index < args.rows * groups;  // every lane of a warp takes part in the sums
+  const int64_t row = inside ? index / groups : 0;
+  const int first_head = inside ? static_cast<int>(index % groups) * kHeads : heads;
+  const int first = static_cast<int>(threadIdx.x) % kLanes * 8;
+  const auto data_of = [&](const HeadPlace& place) {
+    const HeadRows& rows = place.rows(args);
+    return static_cast<T*>(rows.data) + row * rows.stride + static_cast<int64_t>(place.head) * kDim + first;
+  };
+  Pack<T, 8> a[kHeads] = {};
+  Pack<T, 8> b[kHeads] = {};
+#pragma unroll
+  for (int i = 0; i < kHeads; ++i) {
+    if (first_head + i >= heads) continue;
+    const T* data = data_of(HeadPlace(args, first_head + i));
+    a[i] = *reinterpret_cast<const Pack<T, 8>*>(data);
+    b[i] = *reinterpret_cast<const Pack<T, 8>*>(data + kDim / 2);
+  }
+  Angles angles;
+  load_angles<kDim>(args.rotation, row, first, angles);
+  const int32_t slot = args.slots[row];
+#pragma unroll
+  for (int i = 0; i < kHeads; ++i) {
+    const HeadPlace place(args, first_head + i);
+    HeadVectors<T> x;
+    unpack(a[i], x.a);
+    unpack(b[i], x.b);
+    if (args.q_weight || args.k_weight) normalize<T, kDim>(x, place.norm_weight(args), args.eps, first);
+    if (first_head + i >= heads) continue;
+    if (!place.is_v) rotate(x, angles);
+    store_vectors<T, kDim>(args, place, slot, first, x, data_of(place));
+  }
 }
 
 bool takes_vectors(const HeadRows& rows, int dim) {
@@ -332,18 +378,27 @@ bool takes_vectors(const Args& args, tm_dtype dtype, tm_dtype kv_dtype) {
          args.layout.keys.swizzled && args.layout.values.swizzled;
 }
 
-template <class T>
+template <class T, int kDim>
 void launch_vectors(cudaStream_t stream, const Args& args) {
   constexpr int kBlock = kWarpsPerBlock * kWarp;
-  const int64_t lanes = args.rows * (args.q.heads + args.k.heads + args.v.heads) * (args.q.dim / 16);
-  const dim3 grid(static_cast<unsigned>(ceil_div<int64_t>(lanes, kBlock)));
-  if (args.q.dim == 64) {
-    launch_kernel("rope", stream, grid, kBlock, 0, rope_vectors<T, 64>, args);
-  } else if (args.q.dim == 128) {
-    launch_kernel("rope", stream, grid, kBlock, 0, rope_vectors<T, 128>, args);
+  constexpr int64_t kManyLanes = int64_t{1} << 18;  // more than the largest GPUs run at a time
+  const int heads = args.q.heads + args.k.heads + args.v.heads;
+  const auto blocks = [&](int heads_per_lane) {
+    const int64_t lanes = args.rows * ceil_div(heads, heads_per_lane) * (kDim / 16);
+    return dim3(static_cast<unsigned>(ceil_div<int64_t>(lanes, kBlock)));
+  };
+  if (args.rows * heads * (kDim / 16) > kManyLanes) {
+    launch_kernel("rope", stream, blocks(4), kBlock, 0, rope_vectors<T, kDim, 4>, args);
   } else {
-    launch_kernel("rope", stream, grid, kBlock, 0, rope_vectors<T, 256>, args);
+    launch_kernel("rope", stream, blocks(1), kBlock, 0, rope_vectors<T, kDim, 1>, args);
   }
+}
+
+template <class T>
+void launch_vectors(cudaStream_t stream, const Args& args) {
+  if (args.q.dim == 64) return launch_vectors<T, 64>(stream, args);
+  if (args.q.dim == 128) return launch_vectors<T, 128>(stream, args);
+  launch_vectors<T, 256>(stream, args);
 }
 
 // ---- arguments ----
