@@ -111,17 +111,18 @@ def has_media(prompt: Prompt) -> bool:
     )
 
 
-def has_web_media(prompt: Sequence[Message]) -> bool:
-    """Whether messages bring pictures or videos that have to be fetched."""
+def web_media(prompt: Sequence[Message]) -> list[str]:
+    """The addresses of pictures and videos that have to be fetched."""
     contents = [message.get("content") for message in prompt]
-    return any(
-        is_web_url(value.get("url") if isinstance(value, Mapping) else value)
+    values = (
+        value.get("url") if isinstance(value, Mapping) else value
         for content in contents
         if isinstance(content, (list, tuple))
         for item in content
         if isinstance(item, Mapping) and item.get("type") != "text"
         for value in item.values()
     )
+    return [value for value in values if isinstance(value, str) and is_web_url(value)]
 
 
 def picture_content(text: str, pictures: Any) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ and what is wrong with a picture is a 400 that names the part.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import struct
@@ -37,8 +38,9 @@ from manymind import (
     pipeline,
 )
 from manymind.media import LoadedImage
+from manymind.server import service as service_module
 from manymind.server.config import ServerConfig
-from manymind.server.fair_threads import client_of
+from manymind.server.fair_threads import FairThreads, client_of, server_of
 from manymind.server.keys import ApiKey
 from manymind.server.record import RequestRecord
 
@@ -441,9 +443,11 @@ def test_nobody_waits_for_pictures_of_others_to_be_fetched(server: RunningServer
 
 
 def test_slow_pictures_of_one_key_leave_room_for_those_of_others(
-    pipe: Pipeline, pictures_url: str
+    pipe: Pipeline, pictures_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it has asked for more than are fetched at once, and left."""
+    monkeypatch.setattr(service_module, "_FETCHES_AT_ONCE", 16)
+    monkeypatch.setattr(service_module, "_FETCHES_OF_A_CLIENT", 9)
     keys = [ApiKey(name, hashlib.sha256(name.encode()).digest()) for name in ("many", "few")]
     config = ServerConfig("tiny", port=0, keys=keys)
 
@@ -465,11 +469,44 @@ def test_slow_pictures_of_one_key_leave_room_for_those_of_others(
         assert all(isinstance(each.exception(), httpx.TimeoutException) for each in gone)
         waiting = [clients.submit(told, "many", slow.url) for _ in range(32)]
         wait_until(lambda: server.service.active == 32)
-        assert told("few", f"{pictures_url}/picture.png", 10) == 200
+        for name in ("few", "many"):  # another key, and another server
+            assert told(name, f"{pictures_url}/picture.png", 10) == 200
         # Those that left keep their places, as the work goes on.
         assert not slow.begun.acquire(blocking=False)
         slow.free.set()
         assert {each.result() for each in waiting} == {400}
+
+
+def test_work_waits_for_a_place_in_each_share() -> None:
+    """Those that wait, or left while they waited, keep nobody from a place."""
+    free, begun = threading.Event(), threading.Semaphore(0)
+
+    def work() -> bool:
+        begun.release()
+        return free.wait(20)
+
+    async def scenario() -> None:
+        threads = FairThreads(8, "t")
+        part, whole = {"part": 1, "whole": 2}, {"whole": 2}
+        first = asyncio.ensure_future(threads.run(part, work))
+        left = asyncio.ensure_future(threads.run(part, work))
+        second = asyncio.ensure_future(threads.run(part, work))
+        await asyncio.sleep(0)
+        left.cancel()
+        other = asyncio.ensure_future(threads.run(whole, work))
+        third = asyncio.ensure_future(threads.run(whole, work))
+        for _ in range(2):
+            assert await asyncio.to_thread(begun.acquire, timeout=10)
+        await asyncio.sleep(0.05)
+        assert not begun.acquire(blocking=False)  # "first" and "other"
+        assert await threads.run({"else": 1}, lambda: 5) == 5
+        free.set()
+        assert await asyncio.gather(first, second, other, third) == [True] * 4
+        await asyncio.sleep(0.05)
+        assert threads._shares == {}
+        threads.close()
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(
@@ -487,6 +524,8 @@ def test_who_counts_as_one_client(address: str | None, client: str) -> None:
     assert client_of(record) == client
     record.key = ApiKey("mine", b"")
     assert client_of(record) == "key mine"
+    assert server_of("http://A.example:80/b?c") == "a.example:80"
+    assert server_of("http://[/") == ""
 
 
 def test_text_does_not_wait_for_pictures_to_be_prepared(

@@ -23,11 +23,11 @@ from manymind.errors import (
 )
 from manymind.guided import GuideCompiler, is_constrained
 from manymind.parsers import output_format
-from manymind.prompts import has_media, has_web_media
+from manymind.prompts import has_media, web_media
 from manymind.runtime import Runtime
 from manymind.server.config import ServerConfig
 from manymind.server.errors import ApiError, retry_later
-from manymind.server.fair_threads import FairThreads, client_of
+from manymind.server.fair_threads import FairThreads, client_of, server_of
 from manymind.server.keys import ApiKey, Quotas, Reservation
 from manymind.server.record import LatencySink, RequestRecord
 
@@ -41,8 +41,10 @@ T = TypeVar("T")
 _RATE_WINDOW = 60.0  # seconds over which the rate of answers is averaged
 _GRAMMARS_AT_ONCE = 2  # that are compiled
 _PICTURED_AT_ONCE = 4  # prompts whose pictures are prepared
-_FETCHES_AT_ONCE = 32  # prompts whose pictures are fetched
-_FETCHES_OF_A_CLIENT = 8  # of these
+# Prompts whose pictures are fetched, of one client, and of these from one server.
+_FETCHES_AT_ONCE = 64
+_FETCHES_OF_A_CLIENT = 16
+_FETCHES_FROM_A_SERVER = 8
 
 
 class Service:
@@ -65,7 +67,7 @@ class Service:
         self._compilers = ThreadPoolExecutor(_GRAMMARS_AT_ONCE, thread_name_prefix="manymind-guide")
         # So can pictures, and what is fetched as long as its server likes.
         self._pictured = ThreadPoolExecutor(_PICTURED_AT_ONCE, "manymind-pictured")
-        self._fetchers = FairThreads(_FETCHES_AT_ONCE, _FETCHES_OF_A_CLIENT, "manymind-fetching")
+        self._fetchers = FairThreads(_FETCHES_AT_ONCE, "manymind-fetching")
         self._rate = _Rate()
         self.tell_latency: LatencySink = lambda *_: None
         self._admitted: dict[int, RequestRecord] = {}
@@ -149,8 +151,13 @@ class Service:
         pictured = self.runtime.media is not None and has_media(messages)
         start = time.monotonic()
         try:
-            if pictured and has_web_media(messages):
-                return await self._fetchers.run(client_of(record), work)
+            if pictured and (urls := web_media(messages)):
+                client = client_of(record)
+                shares = {
+                    f"{client}\x00{server_of(urls[0])}": _FETCHES_FROM_A_SERVER,
+                    client: _FETCHES_OF_A_CLIENT,
+                }
+                return await self._fetchers.run(shares, work)
             threads = self._pictured if pictured else self._workers
             return await asyncio.get_running_loop().run_in_executor(threads, work)
         finally:
