@@ -260,6 +260,9 @@ def test_tokens_of_reasoning_are_counted(chat: openai.OpenAI) -> None:
     asked: dict[str, Any] = {"model": "m", "input": QUESTION, "temperature": 0}
     asked["extra_body"] = {"text": {"format": writing(THOUGHT)}}
     usage = chat.responses.create(**asked).usage
+    # Every count that the client's own type has.
+    assert set(usage.model_dump(exclude_none=True)) == set(type(usage).model_fields)
+    assert usage.input_tokens_details.cache_write_tokens == 0
     assert usage.output_tokens_details.reasoning_tokens == expected
     last: Any = list(chat.responses.create(**asked, stream=True))[-1]
     assert last.response.usage.output_tokens_details.reasoning_tokens == expected

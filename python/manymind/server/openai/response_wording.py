@@ -235,7 +235,8 @@ def _usage(answer: Delta) -> dict[str, Any]:
     piece = answer.piece
     return {
         "input_tokens": piece.input_token_len,
-        "input_tokens_details": {"cached_tokens": piece.cached_tokens},
+        # None is charged for: the prefix cache keeps what it has room for.
+        "input_tokens_details": {"cached_tokens": piece.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": piece.generate_token_len,
         "output_tokens_details": {"reasoning_tokens": answer.reasoning_tokens},
         "total_tokens": piece.input_token_len + piece.generate_token_len,
