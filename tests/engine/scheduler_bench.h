@@ -21,6 +21,7 @@ struct Submission {
   std::string salt{};
   int32_t n = 1;
   int64_t max_new_tokens = 100;
+  OutputRows hidden_states = OutputRows::kNone;
 };
 
 // A scheduler whose steps "run" by giving each sampling sequence a token.
@@ -41,6 +42,7 @@ class Bench {
     request->params.tenant_weight = submission.weight;
     request->params.cache_salt = submission.salt;
     request->params.n = submission.n;
+    request->params.output_last_hidden_state = submission.hidden_states;
     request->max_len = prompt_len + submission.max_new_tokens;
     std::vector<SequencePtr> sequences;
     for (int32_t i = 0; i < submission.n; ++i) sequences.push_back(std::make_shared<Sequence>(request, i));

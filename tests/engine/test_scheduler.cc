@@ -173,6 +173,15 @@ TEST(rows_that_draw_are_picked_out_of_a_prefill) {
   EXPECT(count_of(plan, last) < 40);
 }
 
+TEST(hidden_states_of_drawn_rows_need_no_others) {
+  for (const OutputRows wanted : {OutputRows::kGeneration, OutputRows::kAll}) {
+    Bench bench(4, 30, 100);
+    bench.add(5, {.hidden_states = wanted});
+    BatchBuilder builder(100);
+    EXPECT_EQ(builder.build(bench.scheduler.schedule(1.0)).picks_wanted, wanted == OutputRows::kGeneration);
+  }
+}
+
 TEST(decode_steps_pick_nothing_out) {
   Bench bench(4, 30, 100);
   bench.add(5);

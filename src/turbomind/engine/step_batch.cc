@@ -34,7 +34,9 @@ const StepBatch& BatchBuilder::build(const StepPlan& plan) {
   num_sampled_before_ = sampling.rows();
   batch_.wanted.rows.clear();
   batch_.picks_wanted = false;
-  if (batch_.num_tokens > batch_.num_seqs && batch_.row_groups.empty()) pick_wanted();
+  const auto draws = [](const RowGroup& group) { return group.generation; };
+  const bool only_drawn = std::all_of(batch_.row_groups.begin(), batch_.row_groups.end(), draws);
+  if (batch_.num_tokens > batch_.num_seqs && only_drawn) pick_wanted();
   batch_.decode_only =
       batch_.num_tokens == batch_.num_seqs && sampling.rows() == batch_.num_tokens && batch_.row_groups.empty();
   return batch_;
