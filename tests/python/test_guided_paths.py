@@ -131,6 +131,24 @@ def test_the_known_way_leads_to_the_end_from_everywhere(texts: Texts, name: str)
                 jsonschema.validate(json.loads(answer), schema)
 
 
+@pytest.mark.parametrize("name", FREE)
+def test_what_a_guide_begins_with_changes_no_mask(texts: Texts, name: str) -> None:
+    """It has computed masks along the shortest text; the same schema within another grammar has
+    not.
+    """
+    text = grammar_of(as_schema(FREE[name])).text
+    warm = texts.compile(as_schema(FREE[name])).clone()
+    cold = texts.compile({"type": "grammar", "grammar": f"start: %json {text}"}).clone()
+    rng = random.Random(1)
+    for _ in range(30):
+        assert warm.allowed_tokens(VOCAB_SIZE) == cold.allowed_tokens(VOCAB_SIZE)
+        token = texts.draw(warm, rng)
+        if token is None:
+            break
+        assert warm.accept(token, MANY)
+        assert cold.accept(token, MANY)
+
+
 def test_what_was_drawn_of_a_string_need_not_be_filled_in(texts: Texts) -> None:
     guide = texts.compile(as_schema({"type": "string", "minLength": 40})).clone()
     assert guide.accept(texts.token('"'), MANY)
