@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-# What to ask the engine for.
-POOLING_CONFIG = GenerationConfig(max_new_tokens=1, output_last_hidden_state="generation")
+# What to ask the engine for. The token that is drawn is of no interest, but one that ends the
+# answer would take its row along.
+POOLING_CONFIG = GenerationConfig(
+    max_new_tokens=1, ignore_eos=True, output_last_hidden_state="generation"
+)
 
 
 def last_token_rows(answers: Sequence[Response]) -> npt.NDArray[np.float32]:

@@ -377,6 +377,18 @@ def test_embedding_forms(
         assert post(input=wrong).status_code == 400
 
 
+def test_embedding_of_a_text_behind_which_the_model_would_stop(
+    server: RunningServer, smollm2: Pipeline
+) -> None:
+    ids = server.post("/tokenize", {"messages": QUESTION}).json()["tokens"]
+    answer = smollm2(QUESTION, GenerationConfig(max_new_tokens=60, do_sample=False))
+    assert answer.finish_reason == "stop"
+    whole = {"model": "smollm2", "input": ids + answer.token_ids}
+    answered = server.post("/v1/embeddings", whole)
+    assert answered.status_code == 200
+    assert np.linalg.norm(answered.json()["data"][0]["embedding"]) == pytest.approx(1.0, abs=1e-5)
+
+
 def test_errors_of_each_interface(server: RunningServer) -> None:
     body = {"model": "smollm2", "messages": QUESTION, "max_tokens": 1, "stream": True}
     long = [{"role": "user", "content": "word " * 3000}]
