@@ -134,6 +134,9 @@ def check(watched: Watched, phase: str, seconds: float) -> dict[str, Any]:
     root, phases = watched.span()
     assert root.attributes is not None
     assert root.attributes["manymind.bounded_by"] == phase
+    had_token = phase == "decode"
+    assert ("ttft_seconds" in line) == had_token
+    assert ("manymind.time_to_first_token" in root.attributes) == had_token
     assert [name for name in phases if name in ENGINE_PHASES] == list(begun)
     counted = watched.server.labelled("manymind_requests_bounded_by_total", phase=phase)
     assert counted >= 1

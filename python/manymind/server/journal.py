@@ -68,8 +68,9 @@ def record_fields(record: RequestRecord) -> dict[str, Any]:
             "generated_tokens": record.generated_tokens,
             "preemptions": record.preemptions,
             "finish_reasons": record.reasons,
-            "ttft_seconds": round(record.time_to_first_token or 0.0, 6),
         }
+    if record.time_to_first_token is not None:
+        fields["ttft_seconds"] = round(record.time_to_first_token, 6)
     if (bounded_by := record.bounded_by()) is not None:
         fields["phases"] = {name: round(value, 6) for name, value in record.phases().items()}
         fields["bounded_by"] = bounded_by

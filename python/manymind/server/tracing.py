@@ -92,6 +92,8 @@ class Tracing:
             found["error.type"] = record.error.partition(":")[0]
         if record.times:
             found |= self._generation(record, route)
+        if record.time_to_first_token is not None:
+            found["manymind.time_to_first_token"] = record.time_to_first_token
         if (bounded_by := record.bounded_by()) is not None:
             found["manymind.bounded_by"] = bounded_by
             found |= {f"manymind.seconds.{name}": t for name, t in record.phases().items()}
@@ -107,7 +109,6 @@ class Tracing:
             "gen_ai.usage.input_tokens": record.prompt_tokens,
             "gen_ai.usage.output_tokens": record.generated_tokens,
             "manymind.cached_tokens": record.cached_tokens,
-            "manymind.time_to_first_token": record.time_to_first_token or 0.0,
         }
 
     def close(self) -> None:
