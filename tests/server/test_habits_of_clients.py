@@ -154,6 +154,16 @@ CALL = {"type": "tool_use", "id": "1", "name": "f", "input": {}}
         ({"content": [{**CALL, "id": None}], "role": "assistant"}, "messages[0].content[0].id"),
         ({"content": [{**CALL, "name": None}], "role": "assistant"}, "messages[0].content[0].name"),
         ({"content": [{"type": "tool_result"}]}, "messages[0].content[0].tool_use_id"),
+        ({"content": [{"type": "text"}]}, "messages[0].content[0].text: expected a value"),
+        ({"content": [{"type": "image"}]}, "messages[0].content[0].source: expected a value"),
+        (
+            {"content": [{"type": "image", "source": {"type": "base64", "media_type": "x"}}]},
+            "messages[0].content[0].source.data: expected a value",
+        ),
+        (
+            {"content": [{"type": "image", "source": {"type": "url"}}]},
+            "messages[0].content[0].source.url: expected a value",
+        ),
         (
             {"content": [{"type": "image", "source": {"type": "url", "url": "x", "data": "y"}}]},
             "messages[0].content[0].source.data: expected none beside the type 'url'",
@@ -179,6 +189,13 @@ def test_what_does_not_go_with_an_items_type_is_named(server: RunningServer) -> 
     ):
         answer = server.post("/v1/responses", {"model": "smollm2", "input": [said, item]})
         assert answer.json()["error"]["param"] == f"input[1].{name}"
+    for content, name in (
+        ([{"type": "input_text"}], "content[0].text"),
+        ([{"type": "output_text", "annotations": []}], "content[0].text"),
+    ):
+        body = {"model": "smollm2", "input": [{"role": "user", "content": content}]}
+        error = server.post("/v1/responses", body).json()["error"]
+        assert (error["code"], error["param"]) == ("missing_parameter", f"input[0].{name}")
 
 
 def test_hints_about_caching_and_users_are_taken(server: RunningServer) -> None:

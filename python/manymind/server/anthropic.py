@@ -24,7 +24,7 @@ from manymind.server.dialogue import (
     picture_part,
     texts_of,
 )
-from manymind.server.errors import ApiError, error_body
+from manymind.server.errors import ApiError, error_body, missing_value
 from manymind.server.messages import RequestModel, json_response, read_model, record_of
 from manymind.server.service import Service
 from manymind.server.tools import Toolset
@@ -119,8 +119,7 @@ class ToolChoice(RequestModel):
         """``Toolset.of``'s form. Raises ApiError 400."""
         self.refuse_foreign("tool_choice")
         if self.type == "tool" and self.name is None:
-            message = "tool_choice.name: expected a value, found none"
-            raise ApiError(400, message, "missing_parameter", "tool_choice.name")
+            raise missing_value("tool_choice.name")
         words = {"any": "required", "tool": f"={self.name}"}
         return words.get(self.type, self.type)
 
@@ -253,7 +252,13 @@ class MessageRequest(CountRequest):
         )
 
 
-_NEEDED = {"tool_use": ("id", "name"), "tool_result": ("tool_use_id",), "thinking": ("thinking",)}
+_NEEDED = {
+    "text": ("text",),
+    "image": ("source",),
+    "tool_use": ("id", "name"),
+    "tool_result": ("tool_use_id",),
+    "thinking": ("thinking",),
+}
 
 
 def _check_blocks(content: str | list[Block] | None, where: str) -> None:
@@ -263,9 +268,7 @@ def _check_blocks(content: str | list[Block] | None, where: str) -> None:
         block.refuse_foreign(f"{where}[{place}]")
         for field in _NEEDED.get(block.type, ()):
             if getattr(block, field) is None:
-                name = f"{where}[{place}].{field}"
-                message = f"{name}: expected a value, found none"
-                raise ApiError(400, message, "missing_parameter", name)
+                raise missing_value(f"{where}[{place}].{field}")
         _check_blocks(block.content, f"{where}[{place}].content")
 
 
@@ -352,6 +355,8 @@ def _picture(source: Any, where: str) -> dict[str, Any]:
         return picture_part(fields["url"], where)
     if fields.get("type") == "base64" and isinstance(fields.get("data"), str):
         return picture_part(f"data:image;base64,{fields['data']}", where)
+    if kind in _SOURCES and fields.get(own[-1]) is None:
+        raise missing_value(f"{where}.{own[-1]}")
     message = f"{where}: expected base64 data or a url, found {fields.get('type')!r}"
     raise ApiError(400, message, "invalid_value", where)
 

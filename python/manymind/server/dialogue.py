@@ -22,7 +22,7 @@ from manymind.parsers import (
     ToolCallStart,
     joined,
 )
-from manymind.server.errors import ApiError
+from manymind.server.errors import ApiError, missing_value
 from manymind.server.messages import EventStream, json_response
 from manymind.server.record import RequestRecord
 from manymind.server.service import Service
@@ -268,7 +268,9 @@ def texts_of(content: str | list[Any] | None, where: str, kinds: Sequence[str]) 
         return content or ""
     texts = []
     for part in content:
-        if part.type not in kinds or part.text is None:
+        if part.type in kinds and part.text is None:
+            raise missing_value(f"{where}.text")
+        if part.type not in kinds:
             expected = f"parts of type {' or '.join(kinds)} here"
             message = f"{where}: expected {expected}, found {part.type!r}"
             raise ApiError(400, message, "unsupported_content", where)

@@ -36,6 +36,11 @@ def retry_later(status: int, message: str, code: str, seconds: float) -> ApiErro
     return ApiError(status, message, code, headers={"retry-after": str(max(1, round(seconds)))})
 
 
+def missing_value(name: str) -> ApiError:
+    """The refusal of a body that lacks the field."""
+    return ApiError(400, f"{name}: expected a value, found none", "missing_parameter", name)
+
+
 def api_error(error: Exception, path: str) -> ApiError:
     """What a client of the interface at ``path`` is told about ``error``; of an unexpected one,
     nothing but that it happened.

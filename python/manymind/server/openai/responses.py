@@ -13,7 +13,7 @@ from pydantic import Field
 
 from manymind.config import GenerationConfig
 from manymind.server.dialogue import Dialogue, converse, merged_content, picture_part, texts_of
-from manymind.server.errors import ApiError
+from manymind.server.errors import ApiError, missing_value
 from manymind.server.messages import RequestModel, read_model, record_of
 from manymind.server.openai.response_wording import ResponseWording
 from manymind.server.service import Service
@@ -95,9 +95,7 @@ class Item(RequestModel):
         }
         for field in needed.get(self.type, ()):
             if getattr(self, field) is None:
-                name = f"{where}.{field}"
-                message = f"{name}: expected a value, found none"
-                raise ApiError(400, message, "missing_parameter", name)
+                raise missing_value(f"{where}.{field}")
         if self.type == "function_call":
             function = {"name": self.name, "arguments": _parsed(self.arguments or "{}")}
             call = {"id": self.call_id, "type": "function", "function": function}
