@@ -83,6 +83,17 @@ def test_what_is_used_beyond_is_paid_off(clock: Clock) -> None:
     quotas.reserve(KEY, 10, 20)
 
 
+def test_who_comes_back_when_told_is_let_in(clock: Clock) -> None:
+    quotas = Quotas([KEY])
+    for prompt in range(1, 30):
+        clock.now += 120
+        quotas.reserve(KEY, 600, 600)
+        with pytest.raises(ApiError) as caught:
+            quotas.reserve(KEY, prompt, prompt)
+        clock.now += int(caught.value.headers["retry-after"])
+        quotas.reserve(KEY, prompt, prompt)
+
+
 def test_a_prompt_of_more_than_a_minute_waits_for_a_full_one(clock: Clock) -> None:
     quotas = Quotas([KEY])
     first = quotas.reserve(KEY, 1, 1)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +33,10 @@ class ApiError(Exception):
 
 
 def retry_later(status: int, message: str, code: str, seconds: float) -> ApiError:
-    """A refusal that says when to come back."""
-    return ApiError(status, message, code, headers={"retry-after": str(max(1, round(seconds)))})
+    """A refusal that says when to come back: not before it is of use."""
+    # A millisecond more or less is rounding.
+    wait = max(1, math.ceil(seconds - 1e-3))
+    return ApiError(status, message, code, headers={"retry-after": str(wait)})
 
 
 def missing_value(name: str) -> ApiError:
