@@ -196,9 +196,19 @@ def test_a_prompt_that_never_had_its_turn_costs_nothing(smollm2_path: Path, cloc
     with pipeline(smollm2_path, config) as pipe, serving(pipe) as server:
         quotas = server.service._quotas
         with reading(server):  # has the only place
-            before = left(quotas)
+            before, metrics = left(quotas), server.metrics(headers=HEADERS)
             assert ask(server, max_tokens=5, timeout=0.1).status_code == 504
             assert left(quotas) == before
+            wait_until(lambda: server.service.active == 1, 5)
+            after = server.metrics(headers=HEADERS)
+            assert (
+                after["vllm:request_prompt_tokens_sum"] > metrics["vllm:request_prompt_tokens_sum"]
+            )
+            for name in (
+                "manymind_key_tokens_total",
+                "vllm:request_prefill_kv_computed_tokens_sum",
+            ):
+                assert after.get(name, 0.0) == metrics.get(name, 0.0)
 
 
 def test_a_key_without_quota_sets_nothing_aside() -> None:

@@ -147,7 +147,7 @@ class Metrics:
         if not record.generates:
             return
         if record.key is not None:
-            self._by_key[(record.key.name, "prompt")] += record.prompt_tokens
+            self._by_key[(record.key.name, "prompt")] += record.begun_prompt_tokens
             self._by_key[(record.key.name, "generation")] += record.generated_tokens
         reasons = record.reasons or (["abort"] if record.gone or record.aborted else [])
         self._finished.update(reasons)
@@ -168,7 +168,7 @@ class Metrics:
             "request_prompt_tokens": record.prompt_tokens,
             "request_generation_tokens": record.generated_tokens,
             "request_max_num_generation_tokens": record.longest_answer,
-            "request_prefill_kv_computed_tokens": record.prompt_tokens - record.cached_tokens,
+            "request_prefill_kv_computed_tokens": record.begun_prompt_tokens - record.cached_tokens,
             "request_num_preemptions": record.preemptions,
             "request_params_n": record.choices,
             "request_params_max_tokens": record.max_tokens,

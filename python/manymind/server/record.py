@@ -33,6 +33,7 @@ class RequestRecord:
         trace_id: of the request's trace, once that is made.
         stages: (phase, start, end) of work outside the engine, in order.
         settle: waits until the engine has let go of the request.
+        begun_prompt_tokens: of ``prompt_tokens``, those of prompts whose turn came.
         network: seconds spent waiting for the client to take the answer.
         first_piece: when the first token was there.
         gap_seconds, gap_tokens: between pieces of the same answer, and the tokens each brought, all
@@ -62,6 +63,7 @@ class RequestRecord:
     network: float = 0.0
     finished: float = 0.0
     prompt_tokens: int = 0
+    begun_prompt_tokens: int = 0
     cached_tokens: int = 0
     preemptions: int = 0
     generated_tokens: int = 0
@@ -143,6 +145,8 @@ class RequestRecord:
             self.times.append(replace(piece.times, finish=piece.times.finish or time.monotonic()))
         if piece.choice == 0:
             self.prompt_tokens += piece.input_token_len
+            if piece.times is not None and piece.times.first_scheduled > 0:
+                self.begun_prompt_tokens += piece.input_token_len
             self.cached_tokens += piece.cached_tokens
 
     @property

@@ -295,7 +295,7 @@ class Service:
                 times = RequestTimes(submitted.arrival, submitted.started, 0.0, end)
                 record.times.append(times)
                 record.reasons.append("abort" if record.gone else "error")
-        record.prompt_tokens = tokens
+        record.prompt_tokens = record.begun_prompt_tokens = tokens
         record.times.append(embedded.times)
         record.reasons.append("stop")
         return embedded.rows
