@@ -103,6 +103,23 @@ def test_thoughts_are_sent_back() -> None:
     assert told[2]["tool_call_id"] == "7"
 
 
+def test_a_turn_in_several_messages_is_one() -> None:
+    """Transcripts have a message for each block as it came."""
+    blocks = [
+        {"type": "thinking", "thinking": "Hm.", "signature": ""},
+        {"type": "text", "text": "I see."},
+        {"type": "thinking", "thinking": " So.", "signature": ""},
+        {"type": "tool_use", "id": "1", "name": "f", "input": {}},
+    ]
+    asked = {"role": "user", "content": "Where?"}
+    history = [asked, *({"role": "assistant", "content": [block]} for block in blocks), asked]
+    body = {"model": "m", "max_tokens": 1, "messages": history}
+    messages = MessageRequest.model_validate(body).dialogue().messages
+    assert [item["role"] for item in messages] == ["user", "assistant", "user"]
+    assert (messages[1]["reasoning_content"], messages[1]["content"]) == ("Hm. So.", "I see.")
+    assert [item["id"] for item in messages[1]["tool_calls"]] == ["1"]
+
+
 TEXT = {"type": "text", "text": "a"}
 INPUT_TEXT = {"type": "input_text", "text": "a"}
 

@@ -303,17 +303,17 @@ def _append(messages: list[dict[str, Any]], where: str, message: Message) -> Non
             parts.append(texts_of([block], where, ("text",)))
     if isinstance(message.content, str):
         parts.append(message.content)
-    if not parts and not calls:
+    if not parts and not calls and not thoughts:
         return
-    last = messages[-1] if messages else {}
-    if last.get("role") == message.role and "tool_calls" not in last and not calls:
-        before = last["content"]
-        parts = [*([before] if isinstance(before, str) else map(_as_part, before)), *parts]
-        last["content"] = merged_content(parts)
-        return
-    turn: dict[str, Any] = {"role": message.role, "content": merged_content(parts)}
+    turn: dict[str, Any] = {"role": message.role, "content": ""}
+    if messages and messages[-1]["role"] == message.role and "tool_calls" not in messages[-1]:
+        turn = messages.pop()
+    before = turn["content"]
+    said = map(_as_part, before) if isinstance(before, list) else [before] if before else []
+    parts = [*said, *parts]
+    turn["content"] = merged_content(parts)
     if thoughts:
-        turn["reasoning_content"] = "".join(thoughts)
+        turn["reasoning_content"] = "".join([turn.get("reasoning_content", ""), *thoughts])
     if calls:
         turn["tool_calls"] = calls
     messages.append(turn)
