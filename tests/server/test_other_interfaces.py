@@ -371,7 +371,9 @@ def test_embedding_forms(
     assert post(input=ids, dimensions=len(expected)).status_code == 200
     stats = server.service.runtime.engine.stats
     before = stats()["prompt_tokens"]
-    assert post(input=ids, dimensions=12).json()["error"]["param"] == "dimensions"
+    refused = post(input=ids, dimensions=12).json()["error"]
+    assert refused["param"] == "dimensions"
+    assert refused["message"].startswith(f"dimensions: expected {len(expected)}, ")
     assert stats()["prompt_tokens"] == before
     for wrong in ([], [[]], ["x"] * 300, 5, [10**6]):
         assert post(input=wrong).status_code == 400

@@ -89,7 +89,7 @@ async def _embed(
     prompts = [texts] if single else texts
     size = service.runtime.hidden_size
     if dimensions not in (None, size):
-        message = f"dimensions: this model has {size}, found {dimensions}"
+        message = f"dimensions: expected {size}, which this model has, found {dimensions}"
         raise ApiError(400, message, "unsupported_parameter", "dimensions")
     limit = service.config.limits.max_prompts
     if not 0 < len(prompts) <= limit:
