@@ -2,11 +2,6 @@
 #include "turbomind/guided/json_text.h"
 
 namespace turbomind {
-namespace {
-
-bool is_space(char byte) { return byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r'; }
-
-}  // namespace
 
 void JsonText::append(char byte) {
   if (in_escape_) {
@@ -25,7 +20,7 @@ void JsonText::append(std::string_view bytes) {
 std::string without_space(JsonText begin, std::string_view bytes) {
   std::string kept;
   for (const char byte : bytes) {
-    if (begin.in_string() || !is_space(byte)) kept += byte;
+    if (begin.in_string() || !is_json_space(byte)) kept += byte;
     begin.append(byte);
   }
   return kept;

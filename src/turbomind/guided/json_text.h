@@ -7,6 +7,9 @@
 
 namespace turbomind {
 
+// The four bytes that RFC 8259 lets stand between tokens.
+constexpr bool is_json_space(char byte) { return byte == ' ' || byte == '\n' || byte == '\t' || byte == '\r'; }
+
 // Where a text of JSON stands as far as strings go. Knows bytes only: the text may break off anywhere.
 class JsonText {
  public:

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "turbomind/core/error.h"
+#include "turbomind/guided/json_text.h"
 
 namespace turbomind {
 namespace {
@@ -29,7 +30,6 @@ constexpr uint8_t kSpaceScore = kOpenerScore + 1;
 constexpr uint8_t kNever = 255;
 
 bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
-bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
 
 // Such a token matches no text.
 bool is_control(std::string_view token) { return token.front() == '\xFF'; }
@@ -38,7 +38,7 @@ uint8_t closing_score(const std::string& token) {
   if (token.empty() || is_control(token)) return kNever;
   const size_t closer = token.size() == 1 ? kClosers.find(token.front()) : std::string_view::npos;
   if (closer != std::string_view::npos) return static_cast<uint8_t>(closer);
-  if (is_space(token.front())) return kSpaceScore;
+  if (is_json_space(token.front())) return kSpaceScore;
   if (token == "{}" || token == "[]") return kEmptyContainerScore;
   if (token.find_first_of("{[(<") != std::string::npos) return kOpenerScore;
   return static_cast<uint8_t>(kWordScore - std::min<size_t>(token.size(), 20));
