@@ -106,6 +106,7 @@ def _peers(options: argparse.Namespace) -> list[Peer]:
             str(options.vllm), "-m", "vllm.entrypoints.openai.api_server", "--port", str(_PORT),
             "--model", str(options.vllm_model), "--served-model-name", "model",
             "--max-model-len", str(context), "--max-num-seqs", str(slots),
+            "--gpu-memory-utilization", "0.5",  # of the main memory, on a CPU
         ]  # fmt: skip
         found.append(Peer("vLLM", command, f"{url}/health"))
     return found
