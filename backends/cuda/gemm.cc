@@ -17,7 +17,7 @@ constexpr int kMaxAlignment = 16;
 constexpr int kCandidates = 8;       // kernels that are measured
 constexpr int kRounds = 3;           // measurements of each, beside the first
 constexpr float kMeasureMs = 25.0f;  // no further round once a shape has cost so much
-constexpr float kAsFast = 1.01f;     // as often as cold GPUs tell kernels apart, the other is faster at the power limit
+constexpr float kAsFast = 1.01f;     // on a cool GPU less is chance, and at the power limit often the other way round
 
 void check_blas(cublasStatus_t status, const char* call) {
   if (status == CUBLAS_STATUS_SUCCESS) return;

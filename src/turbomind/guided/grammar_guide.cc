@@ -7,7 +7,7 @@
 #include <utility>
 
 #include "turbomind/core/error.h"
-#include "turbomind/guided/json_path.h"
+#include "turbomind/guided/json_closing_path.h"
 
 namespace turbomind {
 namespace {
@@ -89,7 +89,7 @@ std::optional<std::vector<int32_t>> GrammarGuide::find_path(int32_t token, std::
   const GuideVocabulary& vocabulary = matcher_.vocabulary();
   if (is_json_) {
     std::optional<std::vector<int32_t>> path =
-        rest_of_json_path(matcher_, text_, token, before, free_strings_, max_tokens);
+        rest_of_json_closing_path(matcher_, text_, token, before, free_strings_, max_tokens);
     if (path) return path;
   }
   // Models write what is forced, such as names of properties, in other tokens than the path: the text is the same.

@@ -17,8 +17,8 @@ namespace turbomind {
 // matcher: has taken the token. text: where it stood before the token. before: tokens that ended the text from there.
 // free_strings: what may follow a string that is a value does not depend on what is in it. Then the end of the string
 // is all that a token within it can change.
-std::optional<std::vector<int32_t>> rest_of_json_path(GrammarMatcher& matcher, JsonText text, int32_t token,
-                                                      std::span<const int32_t> before, bool free_strings,
-                                                      int64_t max_tokens);
+std::optional<std::vector<int32_t>> rest_of_json_closing_path(GrammarMatcher& matcher, JsonText text, int32_t token,
+                                                              std::span<const int32_t> before, bool free_strings,
+                                                              int64_t max_tokens);
 
 }  // namespace turbomind

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "turbomind/guided/json_path.h"
+#include "turbomind/guided/json_closing_path.h"
 
 #include <algorithm>
 #include <string>
@@ -66,8 +66,8 @@ std::optional<Path> rest_after_text(GrammarMatcher& matcher, JsonText text, std:
 
 }  // namespace
 
-std::optional<Path> rest_of_json_path(GrammarMatcher& matcher, JsonText text, int32_t token, PathSpan before,
-                                      bool free_strings, int64_t max_tokens) {
+std::optional<Path> rest_of_json_closing_path(GrammarMatcher& matcher, JsonText text, int32_t token, PathSpan before,
+                                              bool free_strings, int64_t max_tokens) {
   const std::string_view bytes = matcher.vocabulary().text(token);
   if (bytes.empty()) return std::nullopt;
   std::optional<Path> rest = rest_after_text(matcher, text, bytes, before);
